@@ -1,0 +1,54 @@
+# `make repro` runs the pipeline and `make test` the tests; both set everything up first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# DVC starts `telescope` from the PATH.
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: setup repro test lint format wiring clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	touch $@
+
+repro: setup
+	telescope validate
+	dvc repro
+
+test: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: setup build/types
+	ruff check .
+	ruff format --check .
+	MYPYPATH=build/types $(BIN)/python -m mypy -p telescope_core -p telescope_pipeline
+
+format: setup
+	ruff check --fix .
+	ruff format .
+
+# Writes the code dependencies of dvc.yaml anew.
+wiring: setup
+	$(BIN)/python -m telescope_pipeline.wiring
+
+# The packages under the names they are installed by, for tools that read folders.
+.PHONY: build/types
+build/types:
+	rm -rf $@
+	mkdir -p $@/telescope_pipeline
+	ln -s ../../telescope_core $@/telescope_core
+	for path in pipeline/*; do \
+	    ln -s ../../../$$path $@/telescope_pipeline/; \
+	done
+	for name in cases schemas stages; do \
+	    ln -s ../../../$$name $@/telescope_pipeline/$$name; \
+	done
+
+# Removes what can be made again, except the DVC cache.
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

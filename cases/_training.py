@@ -1,0 +1,154 @@
+"""The training loop that the case studies share: plain PyTorch with lenses attached."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from telescope_core.errors import NonFiniteError
+from telescope_core.lens import TelescopeLens
+from telescope_core.seeds import derive_seed
+from telescope_pipeline.cases._checkpoints import pack, unpack
+from telescope_pipeline.cases.contract import Checkpoint, Progress
+
+Row = dict[str, int | float]
+
+
+def half_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Half the mean squared error of outputs (rows, 1) against targets (rows,), a scalar."""
+    return 0.5 * (outputs.squeeze(-1) - targets).square().mean()
+
+
+def squared_error(outputs: Tensor, targets: Tensor) -> float:
+    """Mean squared error of outputs (rows, 1) or (rows,), accumulated in float64."""
+    errors = outputs.reshape(targets.shape).cpu().double() - targets.cpu().double()
+    return float(errors.square().mean())
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> float:
+    """Part of the rows on the right side of 1/2, for targets 0 and 1."""
+    right = (outputs.reshape(targets.shape) > 0.5) == (targets > 0.5)
+    return int(right.sum()) / len(targets)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Mini-batches without replacement, each epoch in an order of its own.
+
+    The order of an epoch depends on the seed and the epoch's number alone, so a resumed run sees
+    the batches of the uninterrupted one. The last batch of an epoch may be smaller.
+
+    Attributes:
+        rows: Size of the training set.
+        size: Rows in a batch.
+        seed: Decides every order.
+    """
+
+    rows: int
+    size: int
+    seed: int
+    _orders: dict[int, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def per_epoch(self) -> int:
+        """Number of batches in an epoch."""
+        return math.ceil(self.rows / self.size)
+
+    def at(self, step: int) -> Tensor:
+        """Positions of the batch that update number ``step`` (from 0) uses, int64."""
+        epoch, position = divmod(step, self.per_epoch)
+        if epoch not in self._orders:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch))
+            self._orders.clear()
+            self._orders[epoch] = torch.randperm(self.rows, generator=generator)
+        return self._orders[epoch][position * self.size : (position + 1) * self.size]
+
+
+@dataclass
+class TrainingRun:
+    """A model in training, watched by lenses, recorded at chosen steps and resumable.
+
+    Attributes:
+        model: Gives outputs (rows, 1).
+        optimizer: Over the model's parameters.
+        lenses: Lenses by name; all of them see every step.
+        inputs: Training inputs (n, d).
+        targets: Training targets (n,).
+        batch: Positions of the batch of each update.
+        steps: Number of updates.
+        record_steps: Increasing steps at which to record; step 0 is the initialisation.
+        record: What to record now, a flat dict of numbers.
+        checkpoint_every: Updates between two checkpoints.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    lenses: dict[str, TelescopeLens]
+    inputs: Tensor
+    targets: Tensor
+    batch: Callable[[int], Tensor]
+    steps: int
+    record_steps: Sequence[int]
+    record: Callable[[], dict[str, Any]]
+    checkpoint_every: int
+
+    def run(self, checkpoint: Checkpoint, progress: Progress) -> pd.DataFrame:
+        """Train to the end, from the last checkpoint if there is one.
+
+        Args:
+            checkpoint: Where to look for and keep the state.
+            progress: Told the number of updates done, about a hundred times.
+
+        Returns:
+            One row per recorded step: ``step`` (int64), then what ``record`` gave.
+
+        Raises:
+            NonFiniteError: A recorded number is NaN or infinite.
+        """
+        rows: list[Row] = []
+        start = 0
+        if (stored := checkpoint.load()) is not None:
+            tensors, state = stored
+            unpack(self.model, self.optimizer, self.lenses, tensors, state["lenses"])
+            start, rows = state["step"], state["rows"]
+        else:
+            self._record(0, rows)
+        progress(start, self.steps)
+        often = max(1, self.steps // 100)
+        wanted = set(self.record_steps)
+        for step in range(start + 1, self.steps + 1):
+            self._update(self.batch(step - 1).to(self.inputs.device))
+            if step in wanted:
+                self._record(step, rows)
+            if step % self.checkpoint_every == 0 and step < self.steps:
+                tensors, states = pack(self.model, self.optimizer, dict(self.lenses))
+                checkpoint.save(tensors, {"step": step, "rows": rows, "lenses": states})
+            if step % often == 0 or step == self.steps:
+                progress(step, self.steps)
+        return pd.DataFrame(rows).astype({"step": "int64"})
+
+    def _update(self, index: Tensor) -> None:
+        with contextlib.ExitStack() as watched:
+            for lens in self.lenses.values():
+                watched.enter_context(lens.step(index))
+            self.optimizer.zero_grad()
+            half_squared_error(self.model(self.inputs[index]), self.targets[index]).backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+
+    def _record(self, step: int, rows: list[Row]) -> None:
+        with torch.no_grad():
+            measured = {name: value for name, value in self.record().items() if name != "step"}
+        for name, value in measured.items():
+            if not math.isfinite(value):
+                raise NonFiniteError(
+                    f"{name} is {value} after {step} updates; expected a finite number: lower the "
+                    "learning rate"
+                )
+        rows.append({"step": step, **measured})

@@ -1,0 +1,148 @@
+"""One network per optimizer and learning rate, watched by several lenses side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from telescope_core.lens import TelescopeLens
+from telescope_core.models.mlp import MLP
+from telescope_core.schedules import log_spaced_steps
+from telescope_core.seeds import derive_seed
+from telescope_pipeline.cases._optimizers import build_optimizer
+from telescope_pipeline.cases._training import (
+    Batches,
+    TrainingRun,
+    accuracy,
+    half_squared_error,
+    squared_error,
+)
+from telescope_pipeline.cases.approximation_quality.names import group_name, lens_name
+from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
+from telescope_pipeline.schemas.approximation_quality import ApproximationQualityCase
+
+
+def members(case: ApproximationQualityCase, seed: int) -> list[Member]:
+    """One member per optimizer, learning rate and seed.
+
+    Args:
+        case: The case's parameters.
+        seed: The run's seed; unused, since members are told apart by their number.
+
+    Returns:
+        The members; those of one optimizer and learning rate form a group.
+    """
+    return [
+        Member(
+            name=f"{group_name(setting.optimizer.name, rate)}_seed-{replicate}",
+            group=group_name(setting.optimizer.name, rate),
+            seed=replicate,
+            values={"optimizer": setting.optimizer.name, "learning_rate": rate},
+            data="shared",
+        )
+        for setting in case.training.settings
+        for rate in setting.learning_rates
+        for replicate in range(case.seeds)
+    ]
+
+
+def train(
+    case: ApproximationQualityCase,
+    member: Member,
+    data: dict[str, Tensor],
+    *,
+    seed: int,
+    device: torch.device,
+    checkpoint: Checkpoint,
+    progress: Progress,
+) -> Trained:
+    """Train one member and record every lens's errors on the same run.
+
+    Members that share a seed start from the same weights and see the same batches, whatever their
+    optimizer.
+
+    Args:
+        case: The case's parameters.
+        member: From :func:`members`.
+        data: Tensors of the member's file.
+        seed: The run's seed.
+        device: Where to compute.
+        checkpoint: Where the state is kept.
+        progress: Told about finished updates.
+
+    Returns:
+        The history and the final weights.
+    """
+    data = {name: tensor.to(device) for name, tensor in data.items()}
+    inputs, targets = data["train_inputs"], data["train_targets"]
+
+    def seed_of(purpose: str) -> int:
+        return derive_seed(seed, "approximation_quality", purpose, member.seed)
+
+    model = MLP((inputs.shape[1], *case.model.hidden, 1), seed=seed_of("weights")).to(device)
+    (settings,) = (
+        setting.optimizer
+        for setting in case.training.settings
+        if setting.optimizer.name == member.values["optimizer"]
+    )
+    optimizer = build_optimizer(
+        settings.name,
+        model.parameters(),
+        float(member.values["learning_rate"]),
+        settings.model_dump(exclude={"name"}),
+    )
+    lenses = {
+        lens_name(variant.order, variant.stride): TelescopeLens(
+            model,
+            optimizer,
+            half_squared_error,
+            inputs,
+            targets,
+            eval_sets={"test": data["test_inputs"]},
+            order=variant.order,
+            stride=variant.stride,
+            probes=None,
+        )
+        for variant in case.lens.lenses
+    }
+
+    def record() -> dict[str, Any]:
+        on_train, on_test = model(inputs), model(data["test_inputs"])
+        goal = data["test_targets"]
+        row: dict[str, Any] = {
+            "train/mse": squared_error(on_train, targets),
+            "test/mse": squared_error(on_test, goal),
+            "train/accuracy": accuracy(on_train, targets),
+            "test/accuracy": accuracy(on_test, goal),
+        }
+        for position, (name, lens) in enumerate(lenses.items()):
+            seen = lens.snapshot().to_record()
+            if position == 0:
+                # The lazy linearisation depends on the run alone, not on the lens.
+                row["train/linearization_error"] = seen["train/linearization_error"]
+                row["test/linearization_error"] = seen["test/linearization_error"]
+                row["test/linearized_accuracy"] = accuracy(lens.linearized("test"), goal)
+            row[f"train/approximation_error@{name}"] = seen["train/approximation_error"]
+            row[f"test/approximation_error@{name}"] = seen["test/approximation_error"]
+            row[f"test/accuracy@{name}"] = accuracy(lens.telescoped("test"), goal)
+        return row
+
+    batches = Batches(len(inputs), case.training.batch_size, seed_of("batches"))
+    steps = case.training.steps
+    longest = max(variant.stride for variant in case.lens.lenses)
+    run = TrainingRun(
+        model=model,
+        optimizer=optimizer,
+        lenses=lenses,
+        inputs=inputs,
+        targets=targets,
+        batch=batches.at,
+        steps=steps,
+        record_steps=log_spaced_steps(steps, case.lens.records, stride=longest),
+        record=record,
+        checkpoint_every=case.lens.checkpoint_every,
+    )
+    history = run.run(checkpoint, progress)
+    return Trained(history, {name: value.cpu() for name, value in model.state_dict().items()})

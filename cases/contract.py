@@ -1,0 +1,129 @@
+"""What a kind of case provides, and what it is given.
+
+A kind is a package with four modules:
+
+- ``data``: ``prepare(case, seed) -> Prepared``
+- ``training``: ``members(case, seed) -> list[Member]`` and
+  ``train(case, member, data, *, seed, device, checkpoint, progress) -> Trained``
+- ``metrics``: ``summarize(case, history) -> dict`` and ``claims(case, history) -> list[Claim]``
+- ``figures``: ``draw(case, history) -> list[Figure]``
+
+``case`` is the pydantic model of the kind and ``seed`` is ``run.seed``; every random number comes
+from a seed derived from it by name.  A stage imports the one module it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure as MatplotlibFigure
+    from torch import Tensor
+
+Scalar = int | float | str
+
+Progress = Callable[[int, int], None]
+"""Called with the work done and the work in total, as often as convenient."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data sets, ready to be written.
+
+    Attributes:
+        files: For each file stem, the named tensors it holds.
+        card: What a reader should know about the data; JSON-able.
+    """
+
+    files: dict[str, dict[str, Tensor]]
+    card: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of a sweep.
+
+    Attributes:
+        name: Unique in the case and usable as a folder name, e.g. ``"width-0030_seed-0"``.
+        group: The members that differ only by seed share it, e.g. ``"width-0030"``.
+        seed: Which seed of the group, from 0.
+        values: The sweep values, e.g. ``{"width": 30}``; the same keys in every member.
+        data: Stem of the data file it trains on.
+    """
+
+    name: str
+    group: str
+    seed: int
+    values: dict[str, Scalar]
+    data: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a member leaves behind.
+
+    Attributes:
+        history: A wide table: ``step`` (int64, increasing) and one float64 column per quantity.
+        final: The named tensors of the trained model.
+    """
+
+    history: pd.DataFrame
+    final: dict[str, Tensor]
+
+
+class Checkpoint(Protocol):
+    """Where a member keeps its state while it trains.
+
+    A resumed run must equal the uninterrupted one bit for bit.
+    """
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return the last saved tensors and state, or None if there is nothing to resume."""
+        ...
+
+    def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Replace the saved state; ``state`` is JSON-able."""
+        ...
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A finding of the paper, checked against measured numbers.
+
+    Attributes:
+        id: Short and stable, e.g. ``"test-peak-near-threshold"``.
+        statement: The finding in one sentence.
+        source: Where the paper states it.
+        observed: The measured numbers, JSON-able, with a standard error where over seeds.
+        threshold: What the numbers are compared with, JSON-able.
+        holds: Whether the claim holds on this run.
+    """
+
+    id: str
+    statement: str
+    source: str
+    observed: Any
+    threshold: Any
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot and the numbers in it.
+
+    Attributes:
+        name: File stem of the picture and the table.
+        title: What it shows, in a few words.
+        caption: What a reader should see in it.
+        figure: The matplotlib figure.
+        table: The plotted numbers.
+    """
+
+    name: str
+    title: str
+    caption: str
+    figure: MatplotlibFigure
+    table: pd.DataFrame

@@ -1,0 +1,108 @@
+"""Figures of the grokking case."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from telescope_pipeline.cases import _style as style
+from telescope_pipeline.cases._statistics import crossing_step, over_seeds
+from telescope_pipeline.cases.contract import Figure
+from telescope_pipeline.schemas.grokking_polynomial import GrokkingPolynomialCase
+
+_SETS = {"train": style.TRAIN, "test": style.TEST}
+_ERRORS = {
+    "linearization_error": (style.LAZY, r"lazy linearisation, $|f - f_{\mathrm{lin}}|$"),
+    "smoother_error": (style.TELESCOPED[1], r"smoother, $|f - (S\,Y + c)|$"),
+    "approximation_error": (style.TELESCOPED[0], r"telescoped, $|f - \tilde{f}\,|$"),
+}
+
+
+def draw(case: GrokkingPolynomialCase, history: pd.DataFrame) -> list[Figure]:
+    """Draw all figures of the case.
+
+    Args:
+        case: The case's parameters.
+        history: Records of all members.
+
+    Returns:
+        The figures with their tables, ``step`` first.
+    """
+    with style.paper_style():
+        return [_errors_and_complexity(case, history), _approximation(case, history)]
+
+
+def _errors_and_complexity(case: GrokkingPolynomialCase, history: pd.DataFrame) -> Figure:
+    figure, ((top,), (bottom,)) = style.grid_of_axes(2, 1, (6.4, 5.4), sharex=True)
+    top.set(xscale="log", yscale="log", ylabel="mean squared error")
+    bottom.set(xlabel="training step (full-batch updates)", ylabel="effective parameters")
+    columns: dict[str, pd.Series] = {}
+    for name, color in _SETS.items():
+        error = over_seeds(history, f"{name}/mse")
+        complexity = over_seeds(
+            history,
+            f"{name}/effective_parameters",
+            error_column=f"{name}/effective_parameters_stderr",
+        )
+        style.draw_band(top, style.after_start(error), color)
+        style.draw_band(bottom, style.after_start(complexity), color, f"{name} points")
+        columns |= style.named(f"{name}_mse", error)
+        columns |= style.named(f"{name}_effective_parameters", complexity)
+    table = pd.DataFrame({"step": error["step"], **columns})
+    shown = table[table["step"] > 0]
+    train, test = shown["train_effective_parameters"], shown["test_effective_parameters"]
+    bottom.fill_between(shown["step"], train, test, color=style.GAP, linewidth=0, zorder=0)
+    level = case.claims.low_error
+    top.axhline(level, color=style.GUIDE, linewidth=0.9, linestyle=":", zorder=1)
+    for name in _SETS:
+        step = crossing_step(table["step"], table[f"{name}_mse"], level)
+        if step is not None:
+            style.mark_position(top, step, f"{name} error\nat {level:g}")
+            style.continue_mark(bottom, step)
+    n = case.data.train_size
+    style.mark_level(bottom, n, f"n = {n} training points")
+    bottom.set_ylim(0, 1.12 * max(n, float(max(train.max(), test.max()))))
+    last = int(table["step"].max())
+    # The first ten steps spend next to no effective parameters.
+    bottom.set_xlim(10 if last >= 1000 else 1, last)
+    figure.legend(*bottom.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    return Figure(
+        name="errors-and-effective-parameters",
+        title="Errors and effective parameters over training",
+        caption=(
+            "Polynomial regression by full-batch gradient descent. Top: error on training and test "
+            f"points; dashed lines mark where each falls to {level:g}. Bottom: effective "
+            "parameters used on the same points; the gap between the two is shaded. "
+            + style.bands(case.seeds)
+        ),
+        figure=figure,
+        table=table,
+    )
+
+
+def _approximation(case: GrokkingPolynomialCase, history: pd.DataFrame) -> Figure:
+    figure, ((axes,),) = style.grid_of_axes(1, 1, (6.4, 3.4))
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="training step (full-batch updates)",
+        ylabel="mean absolute error on test points",
+    )
+    columns: dict[str, pd.Series] = {}
+    for name, (color, label) in _ERRORS.items():
+        error = over_seeds(history, f"test/{name}")
+        style.draw_band(axes, style.after_start(error), color, label)
+        columns |= style.named(f"test_{name}", error)
+    axes.set_xlim(1, history["step"].max())
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+    return Figure(
+        name="approximation-error",
+        title="How well each model explains the network's test predictions",
+        caption=(
+            "Mean absolute difference from the network's test predictions of the lazy "
+            "linearisation, of the telescoped predictions and of the smoother that the effective "
+            "parameters are computed from. This network is quadratic in its weights, so the "
+            "second-order rule is exact and leaves rounding errors only. " + style.bands(case.seeds)
+        ),
+        figure=figure,
+        table=pd.DataFrame({"step": error["step"], **columns}),
+    )

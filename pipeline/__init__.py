@@ -1,0 +1,1 @@
+"""The machinery around the library: parameters, files, executors and the command line."""

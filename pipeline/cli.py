@@ -1,0 +1,135 @@
+"""The command ``telescope``.
+
+Nothing heavy is imported before a command needs it, so help and validation are immediate.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from telescope_core.errors import ParametersError, TelescopeError
+
+app = typer.Typer(
+    name="telescope",
+    help="Telescope: what a neural network has learned, step by step.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+
+_CaseName = Annotated[str, typer.Argument(metavar="CASE", help="A case in the parameter file.")]
+_Params = Annotated[
+    Path, typer.Option("--params", metavar="FILE", help="The parameter file to read.")
+]
+_DEFAULT = Path("params.yaml")
+
+
+def main() -> None:
+    """Run the command line; errors end in a message on stderr and an exit code.
+
+    Exit codes: 2 for parameters that are not usable, 1 for every other error raised on purpose,
+    130 for an interruption.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("telescope_pipeline").setLevel(logging.INFO)
+    try:
+        app()
+    except TelescopeError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
+        sys.exit(2 if isinstance(error, ParametersError) else 1)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"telescope {version('telescope-lens')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def validate(
+    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="A parameter file.")] = _DEFAULT,
+) -> None:
+    """Check a parameter file; every problem gets a line."""
+    from telescope_pipeline.parameters import load_parameters
+
+    parameters = load_parameters(file)
+    count = len(parameters.cases)
+    typer.echo(f"{file}: valid, {count} case{'s' if count != 1 else ''}")
+
+
+@app.command()
+def prepare(case: _CaseName, params: _Params = _DEFAULT) -> None:
+    """Make the data sets of a case."""
+    _run_stage("prepare", case, params)
+
+
+@app.command()
+def train(case: _CaseName, params: _Params = _DEFAULT) -> None:
+    """Train the members of a case with the lens attached."""
+    _run_stage("train", case, params)
+
+
+@app.command()
+def metrics(case: _CaseName, params: _Params = _DEFAULT) -> None:
+    """Sum up the members of a case and evaluate its claims."""
+    _run_stage("metrics", case, params)
+
+
+@app.command()
+def plot(case: _CaseName, params: _Params = _DEFAULT) -> None:
+    """Draw the figures of a case."""
+    _run_stage("plot", case, params)
+
+
+@app.command()
+def publish(case: _CaseName, params: _Params = _DEFAULT) -> None:
+    """Hand the results of a case to the tracker."""
+    _run_stage("publish", case, params)
+
+
+@app.command()
+def report(params: _Params = _DEFAULT) -> None:
+    """Write results/report.html about all cases."""
+    module = import_module("telescope_pipeline.stages.report")
+    module.run(params)
+
+
+@app.command()
+def doctor(params: _Params = _DEFAULT) -> None:
+    """Check the installation, the parameters and the project's folder."""
+    from telescope_pipeline.doctor import examine, show
+
+    findings = examine(params)
+    show(findings)
+    if any(finding.state == "broken" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _run_stage(stage: str, case: str, params: Path) -> None:
+    from telescope_pipeline.parameters import case_of, load_parameters
+
+    # Before the stage imports anything heavy, so that a bad file is refused at once.
+    case_of(load_parameters(params), case)
+    import_module(f"telescope_pipeline.stages.{stage}").run(case, params)
+
+
+if __name__ == "__main__":
+    main()

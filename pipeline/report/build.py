@@ -1,0 +1,216 @@
+"""Collecting what the report shows, and filling the page."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from telescope_core.errors import ArtifactError
+from telescope_pipeline import files
+from telescope_pipeline.layout import Layout
+from telescope_pipeline.publishing.records import MEMBERS, RECEIPT
+from telescope_pipeline.publishing.results import FigureFiles, read_results
+from telescope_pipeline.report.entries import Entry, entries_of, label
+from telescope_pipeline.report.metrics import MetricsTable, tables_of
+from telescope_pipeline.revision import Revision
+
+if TYPE_CHECKING:
+    from telescope_pipeline.schemas.parameters import Parameters
+
+_HERE = Path(__file__).resolve().parent
+_RECEIPT_FIELDS = {"case", "mode_used", "reason", "group", "git_revision", "runs", "project"}
+_RUN_FIELDS = {"id", "name", "kind", "url", "folder"}
+_STATES = {
+    "online": "published",
+    "offline": "kept offline",
+    "disabled": "not published",
+    "failed": "not published",
+}
+
+
+@dataclass(frozen=True)
+class ClaimView:
+    """A claim as the page shows it."""
+
+    id: str
+    statement: str
+    source: str
+    holds: bool
+    observed: tuple[Entry, ...]
+    threshold: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class FigureView:
+    """A figure as the page shows it; ``data`` is the picture in base64."""
+
+    name: str
+    title: str
+    caption: str
+    data: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A published run; ``url`` is None unless a browser can follow it."""
+
+    id: str
+    name: str
+    is_case: bool
+    url: str | None
+    folder: str | None
+
+
+@dataclass(frozen=True)
+class CaseView:
+    """A case as the page shows it."""
+
+    name: str
+    title: str
+    kind: str
+    revision: str
+    commit: str | None
+    state: str
+    reason: str | None
+    claims: list[ClaimView]
+    figures: list[FigureView]
+    metrics: list[MetricsTable]
+    parameters: list[tuple[str, str]]
+    runs: list[RunView]
+    groups: int
+
+    @property
+    def held(self) -> int:
+        """How many claims hold."""
+        return sum(claim.holds for claim in self.claims)
+
+
+def build_report(root: Path, parameters: Parameters) -> str:
+    """Write the report.
+
+    Args:
+        root: The project's folder.
+        parameters: The validated parameters; the cases are shown in their order.
+
+    Returns:
+        HTML that needs no other file and no network.  The same results give the same text.
+
+    Raises:
+        ArtifactError: If results or receipts are missing or damaged.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    layout = Layout(root)
+    cases = [_case(layout, parameters, name) for name in parameters.cases]
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    run = parameters.run
+    page = environment.get_template("page.html.j2")
+    return page.render(
+        style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+        cases=cases,
+        revisions=list(dict.fromkeys(case.revision for case in cases)),
+        commits=list(dict.fromkeys(case.commit for case in cases if case.commit)),
+        uncommitted=any(Revision(c.commit, None).name != c.revision for c in cases),
+        held=sum(case.held for case in cases),
+        claims=sum(len(case.claims) for case in cases),
+        settings=[("seed", str(run.seed)), ("device", run.device), ("threads", str(run.threads))],
+    )
+
+
+def _case(layout: Layout, parameters: Parameters, name: str) -> CaseView:
+    case = parameters.cases[name]
+    results = read_results(layout, name)
+    receipt = _receipt(layout.results(name) / RECEIPT)
+    runs = [_run(run) for run in receipt["runs"]]
+    return CaseView(
+        name=name,
+        title=label(name).capitalize(),
+        kind=case.kind,
+        revision=str(receipt["group"]),
+        commit=receipt["git_revision"],
+        state=_STATES.get(receipt["mode_used"], str(receipt["mode_used"])),
+        reason=receipt["reason"],
+        claims=[_claim(claim) for claim in results.claims],
+        figures=[_figure(figure) for figure in results.figures],
+        metrics=tables_of(results.metrics),
+        parameters=list(_leaves("", case.model_dump(mode="json"))),
+        runs=runs,
+        groups=sum(run["kind"] == MEMBERS for run in receipt["runs"]),
+    )
+
+
+def _claim(claim: Mapping[str, Any]) -> ClaimView:
+    return ClaimView(
+        id=str(claim["id"]),
+        statement=str(claim["statement"]),
+        source=str(claim["source"]),
+        holds=bool(claim["holds"]),
+        observed=entries_of(claim["observed"]),
+        threshold=entries_of(claim["threshold"]),
+    )
+
+
+def _figure(figure: FigureFiles) -> FigureView:
+    content = files.read_bytes(figure.picture)
+    if content[:8] != b"\x89PNG\r\n\x1a\n" or len(content) < 24:
+        raise ArtifactError(f"{figure.picture}: not a PNG picture; run the plot stage again")
+    return FigureView(
+        name=figure.name,
+        title=figure.title,
+        caption=figure.caption,
+        data=base64.b64encode(content).decode(),
+        width=int.from_bytes(content[16:20]),
+        height=int.from_bytes(content[20:24]),
+    )
+
+
+def _receipt(path: Path) -> dict[str, Any]:
+    receipt = files.read_json(path)
+    complete = (
+        isinstance(receipt, dict)
+        and receipt.keys() >= _RECEIPT_FIELDS
+        and isinstance(receipt["runs"], list)
+        and all(isinstance(run, dict) and run.keys() >= _RUN_FIELDS for run in receipt["runs"])
+    )
+    if not complete:
+        raise ArtifactError(f"{path}: not a receipt; run the publish stage again")
+    return dict(receipt)
+
+
+def _run(run: Mapping[str, Any]) -> RunView:
+    url = run["url"]
+    followable = isinstance(url, str) and url.startswith(("https://", "http://"))
+    return RunView(
+        id=str(run["id"]),
+        name=str(run["name"]),
+        is_case=run["kind"] != MEMBERS,
+        url=url if followable else None,
+        folder=run["folder"],
+    )
+
+
+def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Write nested parameters as dotted paths."""
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(f"{prefix}.{key}" if prefix else str(key), item)
+    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        for number, item in enumerate(value):
+            yield from _leaves(f"{prefix}.{number}", item)
+    else:
+        # As precise as they are: these are not measured.
+        yield prefix, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,154 @@
+"""Keeps ``dvc.yaml`` in line with ``params.yaml`` and with the code.
+
+DVC wants the files a stage depends on written out.  They follow from the import statements, so
+they are compared with them (``telescope doctor``) and written from them (``make wiring``).  One
+list serves all kinds of case, since DVC fills in names but not lists: a stage depends on its own
+kind's files by name, and on every shared module that some kind imports.  The train stage looks
+closer and trains a member again only if a file it really runs has changed.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from telescope_core.errors import ArtifactError, ConfigurationError
+from telescope_pipeline import files
+from telescope_pipeline.code import STAGE_MODULES, source_closure, stage_modules
+from telescope_pipeline.schemas.kinds import KINDS
+
+_MARK = "# code"
+_KIND = "${item.kind}"
+_ITEM = re.compile(r"^\s*- ")
+
+
+def code_dependencies(stage: str, root: Path) -> list[str]:
+    """List the code that ``dvc.yaml`` must name for a stage.
+
+    Args:
+        stage: A stage of ``dvc.yaml``.
+        root: The project's folder.
+
+    Returns:
+        Paths relative to ``root``, sorted; ``${item.kind}`` stands for the kind of the case.
+
+    Raises:
+        ConfigurationError: If a module cannot be followed or lies outside ``root``.
+    """
+    if stage not in STAGE_MODULES:
+        return sorted(_relative(source_closure(*stage_modules(stage)), root))
+    named: set[str] = set()
+    for kind in KINDS:
+        for path in _relative(source_closure(*stage_modules(stage, kind)), root):
+            generic = _generic(path, kind)
+            everywhere = all((root / generic.replace(_KIND, other)).is_file() for other in KINDS)
+            # What only one kind has is named as it is, or DVC would miss it in the others.
+            named.add(generic if everywhere else path)
+    return sorted(named)
+
+
+def declared(root: Path) -> dict[str, list[str]]:
+    """Read the ``deps`` of every stage in ``dvc.yaml``, as they are written.
+
+    Raises:
+        ArtifactError: If the file is missing or not valid YAML.
+    """
+    path = root / "dvc.yaml"
+    content = files.read_bytes(path)
+    try:
+        pipeline: dict[str, Any] = YAML(typ="safe", pure=True).load(content)
+        stages = pipeline["stages"].items()
+        return {name: list(stage.get("do", stage).get("deps") or []) for name, stage in stages}
+    except (YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path}: not a pipeline: {error}") from None
+
+
+def disagreements(root: Path, cases: Sequence[str]) -> list[str]:
+    """Say where ``dvc.yaml`` differs from the code and from the cases.
+
+    Args:
+        root: The project's folder.
+        cases: The names of the cases in ``params.yaml``.
+
+    Returns:
+        A line per difference; empty if there is none.
+    """
+    lines = []
+    for stage, deps in declared(root).items():
+        code = {path for path in deps if _is_code(path)}
+        expected = set(code_dependencies(stage, root))
+        lines += [f"{stage}: {path} is imported but not in deps" for path in expected - code]
+        lines += [f"{stage}: {path} is in deps but not imported" for path in code - expected]
+    receipts = {path for path in declared(root).get("report", []) if path.startswith("results/")}
+    wanted = {f"results/{case}/receipt.json" for case in cases}
+    lines += [f"report: {path} is missing in deps" for path in wanted - receipts]
+    lines += [f"report: {path} belongs to no case" for path in receipts - wanted]
+    return sorted(lines)
+
+
+def rewrite(root: Path) -> bool:
+    """Write the code lines of ``dvc.yaml`` anew: those after a ``# code`` comment.
+
+    Returns:
+        Whether the file changed.
+
+    Raises:
+        ArtifactError: If the file cannot be read or written.
+    """
+    path = root / "dvc.yaml"
+    before = files.read_bytes(path).decode()
+    after = "\n".join(_rewritten(before.splitlines(), root)) + "\n"
+    if after != before:
+        files.write_text(path, after)
+    return after != before
+
+
+def _rewritten(lines: Sequence[str], root: Path) -> Iterator[str]:
+    stage = ""
+    skipping = False
+    for line in lines:
+        if skipping and _ITEM.match(line):
+            continue
+        skipping = line.strip() == _MARK
+        if match := re.match(r"^  ([a-z]+):$", line):
+            stage = match[1]
+        yield line
+        if skipping:
+            indent = line[: len(line) - len(line.lstrip())]
+            yield from (f"{indent}- {path}" for path in code_dependencies(stage, root))
+
+
+def _relative(paths: Sequence[Path], root: Path) -> list[str]:
+    root = root.resolve()
+    outside = [path for path in paths if not path.is_relative_to(root)]
+    if outside:
+        message = f"{outside[0]} lies outside {root}; install the project with `pip install -e .`"
+        raise ConfigurationError(message)
+    return [path.relative_to(root).as_posix() for path in paths]
+
+
+def _generic(path: str, kind: str) -> str:
+    return re.sub(rf"^(cases|schemas)/{kind}(?=[/.])", rf"\1/{_KIND}", path)
+
+
+def _is_code(path: str) -> bool:
+    return path.split("/")[0] in {"cases", "pipeline", "schemas", "stages", "telescope_core"}
+
+
+def main() -> None:
+    """Rewrite ``dvc.yaml`` in the working directory."""
+    try:
+        changed = rewrite(Path.cwd())
+    except (ArtifactError, ConfigurationError) as error:
+        sys.exit(f"error: {error}")
+    sys.stdout.write("dvc.yaml: rewritten\n" if changed else "dvc.yaml: in line with the code\n")
+
+
+if __name__ == "__main__":
+    main()

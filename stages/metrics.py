@@ -1,0 +1,109 @@
+"""``metrics``: one table of all members, the numbers that sum it up, and the claims."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from telescope_core.errors import ArtifactError, ConfigurationError
+from telescope_pipeline import files, tables
+from telescope_pipeline.cases.contract import Claim, Member
+from telescope_pipeline.layout import Layout
+from telescope_pipeline.parameters import case_of, load_parameters
+from telescope_pipeline.plain import plain
+from telescope_pipeline.progress import spinner
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from telescope_pipeline.schemas.sections import Case
+
+
+def run(case_name: str, parameters_path: Path) -> None:
+    """Write ``history.parquet``, ``metrics.json`` and ``claims.json`` to ``results/<case>/``.
+
+    Args:
+        case_name: A case in the parameter file.
+        parameters_path: The parameter file.
+
+    Raises:
+        TelescopeError: If the parameters or the runs are not usable, or nothing can be written.
+    """
+    parameters = load_parameters(parameters_path)
+    case = case_of(parameters, case_name)
+    layout = Layout.beside(parameters_path)
+    with spinner(f"metrics {case_name}"):
+        history = collect(layout.runs(case_name), case)
+        module = import_module(f"telescope_pipeline.cases.{case.kind}.metrics")
+        metrics = plain(module.summarize(case, history), f"{case_name}: metrics")
+        claims = [_as_json(claim, case_name) for claim in module.claims(case, history)]
+        if len({claim["id"] for claim in claims}) < len(claims):
+            raise ConfigurationError(f"{case_name}: two claims have the same id")
+        results = layout.results(case_name)
+        files.write_parquet(results / "history.parquet", history)
+        files.write_json(results / "metrics.json", metrics)
+        files.write_json(results / "claims.json", claims)
+
+
+def collect(runs: Path, case: Case) -> pd.DataFrame:
+    """Join the histories of all members of a case.
+
+    Args:
+        runs: The folder ``runs/<case>``.
+        case: The case.
+
+    Returns:
+        The table described by :class:`~telescope_pipeline.schemas.tables.CaseHistory`, members in
+        the order of their names.
+
+    Raises:
+        ArtifactError: If a member's files are missing or damaged.
+        TableError: If a history breaks its schema.
+    """
+    import pandas as pd
+
+    folders = sorted(path.parent for path in runs.glob("*/manifest.json"))
+    if not folders:
+        raise ArtifactError(f"{runs}: no trained members; run the train stage first")
+    frames = []
+    values: list[str] = []
+    for folder in folders:
+        member, digests = _member(folder)
+        history = folder / "history.parquet"
+        if files.sha256(history) != digests.get(history.name):
+            message = f"{history} is not the file that manifest.json describes; train it again"
+            raise ArtifactError(message)
+        frame = tables.check_member_history(files.read_parquet(history), case, str(history))
+        frames.append(tables.with_identity(frame, member))
+        values = list(member.values)
+    joined = pd.concat(frames, ignore_index=True)
+    return tables.check_case_history(joined, case, values, f"history of {runs.name}")
+
+
+def _member(folder: Path) -> tuple[Member, dict[str, str]]:
+    path = folder / "manifest.json"
+    manifest = files.read_json(path)
+    try:
+        member = Member(
+            name=manifest["member"],
+            group=manifest["group"],
+            seed=manifest["seed"],
+            values=manifest["values"],
+            data=manifest["data"]["file"].removesuffix(".safetensors"),
+        )
+        return member, dict(manifest["outputs"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path}: not a manifest ({error}); train it again") from None
+
+
+def _as_json(claim: Claim, case_name: str) -> dict[str, Any]:
+    what = f"{case_name}: claim {claim.id}"
+    return {
+        "id": claim.id,
+        "statement": claim.statement,
+        "source": claim.source,
+        "observed": plain(claim.observed, what),
+        "threshold": plain(claim.threshold, what),
+        "holds": bool(claim.holds),
+    }

@@ -1,0 +1,31 @@
+"""``publish``: hand the results of a case to the tracker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from telescope_pipeline import files
+from telescope_pipeline.layout import Layout
+from telescope_pipeline.parameters import case_of, load_parameters
+from telescope_pipeline.progress import spinner
+from telescope_pipeline.publication import publish
+from telescope_pipeline.publishing.records import RECEIPT
+
+
+def run(case_name: str, parameters_path: Path) -> None:
+    """Publish a case and write ``results/<case>/receipt.json``.
+
+    Args:
+        case_name: A case in the parameter file.
+        parameters_path: The parameter file.
+
+    Raises:
+        TelescopeError: If the parameters or the results are not usable, or the receipt cannot be
+            written.  A tracker that fails raises nothing: the receipt says what happened.
+    """
+    parameters = load_parameters(parameters_path)
+    case_of(parameters, case_name)
+    layout = Layout.beside(parameters_path)
+    with spinner(f"publish {case_name}"):
+        receipt = publish(case_name, parameters, layout.root)
+    files.write_json(layout.results(case_name) / RECEIPT, receipt)

@@ -1,0 +1,116 @@
+"""``train``: train every member of a case, or fetch it from the scratch folder."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from telescope_core.errors import ArtifactError, ConfigurationError
+from telescope_pipeline import files
+from telescope_pipeline.cases.contract import Member
+from telescope_pipeline.executor import Job, open_executor
+from telescope_pipeline.layout import Layout
+from telescope_pipeline.manifest import key_of, manifest_of
+from telescope_pipeline.member import FINAL, HISTORY, MANIFEST, TIMING, Task, train_member
+from telescope_pipeline.parameters import case_of, load_parameters
+from telescope_pipeline.progress import watch
+from telescope_pipeline.schemas.parameters import RunSettings
+from telescope_pipeline.schemas.sections import Case
+from telescope_pipeline.scratch import Scratch
+
+_LOG = logging.getLogger(__name__)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]*")
+
+
+def run(case_name: str, parameters_path: Path) -> None:
+    """Write ``runs/<case>/<member>/`` for every member, and ``timing/<case>.json``.
+
+    Args:
+        case_name: A case in the parameter file.
+        parameters_path: The parameter file.
+
+    Raises:
+        TelescopeError: If the parameters or the data are not usable, a member fails, or nothing
+            can be written.  Members finished before stay in the scratch folder.
+    """
+    parameters = load_parameters(parameters_path)
+    case = case_of(parameters, case_name)
+    layout = Layout.beside(parameters_path)
+    scratch = Scratch(layout.scratch)
+    tasks = _plan(case, parameters.run, layout.data(case_name), layout.scratch)
+    keys = {task.member.name: key_of(dict(task.manifest)) for task in tasks}
+    missing = [task for task in tasks if not scratch.holds(keys[task.member.name])]
+    found = len(tasks) - len(missing)
+    if found:
+        _LOG.info("train %s: %d of %d members are there already", case_name, found, len(tasks))
+    if missing:
+        jobs = [Job(task.member.name, train_member, task) for task in missing]
+        with watch(f"train {case_name}", len(tasks), found) as watcher:
+            for _ in open_executor(parameters.run).run(jobs, watcher):
+                pass
+    _assemble(layout, case_name, keys, scratch)
+    trained_now = {task.member.name for task in missing}
+    timing = {
+        name: {**_timing(scratch, key), "from_scratch_folder": name not in trained_now}
+        for name, key in keys.items()
+    }
+    files.write_json(layout.timing(case_name), {"case": case_name, "members": timing})
+
+
+def _plan(case: Case, run: RunSettings, data: Path, scratch: Path) -> list[Task]:
+    training = import_module(f"telescope_pipeline.cases.{case.kind}.training")
+    members: list[Member] = training.members(case, run.seed)
+    _check_members(members)
+    card = files.read_json(data / "dataset.json")
+    tasks = []
+    for member in members:
+        narrowed = case.narrowed(member.values, member.seed)
+        if member not in training.members(narrowed, run.seed):
+            raise ConfigurationError(
+                f"{member.name} is not a member of its own narrowed case; "
+                f"{type(case).__name__}.narrowed must keep {member.values}, seed {member.seed}"
+            )
+        path = data / f"{member.data}.safetensors"
+        expected = card["files"].get(path.name, {}).get("sha256")
+        if expected is None or files.sha256(path) != expected:
+            message = f"{path} is not the file that dataset.json describes; prepare the data again"
+            raise ArtifactError(message)
+        manifest = manifest_of(narrowed, member, run, expected)
+        tasks.append(Task(narrowed, member, run, path, manifest, scratch))
+    return tasks
+
+
+def _check_members(members: Sequence[Member]) -> None:
+    """Refuse a sweep whose members cannot be told apart."""
+    if not members:
+        raise ConfigurationError("the case has no members; a sweep needs at least one value")
+    seen: set[str] = set()
+    for member in members:
+        if member.name in seen:
+            raise ConfigurationError(f"two members are called {member.name}; names must differ")
+        if not _NAME.fullmatch(member.name):
+            message = f"{member.name!r} cannot name a folder; use letters, digits and _ . = -"
+            raise ConfigurationError(message)
+        if member.values.keys() != members[0].values.keys():
+            message = (
+                f"{member.name} has the sweep values {list(member.values)}, "
+                f"{members[0].name} has {list(members[0].values)}; expected the same"
+            )
+            raise ConfigurationError(message)
+        seen.add(member.name)
+
+
+def _assemble(layout: Layout, case_name: str, keys: dict[str, str], scratch: Scratch) -> None:
+    with files.new_folder(layout.runs(case_name)) as folder:
+        for name, key in keys.items():
+            for file in (HISTORY, FINAL, MANIFEST):
+                files.write_bytes(folder / name / file, scratch.read(key, file))
+
+
+def _timing(scratch: Scratch, key: str) -> dict[str, Any]:
+    timing: dict[str, Any] = files.parse_json(scratch.read(key, TIMING), TIMING)
+    return timing

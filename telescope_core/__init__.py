@@ -1,0 +1,29 @@
+"""Telescope: what a neural network has learned, step by step.
+
+The library implements "Deep Learning Through A Telescoping Lens" (arXiv 2411.00247).  Names are
+loaded on first use, so importing the package is cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from telescope_core.errors import TelescopeError as TelescopeError
+    from telescope_core.lens import TelescopeLens as TelescopeLens
+    from telescope_core.snapshot import Snapshot as Snapshot
+
+_HOMES = {
+    "TelescopeLens": "telescope_core.lens",
+    "Snapshot": "telescope_core.snapshot",
+    "TelescopeError": "telescope_core.errors",
+}
+
+__all__ = ["Snapshot", "TelescopeError", "TelescopeLens"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,80 @@
+"""Hooks an optimizer for the duration of one training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from telescope_core.errors import TrainingMismatchError
+
+
+class StepWatch:
+    """Counts the optimizer's steps.
+
+    Attributes:
+        steps: Calls of ``optimizer.step()`` so far.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def require_one_step(self) -> None:
+        """Refuse anything but exactly one step.
+
+        Raises:
+            TrainingMismatchError: None, or several.
+        """
+        if self.steps != 1:
+            raise TrainingMismatchError(
+                f"optimizer.step() ran {self.steps} times inside lens.step(); expected once: wrap "
+                "every optimizer step in a lens.step() of its own, with the batch that made its "
+                "gradient"
+            )
+
+
+@contextmanager
+def watch_step(
+    optimizer: torch.optim.Optimizer,
+    model: nn.Module,
+    before_update: Callable[[], None],
+    after_update: Callable[[frozenset[str]], None],
+) -> Iterator[StepWatch]:
+    """Call back right before and after the optimizer's step, whatever else the block does.
+
+    Args:
+        optimizer: The optimizer.
+        model: Names the parameters.
+        before_update: Called when the gradients are what the optimizer will use.
+        after_update: Called when the optimizer's state is what it used; receives the names of
+            parameters without a gradient, which torch skips.
+
+    Yields:
+        The count of steps.
+    """
+    watch = StepWatch()
+    skipped: frozenset[str] = frozenset()
+
+    def before(*_: Any) -> None:
+        nonlocal skipped
+        skipped = frozenset(name for name, p in model.named_parameters() if p.grad is None)
+        if watch.steps == 0:
+            before_update()
+
+    def after(*_: Any) -> None:
+        watch.steps += 1
+        if watch.steps == 1:
+            after_update(skipped)
+
+    handles = [
+        optimizer.register_step_pre_hook(before),
+        optimizer.register_step_post_hook(after),
+    ]
+    try:
+        yield watch
+    finally:
+        for handle in handles:
+            handle.remove()

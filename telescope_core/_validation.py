@@ -1,0 +1,303 @@
+"""Refuses what the lens cannot follow, before training starts."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from telescope_core.errors import (
+    ConfigurationError,
+    MemoryBudgetError,
+    ModelError,
+    NonFiniteError,
+    ShapeError,
+)
+from telescope_core.inputs import (
+    Rows,
+    call_arguments,
+    count_rows,
+    is_in_memory,
+    leaves,
+    map_rows,
+)
+
+_USABLE_SHARE = 0.8
+
+
+def check_settings(
+    order: int, stride: int, probes: object, deflate: int, seed: int, chunk_size: int | None
+) -> None:
+    """Refuse settings of the wrong type or out of range.
+
+    Raises:
+        ConfigurationError: Naming the setting, its value and the expectation.
+    """
+    if order not in (1, 2) or isinstance(order, bool):
+        raise ConfigurationError(f"order must be 1 (the paper) or 2 (trapezoid), got {order!r}")
+    _check_integer("stride", stride, 1, "steps between evaluations of all rows")
+    _check_integer("deflate", deflate, 0, "label directions taken exactly")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise ConfigurationError(f"seed must be an integer, got {seed!r}")
+    if chunk_size is not None:
+        _check_integer("chunk_size", chunk_size, 1, "rows at once; None for all")
+    if probes is None or probes == "exact":
+        return
+    if isinstance(probes, str):
+        raise ConfigurationError(f'probes must be "exact", an integer or None, got {probes!r}')
+    _check_integer("probes", probes, 1, 'label directions; "exact" for all, None for none')
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Refuse a value that is none of the choices.
+
+    Raises:
+        ConfigurationError: Naming the setting, its value and the choices.
+    """
+    if value not in choices:
+        raise ConfigurationError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def check_probe_count(probes: int, labels: int) -> None:
+    """Refuse more probes than there are labels.
+
+    Raises:
+        ConfigurationError: Naming both numbers.
+    """
+    if probes > labels:
+        raise ConfigurationError(
+            f"probes={probes} exceeds the {labels} labels (n times label width); use at most "
+            f'{labels}, or probes="exact"'
+        )
+
+
+def check_model(model: object) -> None:
+    """Refuse models that are random or couple the rows of a batch.
+
+    Raises:
+        ModelError: Naming the modules and what to do.
+    """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    for name, module in model.named_modules():
+        where = f"{name or 'the model'} ({type(module).__name__})"
+        random = isinstance(module, _DropoutNd) and module.p > 0
+        if module.training and random:
+            raise ModelError(
+                f"{where} is in train mode and draws a new mask at every pass, so the network has "
+                "no single Jacobian; call eval() on it, or remove it"
+            )
+        recurrent = isinstance(module, nn.RNNBase) and module.dropout > 0
+        if module.training and recurrent:
+            raise ModelError(
+                f"{where} has dropout={module.dropout} in train mode; call eval() on it, or set "
+                "dropout=0"
+            )
+        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
+            raise ModelError(
+                f"{where} normalises with the statistics of the batch, so a row's output depends "
+                "on the other rows; call eval() on it, or use its functional form with fixed "
+                "statistics"
+            )
+
+
+def check_determinism(model: nn.Module, sample: Rows) -> None:
+    """Refuse a model whose passes differ, or whose rows depend on each other.
+
+    Raises:
+        ModelError: Saying which of the two was seen.
+    """
+    first, second = _call(model, sample), _call(model, sample)
+    alone = _call(model, map_rows(sample, lambda leaf: leaf[:1]))
+    if not isinstance(first, Tensor) or not first.is_floating_point() or first.ndim < 1:
+        return  # The linearizer says what is wrong with it.
+    if not torch.equal(first, second) and bool(torch.isfinite(first).all()):
+        raise ModelError(
+            "two passes over the same rows gave different outputs, so the model is random "
+            "(functional dropout, sampling, noise?); make it deterministic for the lens"
+        )
+    if len(first) != count_rows(sample) or alone.shape[1:] != first.shape[1:]:
+        return
+    tolerance = torch.finfo(first.dtype).eps ** 0.5 * (1 + float(first.abs().max()))
+    if float((alone[0] - first[0]).abs().max()) > tolerance:
+        raise ModelError(
+            "the output of a row changes with the other rows in its batch (batch statistics, "
+            "attention over the batch?); the telescoping model needs rows that are independent"
+        )
+
+
+def check_accepts(model: nn.Module, name: str, row: Rows) -> None:
+    """Refuse inputs on which the model fails.
+
+    Raises:
+        ShapeError: Naming the set and its rows.
+    """
+    try:
+        _call(model, row)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        shapes = ", ".join(f"{tuple(leaf.shape[1:])} {leaf.dtype}" for leaf in leaves(row))
+        raise ShapeError(
+            f"the model failed on the first row of the {name} inputs, of shape {shapes}: {error}; "
+            "pass rows as the model takes them"
+        ) from error
+
+
+def _call(model: nn.Module, rows: Rows) -> Any:
+    args, kwargs = call_arguments(model, rows)
+    with torch.no_grad():
+        return model(*args, **kwargs)
+
+
+def check_inputs(name: str, inputs: Any, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse inputs that are not rows on the model's device in its dtype.
+
+    Raises:
+        ShapeError: Naming the set, what was given and what was expected.
+    """
+    if not is_in_memory(inputs):
+        if hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__"):
+            return
+        raise ShapeError(
+            f"{name} inputs must be a tensor, a mapping or tuple of tensors, or a map-style "
+            f"dataset, got {type(inputs).__name__}"
+        )
+    tensors = leaves(inputs)
+    if not tensors or not all(isinstance(leaf, Tensor) for leaf in tensors):
+        kinds = ", ".join(sorted({type(leaf).__name__ for leaf in tensors})) or "nothing"
+        raise ShapeError(f"{name} inputs must hold tensors, got {kinds}")
+    for leaf in tensors:
+        _check_leaf(name, leaf, device, dtype)
+    if len({len(leaf) for leaf in tensors}) > 1:
+        lengths = ", ".join(str(len(leaf)) for leaf in tensors)
+        raise ShapeError(
+            f"{name} inputs have {lengths} rows; expected the same number in every tensor"
+        )
+
+
+def _check_leaf(name: str, leaf: Tensor, device: torch.device, dtype: torch.dtype) -> None:
+    if leaf.ndim < 1 or len(leaf) == 0:
+        raise ShapeError(f"{name} inputs have shape {tuple(leaf.shape)}; expected at least one row")
+    if leaf.device != device:
+        raise ShapeError(
+            f"{name} inputs are on {leaf.device}, the model is on {device}; move one of them"
+        )
+    if leaf.is_floating_point() and leaf.dtype != dtype:
+        raise ShapeError(
+            f"{name} inputs are {leaf.dtype}, the model's parameters {dtype}; "
+            f"convert them with .to({dtype})"
+        )
+    _check_finite(f"{name} inputs", leaf)
+
+
+def check_targets(targets: Any, rows: int, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse targets that do not belong to the training inputs.
+
+    Raises:
+        ShapeError: Naming what was given and what was expected.
+    """
+    if not isinstance(targets, Tensor):
+        raise ShapeError(f"train_targets must be a tensor, got {type(targets).__name__}")
+    if targets.ndim < 1 or len(targets) != rows:
+        raise ShapeError(
+            f"train_targets have shape {tuple(targets.shape)} for {rows} training inputs; "
+            f"expected {rows} targets in the first dimension"
+        )
+    if targets.device != device:
+        raise ShapeError(
+            f"train_targets are on {targets.device}, the model is on {device}; move one of them"
+        )
+    if targets.is_floating_point() and targets.dtype != dtype:
+        raise ShapeError(
+            f"train_targets are {targets.dtype}, the model's parameters {dtype}; "
+            f"convert them with .to({dtype})"
+        )
+    _check_finite("train_targets", targets)
+
+
+def check_set_names(eval_sets: Mapping[str, Any]) -> None:
+    """Refuse names that would collide in the record.
+
+    Raises:
+        ConfigurationError: Naming the set.
+    """
+    for name in eval_sets:
+        if not isinstance(name, str) or not name or "/" in name or name == "train":
+            raise ConfigurationError(
+                f"eval set {name!r}: names are non-empty strings without '/', other than 'train', "
+                "which is the training set"
+            )
+
+
+def check_index(index: Any, rows: int, device: torch.device) -> Tensor:
+    """The batch's positions on the model's device.
+
+    Raises:
+        ShapeError: Not a one-dimensional integer tensor of positions in ``[0, rows)``.
+    """
+    if not isinstance(index, Tensor) or index.ndim != 1 or index.dtype != torch.int64:
+        given = (
+            f"{tuple(index.shape)} {index.dtype}"
+            if isinstance(index, Tensor)
+            else type(index).__name__
+        )
+        raise ShapeError(
+            f"step() takes the batch's positions in the training set as an int64 tensor of shape "
+            f"(b,), got {given}"
+        )
+    if len(index) == 0 or int(index.min()) < 0 or int(index.max()) >= rows:
+        extent = "no positions" if len(index) == 0 else f"{int(index.min())}…{int(index.max())}"
+        raise ShapeError(
+            f"step() was given {extent}; expected positions in 0…{rows - 1}, the rows of "
+            "train_inputs"
+        )
+    return index.to(device)
+
+
+def check_memory(
+    needed: Callable[[int], int], probes: int, device: torch.device, what: str
+) -> None:
+    """Refuse work that would not fit into memory.
+
+    Args:
+        needed: Bytes for a number of label directions; increasing.
+        probes: The number asked for.
+        device: Where.
+        what: The setting that asks for it.
+
+    Raises:
+        MemoryBudgetError: Naming the bytes needed and available, and the probes that would fit.
+    """
+    if device.type == "cuda":
+        available = torch.cuda.mem_get_info(device)[0]
+    else:
+        available = psutil.virtual_memory().available
+    usable = int(available * _USABLE_SHARE)
+    if needed(probes) > usable:
+        fitting = max(0, bisect_right(range(probes), usable, key=needed) - 1)
+        raise MemoryBudgetError(
+            f"{what} needs {needed(probes):,} bytes on {device}, {usable:,} can be used; "
+            + (f"probes={fitting} would fit" if fitting else "use probes=None or a smaller model")
+        )
+
+
+def _check_finite(what: str, tensor: Tensor) -> None:
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        finite = torch.isfinite(tensor).reshape(len(tensor), -1).all(dim=1)
+        rows = (~finite).nonzero().flatten()
+        raise NonFiniteError(
+            f"{what} hold NaN or infinity in {len(rows)} of {len(tensor)} rows, first in row "
+            f"{int(rows[0])}; remove or impute them"
+        )
+
+
+def _check_integer(name: str, value: object, least: int, meaning: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigurationError(
+            f"{name} must be an integer of at least {least} ({meaning}), got {value!r}"
+        )

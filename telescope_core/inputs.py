@@ -1,0 +1,87 @@
+"""Rows of model input: one tensor, several tensors, or a map-style dataset of rows."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+
+Rows = Tensor | Mapping[str, Tensor] | tuple[Tensor, ...]
+"""What a model is called with; the first dimension of every tensor counts rows."""
+
+Inputs = Rows | Dataset[Any]
+"""All rows of a set; the items of a dataset are single rows."""
+
+
+def leaves(rows: Rows) -> list[Tensor]:
+    """The tensors that make up the rows."""
+    if isinstance(rows, Tensor):
+        return [rows]
+    return list(rows.values() if isinstance(rows, Mapping) else rows)
+
+
+def is_in_memory(inputs: object) -> bool:
+    """Whether the inputs are tensors rather than a dataset."""
+    return isinstance(inputs, Tensor | Mapping | tuple | list)
+
+
+def count_rows(inputs: Inputs) -> int:
+    """Number of rows."""
+    if is_in_memory(inputs):
+        return len(leaves(cast(Rows, inputs))[0])
+    return len(cast(Any, inputs))
+
+
+def take_rows(inputs: Inputs, index: Tensor | slice, device: torch.device) -> Rows:
+    """Some rows by position, on the device.
+
+    Args:
+        inputs: All rows.
+        index: Positions, int64 ``(b,)``, or a slice.
+        device: Where rows of a dataset go; tensors stay where they are.
+    """
+    if is_in_memory(inputs):
+        return map_rows(cast(Rows, inputs), lambda leaf: leaf[index])
+    dataset = cast(Any, inputs)
+    positions = range(len(dataset))[index] if isinstance(index, slice) else index.tolist()
+    collated: Rows = default_collate([dataset[i] for i in positions])
+    return map_rows(collated, lambda leaf: leaf.to(device))
+
+
+def map_rows(rows: Rows, change: Callable[[Tensor], Tensor]) -> Rows:
+    """The same structure with every tensor changed."""
+    if isinstance(rows, Tensor):
+        return change(rows)
+    if isinstance(rows, Mapping):
+        return {name: change(leaf) for name, leaf in rows.items()}
+    return tuple(change(leaf) for leaf in rows)
+
+
+def chunks_of(inputs: Inputs, size: int, device: torch.device) -> Iterator[Rows]:
+    """All rows in consecutive chunks of ``size``."""
+    for start in range(0, count_rows(inputs), size):
+        yield take_rows(inputs, slice(start, start + size), device)
+
+
+def call_arguments(model: nn.Module, rows: Rows) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """How the model is called with these rows.
+
+    A tensor is the only argument and a tuple gives the positional ones.  A mapping gives keyword
+    arguments if the model's ``forward`` takes its keys, and is the only argument otherwise.
+
+    Returns:
+        Positional and keyword arguments.
+    """
+    if isinstance(rows, Tensor):
+        return (rows,), {}
+    if not isinstance(rows, Mapping):
+        return tuple(rows), {}
+    taken = inspect.signature(model.forward).parameters
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken.values())
+    if open_ended or set(rows) <= set(taken):
+        return (), dict(rows)
+    return (rows,), {}

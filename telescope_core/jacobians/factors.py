@@ -1,0 +1,183 @@
+r"""How one use of a layer enters the Jacobian, as factors instead of per-sample matrices.
+
+For a linear map ``z = W a + b`` the Jacobian of output ``j`` of a row with respect to ``W`` is the
+outer product ``δ_j ⊗ a`` of the backpropagated factor :math:`δ_j = ∂f_j/∂z` and the layer's input
+``a``, summed over the positions of a sequence or an image.  Every product with ``J`` is then a
+matrix product of factors, and the tangent kernel is ``Σ_layers (a aᵀ) ∘ (δ δᵀ)``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+# Largest temporary of a product; more rows are taken in chunks.
+_TEMPORARY_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Factor(ABC):
+    """The Jacobian of all outputs with respect to some rows of θ.
+
+    Attributes:
+        rows_in_theta: Those rows.
+    """
+
+    rows_in_theta: slice
+
+    @abstractmethod
+    def add_jvp(self, result: Tensor, directions: Tensor) -> None:
+        """Add ``J · directions`` (``(size, m)``) to ``result``, shape ``(rows, k, m)``."""
+
+    @abstractmethod
+    def add_vjp(self, result: Tensor, cotangents: Tensor) -> None:
+        """Add ``Jᵀ · cotangents`` (``(rows, k, m)``) to ``result``, shape ``(size, m)``."""
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """The Jacobian itself, shape ``(rows, k, size)``."""
+
+    @abstractmethod
+    def select(self, index: Tensor) -> Factor:
+        """The factor restricted to some rows."""
+
+    def gram(self, other: Factor) -> Tensor:
+        """``J · J_otherᵀ``, shape ``(rows * k, rows_other * k)``."""
+        return self.dense().flatten(0, 1) @ other.dense().flatten(0, 1).T
+
+
+@dataclass(frozen=True)
+class OuterFactor(Factor):
+    """A linear map or a convolution.
+
+    Attributes:
+        a: Inputs per position, a constant 1 last where the bias is folded in;
+            ``(rows, s, d_in)``, with s the number of positions.
+        delta: ``(rows, k, s, d_out)``.
+    """
+
+    a: Tensor
+    delta: Tensor
+
+    def add_jvp(self, result: Tensor, directions: Tensor) -> None:  # noqa: D102
+        m = directions.shape[-1]
+        s, d_in, d_out = self._sizes
+        if self._prefers_dense(m):
+            for part in self._chunks(self.delta.shape[1] * d_in * d_out):
+                result[part] += self._dense(part) @ directions
+            return
+        matrix = directions.reshape(d_in, d_out * m)
+        for part in self._chunks(s * d_out * m):
+            pushed = (self.a[part] @ matrix).view(-1, s * d_out, m)
+            result[part].baddbmm_(self.delta[part].flatten(2), pushed)
+
+    def add_vjp(self, result: Tensor, cotangents: Tensor) -> None:  # noqa: D102
+        m = cotangents.shape[-1]
+        s, d_in, d_out = self._sizes
+        if self._prefers_dense(m):
+            for part in self._chunks(self.delta.shape[1] * d_in * d_out):
+                result.addmm_(self._dense(part).flatten(0, 1).T, cotangents[part].flatten(0, 1))
+            return
+        target = result.view(d_in, d_out * m)
+        for part in self._chunks(s * d_out * m):
+            pulled = self.delta[part].flatten(2).transpose(1, 2) @ cotangents[part]
+            target.addmm_(self.a[part].flatten(0, 1).T, pulled.view(-1, d_out * m))
+
+    def dense(self) -> Tensor:  # noqa: D102
+        return self._dense(slice(None))
+
+    def select(self, index: Tensor) -> OuterFactor:  # noqa: D102
+        return OuterFactor(self.rows_in_theta, self.a[index], self.delta[index])
+
+    def gram(self, other: Factor) -> Tensor:  # noqa: D102
+        if not isinstance(other, OuterFactor) or self._sizes[0] > 1 or other._sizes[0] > 1:
+            return super().gram(other)
+        inputs = self.a[:, 0] @ other.a[:, 0].T
+        kernel = self.delta.flatten(0, 1).flatten(1) @ other.delta.flatten(0, 1).flatten(1).T
+        (rows, k), (others, _) = self.delta.shape[:2], other.delta.shape[:2]
+        return kernel.view(rows, k, others, k).mul_(inputs[:, None, :, None]).view(kernel.shape)
+
+    @property
+    def _sizes(self) -> tuple[int, int, int]:
+        return self.a.shape[1], self.a.shape[2], self.delta.shape[-1]
+
+    def _prefers_dense(self, m: int) -> bool:
+        """Whether summing over positions first costs less than pushing every position."""
+        s, k = self.a.shape[1], self.delta.shape[1]
+        return s * m > k * (s + m)
+
+    def _dense(self, part: slice) -> Tensor:
+        a, delta = self.a[part], self.delta[part]
+        rows, k = delta.shape[:2]
+        product = a.transpose(1, 2)[:, None] @ delta
+        return product.reshape(rows, k, -1)
+
+    def _chunks(self, entries_a_row: int) -> list[slice]:
+        rows = len(self.a)
+        step = max(1, _TEMPORARY_BYTES // max(1, entries_a_row * self.a.dtype.itemsize))
+        return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+@dataclass(frozen=True)
+class DenseFactor(Factor):
+    """Parameters few enough for an explicit Jacobian: biases, scales, grouped convolutions.
+
+    Attributes:
+        jacobian: ``(rows, k, size)``.
+    """
+
+    jacobian: Tensor
+
+    def add_jvp(self, result: Tensor, directions: Tensor) -> None:  # noqa: D102
+        result += self.jacobian @ directions
+
+    def add_vjp(self, result: Tensor, cotangents: Tensor) -> None:  # noqa: D102
+        result.addmm_(self.jacobian.flatten(0, 1).T, cotangents.flatten(0, 1))
+
+    def dense(self) -> Tensor:  # noqa: D102
+        return self.jacobian
+
+    def select(self, index: Tensor) -> DenseFactor:  # noqa: D102
+        return DenseFactor(self.rows_in_theta, self.jacobian[index])
+
+
+@dataclass(frozen=True)
+class EmbeddingFactor(Factor):
+    """A table look-up; the table's rows of θ run over ``(dimension, entries)``.
+
+    Attributes:
+        entries: Number of entries of the table.
+        index: Entries looked up, ``(rows, s)``.
+        delta: ``(rows, k, s, dimension)``.
+    """
+
+    entries: int
+    index: Tensor
+    delta: Tensor
+
+    def add_jvp(self, result: Tensor, directions: Tensor) -> None:  # noqa: D102
+        table = directions.view(self.delta.shape[-1], self.entries, -1)
+        for position in range(self.index.shape[1]):
+            looked_up = table[:, self.index[:, position]].transpose(0, 1)
+            result += self.delta[:, :, position] @ looked_up
+
+    def add_vjp(self, result: Tensor, cotangents: Tensor) -> None:  # noqa: D102
+        table = result.view(self.delta.shape[-1], self.entries, -1)
+        for position in range(self.index.shape[1]):
+            pulled = self.delta[:, :, position].transpose(1, 2) @ cotangents
+            table.index_add_(1, self.index[:, position], pulled.transpose(0, 1).contiguous())
+
+    def dense(self) -> Tensor:  # noqa: D102
+        rows, k, s, dimension = self.delta.shape
+        jacobian = self.delta.new_zeros(rows, k, dimension, self.entries)
+        for position in range(s):
+            where = self.index[:, position].view(rows, 1, 1, 1).expand(rows, k, dimension, 1)
+            jacobian.scatter_add_(3, where, self.delta[:, :, position, :, None])
+        return jacobian.flatten(2)
+
+    def select(self, index: Tensor) -> EmbeddingFactor:  # noqa: D102
+        return EmbeddingFactor(
+            self.rows_in_theta, self.entries, self.index[index], self.delta[index]
+        )

@@ -1,0 +1,212 @@
+"""Which layers have factors, and how to read them off one forward and backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from telescope_core.jacobians.factors import (
+    DenseFactor,
+    EmbeddingFactor,
+    Factor,
+    OuterFactor,
+)
+from telescope_core.layout import ParameterLayout, Segment
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module with factors and the rows of θ that its parameters occupy.
+
+    Attributes:
+        module: The layer.
+        weight: Rows of its weight, or ``None`` when it has none or it is not trained.
+        bias: Rows of its bias, or ``None`` when it has none or it is not trained.
+    """
+
+    module: nn.Module
+    weight: Segment | None
+    bias: Segment | None
+
+    @property
+    def names(self) -> set[str]:
+        """Names of the parameters it covers."""
+        return {segment.name for segment in (self.weight, self.bias) if segment is not None}
+
+    def factors(self, x: Tensor, delta: Tensor) -> Iterator[Factor]:
+        """Factors of one use of the layer.
+
+        Args:
+            x: Its input, first dimension rows (or a multiple, rows first).
+            delta: ``∂f/∂z`` for its output z, shape ``(rows, k, *z.shape[1:])``.
+        """
+        yield from _HANDLERS[type(self.module)](self, x, delta)
+
+
+def find_layers(model: nn.Module, layout: ParameterLayout) -> list[Layer]:
+    """The layers of a model that have factors and hold trained parameters."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    layers = []
+    for module in model.modules():
+        if type(module) not in _HANDLERS or not _is_supported(module):
+            continue
+        weight, bias = (
+            layout.by_name.get(names.get(id(getattr(module, attribute, None)), ""))
+            for attribute in ("weight", "bias")
+        )
+        if weight is not None or bias is not None:
+            layers.append(Layer(module, weight, bias))
+    return layers
+
+
+def _is_supported(module: nn.Module) -> bool:
+    if isinstance(module, nn.Embedding):
+        return module.max_norm is None and not module.scale_grad_by_freq
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
+        return module.padding_mode == "zeros"
+    return True
+
+
+def _linear(layer: Layer, x: Tensor, delta: Tensor) -> Iterator[Factor]:
+    rows, k = delta.shape[:2]
+    a = x.reshape(rows, -1, x.shape[-1])
+    yield from _outer(layer, a, delta.reshape(rows, k, -1, delta.shape[-1]))
+
+
+def _convolution(layer: Layer, x: Tensor, delta: Tensor) -> Iterator[Factor]:
+    module = layer.module
+    assert isinstance(module, nn.Conv1d | nn.Conv2d)
+    rows, k = delta.shape[:2]
+    d_out, groups = module.out_channels, module.groups
+    unfolded = _unfold(module, x)  # (rows, channels * taps, s)
+    delta = delta.reshape(rows, k, d_out, -1)
+    if groups == 1:
+        a = unfolded.transpose(1, 2).contiguous()
+        yield from _outer(layer, a, delta.transpose(2, 3).contiguous())
+        return
+    if layer.weight is not None:
+        a = unfolded.view(rows, groups, -1, unfolded.shape[-1])
+        grouped = delta.view(rows, k, groups, d_out // groups, -1)
+        jacobian = torch.einsum("rgis,rkgos->rkigo", a, grouped)
+        yield DenseFactor(layer.weight.rows, jacobian.reshape(rows, k, -1))
+    if layer.bias is not None:
+        yield DenseFactor(layer.bias.rows, delta.sum(-1))
+
+
+def _unfold(module: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
+    kernel, stride, dilation = module.kernel_size, module.stride, module.dilation
+    if isinstance(module.padding, str):
+        total = [0] * len(kernel)
+        if module.padding == "same":
+            total = [d * (size - 1) for d, size in zip(dilation, kernel, strict=True)]
+        sides = [(t // 2, t - t // 2) for t in total]
+    else:
+        sides = [(p, p) for p in module.padding]
+    x = functional.pad(x, [side for pair in reversed(sides) for side in pair])
+    if len(kernel) == 1:
+        x, kernel, stride, dilation = x[:, :, None], (1, *kernel), (1, *stride), (1, *dilation)
+    unfolded: Tensor = functional.unfold(x, kernel, dilation, 0, stride)
+    return unfolded
+
+
+def _embedding(layer: Layer, x: Tensor, delta: Tensor) -> Iterator[Factor]:
+    module = layer.module
+    assert isinstance(module, nn.Embedding)
+    assert layer.weight is not None
+    rows, k = delta.shape[:2]
+    index = x.reshape(rows, -1)
+    delta = delta.reshape(rows, k, -1, module.embedding_dim)
+    if module.padding_idx is not None:
+        delta = delta * (index != module.padding_idx)[:, None, :, None]
+    yield EmbeddingFactor(layer.weight.rows, module.num_embeddings, index, delta)
+
+
+def _layer_norm(layer: Layer, x: Tensor, delta: Tensor) -> Iterator[Factor]:
+    module = layer.module
+    assert isinstance(module, nn.LayerNorm)
+    normalised = functional.layer_norm(x, module.normalized_shape, eps=module.eps)
+    yield from _scale_last(layer, normalised, delta, len(module.normalized_shape))
+
+
+def _rms_norm(layer: Layer, x: Tensor, delta: Tensor) -> Iterator[Factor]:
+    module = layer.module
+    assert isinstance(module, nn.RMSNorm)
+    normalised = functional.rms_norm(x, list(module.normalized_shape), eps=module.eps)
+    yield from _scale_last(layer, normalised, delta, len(module.normalized_shape))
+
+
+def _group_norm(layer: Layer, x: Tensor, delta: Tensor) -> Iterator[Factor]:
+    module = layer.module
+    assert isinstance(module, nn.GroupNorm)
+    yield from _scale_channels(
+        layer, functional.group_norm(x, module.num_groups, eps=module.eps), delta
+    )
+
+
+def _batch_norm(layer: Layer, x: Tensor, delta: Tensor) -> Iterator[Factor]:
+    module = layer.module
+    assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+    normalised = functional.batch_norm(x, module.running_mean, module.running_var, eps=module.eps)
+    yield from _scale_channels(layer, normalised, delta)
+
+
+def _scale_last(layer: Layer, normalised: Tensor, delta: Tensor, width: int) -> Iterator[Factor]:
+    """Scales and shifts over the last ``width`` dimensions."""
+    rows, k = delta.shape[:2]
+    size = normalised.shape[-width:].numel()
+    x = normalised.reshape(rows, 1, -1, size)
+    delta = delta.reshape(rows, k, -1, size)
+    if layer.weight is not None:
+        jacobian = (delta * x).sum(2).view(rows, k, *layer.weight.shape)
+        yield DenseFactor(layer.weight.rows, _in_layout(layer.weight, jacobian))
+    if layer.bias is not None:
+        jacobian = delta.sum(2).view(rows, k, *layer.bias.shape)
+        yield DenseFactor(layer.bias.rows, _in_layout(layer.bias, jacobian))
+
+
+def _scale_channels(layer: Layer, normalised: Tensor, delta: Tensor) -> Iterator[Factor]:
+    """Scales and shifts over the second dimension."""
+    rows, k = delta.shape[:2]
+    channels = normalised.shape[1]
+    x = normalised.reshape(rows, 1, channels, -1)
+    delta = delta.reshape(rows, k, channels, -1)
+    if layer.weight is not None:
+        yield DenseFactor(layer.weight.rows, (delta * x).sum(-1))
+    if layer.bias is not None:
+        yield DenseFactor(layer.bias.rows, delta.sum(-1))
+
+
+def _in_layout(segment: Segment, jacobian: Tensor) -> Tensor:
+    if segment.output_last:
+        jacobian = jacobian.movedim(2, -1)
+    return jacobian.flatten(2)
+
+
+def _outer(layer: Layer, a: Tensor, delta: Tensor) -> Iterator[Factor]:
+    """A linear map at every position, its bias folded in where the layout allows."""
+    weight, bias = layer.weight, layer.bias
+    if weight is not None and bias is not None and weight.stop == bias.start:
+        folded = torch.cat([a, a.new_ones(*a.shape[:2], 1)], dim=-1)
+        yield OuterFactor(slice(weight.start, bias.stop), folded, delta)
+        return
+    if weight is not None:
+        yield OuterFactor(weight.rows, a, delta)
+    if bias is not None:
+        yield DenseFactor(bias.rows, delta.sum(2))
+
+
+_HANDLERS: dict[type[nn.Module], Callable[[Layer, Tensor, Tensor], Iterator[Factor]]] = {
+    nn.Linear: _linear,
+    nn.Conv1d: _convolution,
+    nn.Conv2d: _convolution,
+    nn.Embedding: _embedding,
+    nn.LayerNorm: _layer_norm,
+    nn.RMSNorm: _rms_norm,
+    nn.GroupNorm: _group_norm,
+    nn.BatchNorm1d: _batch_norm,
+    nn.BatchNorm2d: _batch_norm,
+}

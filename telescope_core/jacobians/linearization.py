@@ -1,0 +1,61 @@
+"""What a linearised model can do, whatever way its Jacobian is represented."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+
+class Linearization(ABC):
+    r"""The model at one θ on one set of inputs, to first order in θ.
+
+    With :math:`J` the Jacobian of the stacked outputs, of shape ``(rows * k, p)``, the three
+    products below are all that the telescoping model asks for; ``J`` itself is never formed.
+
+    Attributes:
+        outputs: Network outputs ``f_θ(x)``, shape ``(rows, k)``, without gradient history.
+    """
+
+    outputs: Tensor
+
+    @abstractmethod
+    def jvp(self, directions: Tensor) -> Tensor:
+        r"""``J · directions``.
+
+        Args:
+            directions: Columns in parameter space, shape ``(p, m)``.
+
+        Returns:
+            Shape ``(rows, k, m)``.
+        """
+
+    @abstractmethod
+    def vjp(self, cotangents: Tensor) -> Tensor:
+        r"""``Jᵀ · cotangents``.
+
+        Args:
+            cotangents: Columns in output space, shape ``(rows, k, m)``.
+
+        Returns:
+            Shape ``(p, m)``.
+        """
+
+    @abstractmethod
+    def gram(self, other: Linearization) -> Tensor:
+        r"""``J · J_otherᵀ``, the tangent kernel between two sets of rows.
+
+        Args:
+            other: A linearisation of the same model in the same form, at the same or another θ.
+
+        Returns:
+            Shape ``(rows, k, rows_other, k)``.
+        """
+
+    @abstractmethod
+    def rows(self, index: Tensor) -> Linearization:
+        """The linearisation restricted to some rows, without evaluating the model again.
+
+        Args:
+            index: Positions, int64, shape ``(b,)``.
+        """

@@ -1,0 +1,135 @@
+"""Jacobian products from layer factors, without per-sample Jacobians (MATH 4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from telescope_core.inputs import Rows
+from telescope_core.jacobians.factors import Factor
+from telescope_core.jacobians.functional import Forward, FunctionalLinearization
+from telescope_core.jacobians.layers import Layer
+from telescope_core.jacobians.linearization import Linearization
+from telescope_core.layout import ParameterLayout
+
+
+class TracedLinearization(Linearization):
+    """A linearisation from one forward pass and one backward pass per output.
+
+    Parameters of layers without factors (recurrent cells, fused attention projections, bare
+    ``nn.Parameter``) go through ``torch.func``, with all others held fixed.
+
+    Args:
+        forward: The model as a pure function of its trained parameters and inputs.
+        layers: The layers with factors, from :func:`telescope_core.jacobians.layers.find_layers`.
+        layout: Order of the parameters in flat arrays.
+        theta: Parameters, shape ``(p,)``.
+        inputs: Model inputs, first dimension rows.
+        used: Names of the parameters that the outputs depend on.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        layers: Sequence[Layer],
+        layout: ParameterLayout,
+        theta: Tensor,
+        inputs: Rows,
+        used: frozenset[str],
+    ) -> None:
+        self._layout = layout
+        self.outputs, self._factors = _trace(forward, layers, layout, theta, inputs)
+        covered = {name for layer in layers for name in layer.names}
+        rest = used - covered
+        self._rest: FunctionalLinearization | None = None
+        if rest:
+            self._rest = FunctionalLinearization(forward, layout, theta, inputs, rest, self.outputs)
+
+    def jvp(self, directions: Tensor) -> Tensor:  # noqa: D102
+        if self._rest is None:
+            result = self.outputs.new_zeros(*self.outputs.shape, directions.shape[-1])
+        else:
+            result = self._rest.jvp(directions)
+        for factor in self._factors:
+            factor.add_jvp(result, directions[factor.rows_in_theta])
+        return result
+
+    def vjp(self, cotangents: Tensor) -> Tensor:  # noqa: D102
+        if self._rest is None:
+            result = cotangents.new_zeros(self._layout.size, cotangents.shape[-1])
+        else:
+            result = self._rest.vjp(cotangents)
+        for factor in self._factors:
+            factor.add_vjp(result[factor.rows_in_theta], cotangents)
+        return result
+
+    def gram(self, other: Linearization) -> Tensor:  # noqa: D102
+        if not isinstance(other, TracedLinearization):
+            raise TypeError(f"gram needs two linearisations of one form, got {type(other)}")
+        (rows, k), (others, _) = self.outputs.shape, other.outputs.shape
+        kernel = self.outputs.new_zeros(rows * k, others * k)
+        if self._rest is not None and other._rest is not None:
+            kernel += self._rest.gram(other._rest).view(kernel.shape)
+        for mine in self._factors:
+            for its in other._factors:
+                # A layer used several times meets itself in every pair of its uses.
+                if mine.rows_in_theta == its.rows_in_theta:
+                    kernel += mine.gram(its)
+        return kernel.view(rows, k, others, k)
+
+    def rows(self, index: Tensor) -> TracedLinearization:  # noqa: D102
+        part = object.__new__(TracedLinearization)
+        part._layout = self._layout
+        part.outputs = self.outputs[index]
+        part._factors = [factor.select(index) for factor in self._factors]
+        part._rest = None if self._rest is None else self._rest.rows(index)
+        return part
+
+
+def _trace(
+    forward: Forward,
+    layers: Sequence[Layer],
+    layout: ParameterLayout,
+    theta: Tensor,
+    inputs: Rows,
+) -> tuple[Tensor, list[Factor]]:
+    """Run the model once forward and once backward per output, and keep each layer's factors."""
+    uses: list[tuple[Layer, Tensor, Tensor]] = []
+
+    def record(layer: Layer) -> torch.utils.hooks.RemovableHandle:
+        def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            z = output if output.requires_grad else output.detach().requires_grad_()
+            uses.append((layer, args[0].detach(), z))
+            # A copy, so that an activation working in place cannot overwrite z.
+            return z.clone()
+
+        return layer.module.register_forward_hook(hook)
+
+    handles = [record(layer) for layer in layers]
+    try:
+        with torch.enable_grad():
+            parameters = {name: p.detach() for name, p in layout.unflatten(theta).items()}
+            outputs = forward(parameters, inputs)
+            places = [z for _, _, z in uses]
+            k = outputs.shape[1]
+            pulled = [
+                torch.autograd.grad(
+                    outputs[:, j].sum(), places, retain_graph=j + 1 < k, allow_unused=True
+                )
+                for j in range(k)
+            ]
+    finally:
+        for handle in handles:
+            handle.remove()
+    rows = len(outputs)
+    factors: list[Factor] = []
+    for use, (layer, x, z) in enumerate(uses):
+        columns = [g[use] if g[use] is not None else torch.zeros_like(z) for g in pulled]
+        delta = torch.stack(columns).to(layout.dtype)
+        per_row = (rows, -1) if len(z) != rows else (rows,)
+        delta = delta.view(k, *per_row, *z.shape[1:]).transpose(0, 1).contiguous()
+        x = x.to(layout.dtype) if x.is_floating_point() else x
+        factors.extend(layer.factors(x, delta))
+    return outputs.detach().to(layout.dtype), factors

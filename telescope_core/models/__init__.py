@@ -1,0 +1,20 @@
+"""Networks of the case studies, each imported when it is first asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from telescope_core.models.mlp import MLP as MLP
+    from telescope_core.models.polynomial import PolynomialNetwork as PolynomialNetwork
+
+_HOMES = {"MLP": "mlp", "PolynomialNetwork": "polynomial"}
+
+__all__ = ["MLP", "PolynomialNetwork"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

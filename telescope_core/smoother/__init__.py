@@ -1,0 +1,22 @@
+"""The smoother S_t(x): derivatives of telescoped predictions with respect to the labels.
+
+Two engines share one interface (:class:`Smoother`): parameter space (any optimizer with an update
+rule) and function space (plain full-batch gradient descent on a squared loss, in closed form).
+"""
+
+from telescope_core.smoother.base import Batch, Smoother, State
+from telescope_core.smoother.function_space import FunctionSpaceSmoother
+from telescope_core.smoother.parameter_space import ParameterSpaceSmoother
+from telescope_core.smoother.path import Path
+from telescope_core.smoother.rowset import LinearizedRows, RowSet
+
+__all__ = [
+    "Batch",
+    "FunctionSpaceSmoother",
+    "LinearizedRows",
+    "ParameterSpaceSmoother",
+    "Path",
+    "RowSet",
+    "Smoother",
+    "State",
+]

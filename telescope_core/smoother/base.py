@@ -1,0 +1,180 @@
+"""What every engine of the smoother can do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from telescope_core.gradients import GradientCheck
+from telescope_core.inputs import Rows
+from telescope_core.jacobians import Linearization, Linearizer
+from telescope_core.losses import LossGradient
+from telescope_core.probes import LabelDirections
+from telescope_core.smoother.rowset import LinearizedRows
+
+State = Mapping[str, LinearizedRows]
+"""Per set name, its rows linearised at one θ."""
+
+
+class Batch:
+    """One training batch as the model sees it; Jacobians are taken only when asked for.
+
+    Args:
+        index: Positions in the training set, int64, shape ``(b,)``.
+        inputs: The rows as the model sees them.
+        targets: Targets as the loss sees them.
+        labels: The same as real-valued labels, ``(b, label_width)``.
+        linearizer: The model.
+        theta: ``θ_{t−1}``, shape ``(p,)``.
+        block_start: The training set linearised at the start of the block.
+        at_block_start: Whether no step was taken in the block yet.
+        stored: Whether the inputs are the training set's own rows.
+    """
+
+    def __init__(
+        self,
+        index: Tensor,
+        inputs: Rows,
+        targets: Tensor,
+        labels: Tensor,
+        *,
+        linearizer: Linearizer,
+        theta: Tensor,
+        block_start: LinearizedRows,
+        at_block_start: bool,
+        stored: bool,
+    ) -> None:
+        self.index = index
+        self.targets = targets
+        self.labels = labels
+        self._inputs = inputs
+        self._linearizer = linearizer
+        self._theta = theta
+        self._block_start = block_start
+        self._at_block_start = at_block_start
+        self.stored = stored
+
+    @cached_property
+    def at_start(self) -> Linearization:
+        """The batch rows linearised at the start of the block."""
+        if self.stored:
+            return self._block_start.rows(self.index)
+        return self._linearizer.linearize(self._block_start.theta, self._inputs)
+
+    @cached_property
+    def now(self) -> Linearization:
+        """The batch rows linearised at ``θ_{t−1}``."""
+        if self._at_block_start:
+            return self.at_start
+        return self._linearizer.linearize(self._theta, self._inputs)
+
+
+class Smoother(ABC):
+    r"""Derivatives ``S_t(x)`` of the telescoped predictions along label directions V.
+
+    For quadratic losses two more columns follow those of V, which start at ``θ_0`` and ``f_{θ_0}``
+    instead of 0: the constant path c, to which no label contributes, and the affine prediction
+    ``S·Y + c`` itself, whose label column is Y (so it is known without the exact S).
+
+    Args:
+        directions: The label directions.
+        labels: Stored labels Y, shape ``(n, label_width)``.
+        loss: The loss gradient.
+        initial: Per set, the outputs ``f_{θ_0}``, shape ``(rows, k)``.
+        precision: Dtype of the model's parameters.
+
+    Attributes:
+        name: How a user names the engine.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        directions: LabelDirections,
+        labels: Tensor,
+        loss: LossGradient,
+        initial: Mapping[str, Tensor],
+        precision: torch.dtype,
+    ) -> None:
+        self.directions = directions
+        self.labels = labels
+        self.loss = loss
+        self._gradient_check = GradientCheck(precision)
+        self._initial = initial
+
+    @property
+    def affine_columns(self) -> int:
+        """2 for quadratic losses (c and S·Y + c), 0 otherwise."""
+        return 2 if self.loss.is_quadratic else 0
+
+    @property
+    def columns(self) -> int:
+        """Columns carried in all."""
+        return self.directions.count + self.affine_columns
+
+    @abstractmethod
+    def open_block(self, at_start: State) -> None:
+        """Start a block with every set linearised at the current θ."""
+
+    @abstractmethod
+    def before_step(self, batch: Batch) -> None:
+        """Take in a batch while the parameters are still ``θ_{t−1}``."""
+
+    @abstractmethod
+    def before_update(self, gradient: Tensor) -> None:
+        """Compare the gradient the optimizer is about to use, ``(p,)``, with the batch's own.
+
+        Raises:
+            TrainingMismatchError: It belongs to another batch or another loss.
+        """
+
+    @abstractmethod
+    def after_update(self, skipped: frozenset[str]) -> None:
+        """Follow the optimizer, right after its step; ``skipped`` names parameters without grad."""
+
+    @abstractmethod
+    def close_block(self, now: State) -> None:
+        """End the block at the current θ, where every set was linearised anew."""
+
+    @abstractmethod
+    def values(self, name: str, now: State) -> Tensor:
+        """All carried columns on a set, shape ``(rows, k, columns)``, the open block closed."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything needed to go on, for checkpoints."""
+
+    @abstractmethod
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`tensors` gave."""
+
+    def initial_values(self) -> dict[str, Tensor]:
+        """``S_0``: zero along labels, ``f_{θ_0}`` on the affine columns."""
+        values = {}
+        for name, outputs in self._initial.items():
+            values[name] = outputs.new_zeros(*outputs.shape, self.columns)
+            values[name][..., self.directions.count :] = outputs[..., None]
+        return values
+
+    def label_columns(self, index: Tensor, seen: Tensor) -> Tensor:
+        """What each column says about the labels of some points.
+
+        Args:
+            index: Training points, shape ``(b,)``.
+            seen: Their labels as the loss sees them, ``(b, label_width)``.
+
+        Returns:
+            ``V_B`` followed by the labels' share of c (what differs from the stored labels) and
+            of ``S·Y + c`` (all of them), shape ``(b, label_width, columns)``.
+        """
+        V_B = self.directions.rows(index)
+        if not self.affine_columns:
+            return V_B
+        affine = torch.stack([seen - self.labels[index], seen], dim=-1)
+        return torch.cat([V_B, affine], dim=-1)

@@ -1,0 +1,213 @@
+r"""The smoother in function space, for plain gradient descent on a squared loss (MATH 4.4).
+
+Under gradient descent a step of size γ moves every telescoped prediction through the kernel
+alone, ``ΔS(x) = −γ c K(x, B) (S(X_B) − V_B)`` with c the loss's scale (1/|B| for a mean of
+½(f − y)²), so neither A nor anything else of size p is needed.  The kernel is held fixed over a
+block, at its mean over the block's ends:
+
+.. math:: S_e(x) = S_s(x) + \bar K(x, X)\, R, \qquad \bar K = ½ (K_s + K_e),
+
+where R, of shape ``(n·k, columns)``, sums what each training point contributed,
+``R[B] ← R[B] − γ c (S_s + K̄ R − V)[B]`` from ``R = 0``.  First order takes ``K_s`` for ``K̄``.
+Nothing is computed before the end of a block, and runs of equal full-batch steps are summed in
+closed form, ``Σ_{i<j} (I − γ c K̄)^i`` by repeated doubling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from telescope_core.errors import ConfigurationError, LossError, TrainingMismatchError
+from telescope_core.losses import LossGradient
+from telescope_core.probes import LabelDirections
+from telescope_core.smoother.base import Batch, Smoother, State
+from telescope_core.update_rules import UpdateRule
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Equal consecutive steps: their rows (``None`` for the full batch), size γc and number."""
+
+    index: Tensor | None
+    eta: float
+    length: int
+
+
+class FunctionSpaceSmoother(Smoother):
+    """Carries S alone; the cost of a step does not depend on the number of parameters.
+
+    Args:
+        directions: The label directions V.
+        labels: Stored labels Y, ``(n, label_width)``.
+        loss: A quadratic loss with a scale.
+        initial: Per set, the outputs ``f_{θ_0}``.
+        precision: Dtype of the model's parameters.
+        order: 1 or 2.
+        rule: The optimizer's rule, read for its learning rate.
+    """
+
+    name = "function-space"
+
+    def __init__(
+        self,
+        directions: LabelDirections,
+        labels: Tensor,
+        loss: LossGradient,
+        initial: Mapping[str, Tensor],
+        precision: torch.dtype,
+        order: int,
+        rule: UpdateRule,
+    ) -> None:
+        super().__init__(directions, labels, loss, initial, precision)
+        self._order = order
+        self._rule = rule
+        self._S = self.initial_values()
+        self._k = self._S["train"].shape[1]
+        everything = torch.arange(len(labels), device=labels.device)
+        self._V = self.label_columns(everything, labels).reshape(-1, self.columns)
+        self._kernels: dict[str, Tensor] = {}
+        self._runs: list[_Run] = []
+        self._pending: tuple[Tensor, float] | None = None
+        self._expected: Tensor | None = None
+
+    def open_block(self, at_start: State) -> None:  # noqa: D102
+        if not self._kernels:
+            self._kernels = self._kernels_at(at_start)
+
+    def before_step(self, batch: Batch) -> None:  # noqa: D102
+        if not batch.stored:
+            raise ConfigurationError(
+                "step(..., inputs=..., targets=...) was given other rows than the stored ones, "
+                "which strategy='function-space' cannot follow; use strategy='parameter-space'"
+            )
+        scale = self.loss.known_scale(len(batch.index))
+        if scale is None:
+            scale = self.loss.scale(batch.now.outputs, batch.targets)
+        if scale is None:
+            raise LossError(
+                f"the gradient of the loss is not c·(f − y) on a batch of {len(batch.index)} "
+                "rows, as strategy='function-space' needs; use strategy='parameter-space'"
+            )
+        self._pending = (batch.index, float(scale))
+        self._expected = None
+        if not self._runs:
+            # Once a block: the kernel is frozen so that steps need no Jacobian of their own.
+            g = self.loss.gradient(batch.now.outputs, batch.targets)
+            self._expected = batch.now.vjp(g[..., None])[:, 0]
+
+    def before_update(self, gradient: Tensor) -> None:  # noqa: D102
+        if self._expected is None:
+            return
+        factor = self._gradient_check.factor(gradient, self._expected)
+        if factor != 1:
+            raise TrainingMismatchError(
+                f"the gradient was scaled by {factor:.4g} before the step (clipping, loss "
+                "scaling), which strategy='function-space' does not follow; use "
+                "strategy='parameter-space'"
+            )
+
+    def after_update(self, skipped: frozenset[str]) -> None:  # noqa: D102
+        assert self._pending is not None
+        index, scale = self._pending
+        self._pending = None
+        self._rule.require_plain()
+        eta = scale * self._rule.learning_rate
+        full = len(index) == len(self.labels) and int(index.bincount().max()) == 1
+        last = self._runs[-1] if self._runs else None
+        if full and last is not None and last.index is None and last.eta == eta:
+            self._runs[-1] = _Run(None, eta, last.length + 1)
+        else:
+            self._runs.append(_Run(None if full else index, eta, 1))
+
+    def close_block(self, now: State) -> None:  # noqa: D102
+        kernels = self._kernels_at(now)
+        R = self._contributions(kernels["train"])
+        for name, S in self._S.items():
+            self._S[name] = self._moved(S, self._mean(name, kernels[name]), R)
+        self._kernels = kernels
+        self._runs = []
+
+    def values(self, name: str, now: State) -> Tensor:  # noqa: D102
+        if not self._runs:
+            return self._S[name].clone()
+        train = self._kernel_at("train", now)
+        R = self._contributions(train)
+        kernel = train if name == "train" else self._kernel_at(name, now)
+        return self._moved(self._S[name], self._mean(name, kernel), R)
+
+    def tensors(self) -> dict[str, Tensor]:  # noqa: D102
+        tensors = {f"S/{name}": S for name, S in self._S.items()}
+        for position, run in enumerate(self._runs):
+            size = torch.tensor([run.eta, float(run.length)], dtype=torch.float64)
+            tensors[f"runs/{position:06d}/size"] = size
+            if run.index is not None:
+                tensors[f"runs/{position:06d}/index"] = run.index
+        return tensors
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:  # noqa: D102
+        self._S = {name: tensors[f"S/{name}"].clone() for name in self._S}
+        self._runs = []
+        for key in sorted(tensors):
+            if key.startswith("runs/") and key.endswith("/size"):
+                eta, length = tensors[key].tolist()
+                index = tensors.get(key.removesuffix("size") + "index")
+                self._runs.append(_Run(index, eta, int(length)))
+
+    def _kernels_at(self, state: State) -> dict[str, Tensor]:
+        return {name: self._kernel_at(name, state) for name in self._S}
+
+    def _kernel_at(self, name: str, state: State) -> Tensor:
+        """``K(x, X)`` at one θ, shape ``(rows·k, n·k)``."""
+        return state[name].gram(state["train"]).view(-1, len(self._V))
+
+    def _mean(self, name: str, kernel_now: Tensor) -> Tensor:
+        start = self._kernels[name]
+        return start if self._order == 1 else (start + kernel_now).mul_(0.5)
+
+    def _moved(self, S: Tensor, kernel: Tensor, R: Tensor) -> Tensor:
+        return torch.addmm(S.view(-1, self.columns), kernel, R).view(S.shape)
+
+    def _contributions(self, kernel_now: Tensor) -> Tensor:
+        """R of the open block, shape ``(n·k, columns)``."""
+        K = self._mean("train", kernel_now)
+        start = self._S["train"].view(-1, self.columns) - self._V
+        R = torch.zeros_like(self._V)
+        for run in self._runs:
+            if run.index is None:
+                residual = torch.addmm(start, K, R)
+                R -= run.eta * _sum_of_powers(K, run.eta, run.length, residual)
+            else:
+                outputs = torch.arange(self._k, device=run.index.device)
+                rows = (run.index[:, None] * self._k + outputs).flatten()
+                residual = start[rows] + K[rows] @ R
+                R.index_add_(0, rows, residual, alpha=-run.eta)
+        return R
+
+
+def _sum_of_powers(K: Tensor, eta: float, count: int, residual: Tensor) -> Tensor:
+    """``Σ_{i<count} (I − ηK)^i · residual``."""
+    M = K * -eta
+    M.diagonal().add_(1)
+    if count * residual.shape[1] <= 2 * count.bit_length() * len(M):
+        total = term = residual
+        for _ in range(count - 1):
+            term = M @ term
+            total = total + term
+        return total
+    # Over the bits of the count: G_{2a} = G_a + M^a G_a, then G_{a+1} = I + M G_a.
+    eye = torch.eye(len(M), dtype=M.dtype, device=M.device)
+    G, power = eye, M
+    bits = bin(count)[3:]
+    for position, bit in enumerate(bits):
+        last = position == len(bits) - 1
+        G = eye + M if position == 0 else torch.addmm(G, power, G)
+        if not last or bit == "1":
+            power = power @ power
+        if bit == "1":
+            G = torch.addmm(eye, M, G)
+            power = power if last else M @ power
+    return G @ residual

@@ -1,0 +1,31 @@
+"""A plain float64 account of the telescoping model, to check the fast one against.
+
+* :mod:`~telescope_core.testing.oracle` keeps every matrix dense and every step explicit.
+* :mod:`~telescope_core.testing.frozen_kernel` is its variant for the function-space engine.
+* :mod:`~telescope_core.testing.replay` checks the oracle itself by finite differences.
+* :mod:`~telescope_core.testing.zoo` has small models, optimizers and losses by name.
+* :mod:`~telescope_core.testing.scenario` joins them into short training runs.
+* :mod:`~telescope_core.testing.comparison` compares two arrays and says what is wrong.
+
+Nothing here is meant to be fast: memory is quadratic in the number of training labels.
+"""
+
+from telescope_core.testing.comparison import assert_agrees
+from telescope_core.testing.frozen_kernel import FrozenKernelOracle
+from telescope_core.testing.oracle import DenseOracle
+from telescope_core.testing.replay import sensitivity_by_replay
+from telescope_core.testing.scenario import Scenario, Training
+from telescope_core.testing.zoo import LOSSES, OPTIMIZERS, SPECIMENS, Specimen
+
+__all__ = [
+    "LOSSES",
+    "OPTIMIZERS",
+    "SPECIMENS",
+    "DenseOracle",
+    "FrozenKernelOracle",
+    "Scenario",
+    "Specimen",
+    "Training",
+    "assert_agrees",
+    "sensitivity_by_replay",
+]

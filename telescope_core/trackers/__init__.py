@@ -1,0 +1,26 @@
+"""Experiment trackers behind one small protocol.
+
+``open_tracker("wandb", project="telescope")`` starts Weights & Biases; the package of a tracker is
+imported when the tracker is opened, never before.
+"""
+
+from telescope_core.trackers.null import NullTracker
+from telescope_core.trackers.protocol import (
+    ArtifactFiles,
+    Cell,
+    RunDescription,
+    TrackedRun,
+    Tracker,
+)
+from telescope_core.trackers.registry import available_trackers, open_tracker
+
+__all__ = [
+    "ArtifactFiles",
+    "Cell",
+    "NullTracker",
+    "RunDescription",
+    "TrackedRun",
+    "Tracker",
+    "available_trackers",
+    "open_tracker",
+]

@@ -1,0 +1,196 @@
+"""The process in which the client of Weights & Biases runs.
+
+``python -m telescope_core.trackers._wandb_worker write|upload`` reads a request from standard input
+as JSON and answers with one line of JSON per thing done.  Whatever happens to it, the process that
+started it goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from telescope_core.errors import MissingDependencyError, TrackerError
+from telescope_core.trackers._wandb_log import check_run_file
+from telescope_core.trackers.record import CONTENT_KEY, RunRecord, replay
+from telescope_core.trackers.wandb_folders import mark_complete, run_file, run_folders
+from telescope_core.trackers.weights_and_biases import WandbTracker, history_rows
+
+Tell = Callable[..., None]
+
+_ANSWER_SECONDS = 3
+_FLUSH_SECONDS = 5.0
+_READ_BACK_SECONDS = 5.0
+_PAUSE = 0.1
+
+
+def write(request: dict[str, Any], tell: Tell) -> None:
+    """Write runs offline, read each back and mark its folder as complete."""
+    root = Path(request["root"])
+    with WandbTracker(request["project"], request["entity"], "offline", root) as tracker:
+        tell("ready")
+        for item in request["runs"]:
+            record = RunRecord.from_json(item["record"])
+            run_id = record.description.id
+            replay(record, tracker)
+            (folder,) = run_folders(root, run_id)
+            _wait_for_file(run_file(folder, run_id), history_rows(record))
+            mark_complete(folder, run_id, item["content"])
+            tell("written", id=run_id)
+
+
+def _wait_for_file(path: Path, rows: int) -> None:
+    """Read a run's file until it is whole: the client says it is done a little early."""
+    until = time.monotonic() + _FLUSH_SECONDS
+    while True:
+        try:
+            return check_run_file(path, rows)
+        except TrackerError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(_PAUSE / 5)
+
+
+def upload(request: dict[str, Any], tell: Tell) -> None:
+    """Send run folders, and say of each whether the server holds it."""
+    try:
+        import wandb
+    except ImportError as error:
+        raise MissingDependencyError("the package wandb is not installed") from error
+    tell("ready")
+    project, runs = request["project"], request["runs"]
+    try:
+        api = wandb.Api(timeout=_ANSWER_SECONDS)
+        entity = str(request["entity"] or api.default_entity)
+    except Exception as error:
+        tell("refused", why=_why(error), detail=f"{type(error).__name__}: {error}")
+        return
+    tell("connected", entity=entity)
+    place = f"{entity}/{project}"
+    waiting = []
+    try:
+        for run in runs:
+            there = _fetch(api, place, run["id"])
+            if there is not None and _is_whole(there, run):
+                tell("synced", id=run["id"], url=there.url)
+            else:
+                _forget(Path(run["folder"]), run["id"], begun=there is not None)
+                waiting.append(run)
+        if waiting:
+            _send(waiting, entity, project, tell)
+        for run in waiting:
+            url = _await(api, place, run)
+            if url is not None:
+                tell("synced", id=run["id"], url=url)
+    except wandb.errors.CommError as error:
+        tell("lost", detail=str(error))
+
+
+def _why(error: Exception) -> str:
+    """Tell a missing key, a refused key and a silent server apart."""
+    import wandb.errors
+
+    text = str(error)
+    if isinstance(error, wandb.errors.UsageError):
+        return "no_key"
+    if any(sign in text for sign in ("error 401", "error 403", "API_KEY invalid", "API key")):
+        return "key_refused"
+    return "no_answer"
+
+
+def _send(runs: Sequence[dict[str, Any]], entity: str, project: str, tell: Tell) -> None:
+    command = [sys.executable, "-P", "-m", "wandb", "sync"]
+    command += ["--entity", entity, "--project", project, *(run["folder"] for run in runs)]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    markers = {run["id"]: _mark(Path(run["folder"]), run["id"], "synced") for run in runs}
+    while markers:
+        ended = process.poll() is not None
+        for run_id in [run_id for run_id, marker in markers.items() if marker.exists()]:
+            del markers[run_id]
+            tell("sent", id=run_id)
+        if ended:
+            return
+        time.sleep(_PAUSE)
+    process.wait()
+
+
+def _forget(folder: Path, run_id: str, begun: bool) -> None:
+    """Remove the client's belief that a run was sent; how far it got stays, if the run is there."""
+    _mark(folder, run_id, "synced").unlink(missing_ok=True)
+    if not begun:
+        _mark(folder, run_id, "syncstate").unlink(missing_ok=True)
+
+
+def _mark(folder: Path, run_id: str, kind: str) -> Path:
+    path = run_file(folder, run_id)
+    return path.with_name(f"{path.name}.{kind}")
+
+
+def _await(api: Any, place: str, run: dict[str, Any]) -> str | None:
+    """Look for a run until the server shows it whole, for a few seconds."""
+    until = time.monotonic() + _READ_BACK_SECONDS
+    while True:
+        there = _fetch(api, place, run["id"])
+        if there is not None and _is_whole(there, run):
+            return str(there.url)
+        if time.monotonic() > until:
+            return None
+        time.sleep(_READ_BACK_SECONDS / 10)
+
+
+def _fetch(api: Any, place: str, run_id: str) -> Any:
+    """Ask the server for a run; None if it has none.
+
+    Raises:
+        wandb.errors.CommError: If it does not answer.
+    """
+    import wandb.errors
+
+    api.flush()
+    try:
+        return api.run(f"{place}/{run_id}")
+    except wandb.errors.CommError as error:
+        if "Could not find" in str(error):
+            return None
+        raise
+
+
+def _is_whole(there: Any, run: dict[str, Any]) -> bool:
+    """Compare what the server holds with what was published."""
+    if there.state != "finished" or there.config.get(CONTENT_KEY) != run["digest"]:
+        return False
+    steps = {row["_step"] for row in there.scan_history(use_cache=False)}
+    kept = {artifact.name.partition(":")[0] for artifact in there.logged_artifacts()}
+    return len(steps) == run["rows"] and set(run["artifacts"]) <= kept
+
+
+def main() -> int:
+    """Run one command; the exit code is 0 if it could be carried out."""
+    # Whatever the client prints must not end up among the answers.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def tell(event: str, **details: Any) -> None:
+        answers.write(json.dumps({"event": event, **details}) + "\n")
+        answers.flush()
+
+    commands = {"write": write, "upload": upload}
+    try:
+        commands[sys.argv[1]](json.load(sys.stdin), tell)
+    except MissingDependencyError as error:
+        tell("failed", why="missing", detail=str(error))
+        return 1
+    except (TrackerError, OSError) as error:
+        tell("failed", why="client", detail=str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

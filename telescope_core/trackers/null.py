@@ -1,0 +1,54 @@
+"""The tracker that keeps nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from telescope_core.trackers.protocol import ArtifactFiles, Cell, RunDescription
+
+
+class NullRun:
+    """A run that takes everything and keeps nothing."""
+
+    def log(self, step: int, record: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+    def summarize(self, values: Mapping[str, Cell]) -> None:
+        """Do nothing."""
+
+    def image(self, key: str, path: Path, caption: str = "") -> None:
+        """Do nothing."""
+
+    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        """Do nothing."""
+
+    def artifact(self, artifact: ArtifactFiles) -> None:
+        """Do nothing."""
+
+    def finish(self) -> None:
+        """Do nothing."""
+
+
+class NullTracker:
+    """Stands in where code expects a tracker and none is wanted."""
+
+    def start(self, description: RunDescription) -> NullRun:
+        """Return a run that keeps nothing."""
+        return NullRun()
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,178 @@
+"""A whole run as data: built first, hashed, and then told to any tracker."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from telescope_core.trackers.protocol import ArtifactFiles, Cell, RunDescription, Tracker
+
+CONTENT_KEY = "content"
+"""The entry of a run's config with the hash of everything in the run."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture file.
+
+    Attributes:
+        key: Its name in the run, e.g. ``"plots/error"``.
+        path: The file.
+        sha256: The hash of the file's bytes.
+        caption: What it shows.
+    """
+
+    key: str
+    path: Path
+    sha256: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class TableRecord:
+    """A table.
+
+    Attributes:
+        key: Its name in the run, e.g. ``"tables/error"``.
+        columns: The names of the columns.
+        rows: The rows; every one as long as ``columns``.
+    """
+
+    key: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything there is to say about one run.
+
+    Attributes:
+        description: What the run is.
+        history: Rows in order: the step, and numbers by name.
+        summary: Values that describe the run as a whole.
+        pictures: Pictures to show.
+        tables: Tables to show.
+        artifacts: Files to keep.  Their metadata identifies their contents.
+    """
+
+    description: RunDescription
+    history: tuple[tuple[int, Mapping[str, float]], ...] = ()
+    summary: Mapping[str, Cell] = field(default_factory=dict)
+    pictures: tuple[Picture, ...] = ()
+    tables: tuple[TableRecord, ...] = ()
+    artifacts: tuple[ArtifactFiles, ...] = ()
+
+    def digest(self) -> str:
+        """Hash the content: the same wherever the files are kept.
+
+        Returns:
+            A SHA-256 in hexadecimal.
+        """
+        content = self.to_json()
+        for picture in content["pictures"]:
+            del picture["path"]
+        for artifact in content["artifacts"]:
+            artifact["files"] = sorted(artifact["files"])
+        return digest_of(content)
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the record as JSON-able data."""
+        about = self.description
+        return {
+            "description": {
+                "id": about.id,
+                "name": about.name,
+                "group": about.group,
+                "job_type": about.job_type,
+                "tags": list(about.tags),
+                "config": dict(about.config),
+                "step_key": about.step_key,
+            },
+            "history": [[step, dict(values)] for step, values in self.history],
+            "summary": dict(self.summary),
+            "pictures": [
+                {"key": p.key, "path": str(p.path), "sha256": p.sha256, "caption": p.caption}
+                for p in self.pictures
+            ],
+            "tables": [
+                {"key": t.key, "columns": list(t.columns), "rows": [list(row) for row in t.rows]}
+                for t in self.tables
+            ],
+            "artifacts": [
+                {
+                    "name": a.name,
+                    "kind": a.kind,
+                    "files": {name: str(path) for name, path in a.files.items()},
+                    "metadata": dict(a.metadata),
+                }
+                for a in self.artifacts
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_json` wrote."""
+        about = data["description"]
+        return cls(
+            description=RunDescription(**{**about, "tags": tuple(about["tags"])}),
+            history=tuple((step, values) for step, values in data["history"]),
+            summary=data["summary"],
+            pictures=tuple(Picture(**{**p, "path": Path(p["path"])}) for p in data["pictures"]),
+            tables=tuple(
+                TableRecord(t["key"], tuple(t["columns"]), tuple(map(tuple, t["rows"])))
+                for t in data["tables"]
+            ),
+            artifacts=tuple(
+                ArtifactFiles(
+                    a["name"],
+                    a["kind"],
+                    {name: Path(path) for name, path in a["files"].items()},
+                    a["metadata"],
+                )
+                for a in data["artifacts"]
+            ),
+        )
+
+
+def digest_of(value: Any) -> str:
+    """Hash JSON-able data; the order of keys does not matter.
+
+    Returns:
+        A SHA-256 in hexadecimal.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def replay(record: RunRecord, tracker: Tracker) -> None:
+    """Tell a tracker everything a record holds.
+
+    The run's config gets one more entry, :data:`CONTENT_KEY`, by which a copy of the run can be
+    recognised as this one.
+
+    Args:
+        record: The run.
+        tracker: Where to put it.
+
+    Raises:
+        TrackerError: If the tracker fails.
+    """
+    about = record.description
+    config = {**about.config, CONTENT_KEY: record.digest()}
+    run = tracker.start(replace(about, config=config))
+    for step, values in record.history:
+        run.log(step, values)
+    if record.summary:
+        run.summarize(record.summary)
+    for picture in record.pictures:
+        run.image(picture.key, picture.path, picture.caption)
+    for table in record.tables:
+        run.table(table.key, table.columns, table.rows)
+    for artifact in record.artifacts:
+        run.artifact(artifact)
+    run.finish()

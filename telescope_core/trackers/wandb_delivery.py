@@ -1,0 +1,354 @@
+"""Delivering finished runs to Weights & Biases, without being at its mercy.
+
+Runs are always written offline first; that takes no network and little time.  Online, the folders
+are then sent, and a run counts as delivered when the server shows it back.  The client runs in
+processes of its own, watched by the clock: it may crash, hang or lose its connection, and the
+outcome says so.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from telescope_core.trackers import _wandb_worker
+from telescope_core.trackers.record import RunRecord, digest_of
+from telescope_core.trackers.wandb_folders import complete_folder, remove_folders
+from telescope_core.trackers.weights_and_biases import history_rows
+
+_LOG = logging.getLogger(__name__)
+
+Mode = Literal["auto", "online", "offline"]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for the client, in seconds.
+
+    Attributes:
+        start: For the client to be loaded.
+        run: For the client to write one more run offline.
+        connect: For the server to answer.
+        send: For one more run to reach the server, besides the time its files need.
+        bytes_per_second: The slowest upload that is waited for.
+    """
+
+    start: float = 30.0
+    run: float = 20.0
+    connect: float = 6.0
+    send: float = 10.0
+    bytes_per_second: float = 250_000.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where the runs are.
+
+    Attributes:
+        mode: ``"online"`` if the server holds all of them, ``"offline"`` if their folders wait to
+            be sent, ``"failed"`` if there are not even folders.
+        reason: Why it is not ``"online"``; None if it is.
+        entity: The account or team online, if it is known.
+        urls: The address of each run that the server holds, by run id.
+    """
+
+    mode: Literal["online", "offline", "failed"]
+    reason: str | None = None
+    entity: str | None = None
+    urls: Mapping[str, str] = field(default_factory=dict)
+
+
+_REFUSALS = {
+    "no_key": "no W&B key is configured",
+    "key_refused": "the W&B server refused the key",
+    "no_answer": "the W&B server did not answer in time",
+}
+_WRITE_FAILURES = {
+    "missing": "the package wandb is not installed",
+    "client": "the W&B client could not write the runs",
+}
+
+# What the client may read of the user's settings to reach the server; offline, nothing.
+_CREDENTIALS = (
+    "WANDB_API_KEY",
+    "WANDB_BASE_URL",
+    "WANDB_APP_URL",
+    "WANDB_CONFIG_DIR",
+    "WANDB_CREDENTIALS_FILE",
+    "WANDB_ENTITY",
+    "WANDB_IDENTITY_TOKEN_FILE",
+    "WANDB_INSECURE_DISABLE_SSL",
+)
+_STAY_OFFLINE = ("offline", "dryrun", "disabled")
+
+
+def deliver(
+    records: Sequence[RunRecord],
+    *,
+    project: str,
+    entity: str | None,
+    mode: Mode,
+    root: Path,
+    patience: Patience | None = None,
+) -> Outcome:
+    """Deliver runs, each of them once.
+
+    A run whose folder is complete is not written again, and one that the server holds is not sent
+    again, so delivering the same records twice leaves what delivering them once does.
+
+    Args:
+        records: The runs.
+        project: The project that receives them.
+        entity: The account or team; None for the default one.
+        mode: ``"offline"`` only writes folders.  ``"online"`` and ``"auto"`` send them as well;
+            they differ in what the caller makes of a server that cannot be used.  A ``WANDB_MODE``
+            in the environment that says offline or disabled keeps them off the network.
+        root: The folder that holds ``wandb/``.
+        patience: How long to wait for the client.
+
+    Returns:
+        Where the runs are.  Nothing that the client or the server does raises an error.
+    """
+    patience = patience or Patience()
+    try:
+        problem = _write(records, project, entity, root, patience)
+    except (OSError, ValueError) as error:
+        problem = _unable(error)
+    if problem is not None:
+        return Outcome("failed", problem)
+    if mode == "offline":
+        return Outcome("offline", "offline mode was asked for")
+    wish = os.environ.get("WANDB_MODE", "")
+    if wish in _STAY_OFFLINE:
+        return Outcome("offline", f"WANDB_MODE={wish} is set in the environment")
+    try:
+        return _upload(records, project, entity, root, patience)
+    except (OSError, ValueError) as error:
+        return Outcome("offline", _unable(error))
+
+
+def _unable(error: Exception) -> str:
+    """Say that the client could not even be talked to."""
+    _LOG.warning("publish: %s", _redacted(f"{type(error).__name__}: {error}"))
+    return "the W&B client could not be run"
+
+
+def _write(
+    records: Sequence[RunRecord], project: str, entity: str | None, root: Path, patience: Patience
+) -> str | None:
+    """Write the folders that are not there yet; return what went wrong, if anything."""
+    contents = {r.description.id: _content(r, project, entity) for r in records}
+    missing = [r for r in records if not complete_folder(root, *_of(r, contents))]
+    if not missing:
+        return None
+    try:
+        for record in missing:
+            remove_folders(root, record.description.id)
+    except OSError as error:
+        return f"old run folders could not be removed: {error.strerror}"
+    request = {
+        "root": str(root),
+        "project": project,
+        "entity": entity,
+        "runs": [{"record": r.to_json(), "content": contents[r.description.id]} for r in missing],
+    }
+    limits = {"": patience.start, "ready": patience.run, "written": patience.run}
+    with tempfile.TemporaryDirectory(prefix="ts-") as scratch:
+        environment = _environment(scratch, keep=())
+        environment["WANDB_CONFIG_DIR"] = scratch
+        environment["WANDB_MODE"] = "offline"
+        answers = list(_converse("write", request, environment, root, limits))
+    for answer in answers:
+        if answer["event"] == "failed":
+            _LOG.warning("publish: %s", _redacted(answer["detail"]))
+            return _WRITE_FAILURES[answer["why"]]
+    if any(not complete_folder(root, *_of(record, contents)) for record in missing):
+        return f"the W&B client {_ending(answers)}"
+    return None
+
+
+def _upload(
+    records: Sequence[RunRecord], project: str, entity: str | None, root: Path, patience: Patience
+) -> Outcome:
+    runs = []
+    heaviest = 0
+    for record in records:
+        run_id = record.description.id
+        folder = complete_folder(root, run_id, _content(record, project, entity))
+        if folder is None:
+            return Outcome("offline", "a run folder changed while it was being published")
+        heaviest = max(heaviest, _weight(folder))
+        runs.append(
+            {
+                "id": run_id,
+                "folder": str(folder),
+                "digest": record.digest(),
+                "rows": history_rows(record),
+                "artifacts": [artifact.name for artifact in record.artifacts],
+            }
+        )
+    request = {"project": project, "entity": entity, "runs": runs}
+    sending = patience.send + heaviest / patience.bytes_per_second
+    limits = {"": patience.start, "ready": patience.connect} | dict.fromkeys(
+        ("connected", "sent", "synced"), sending
+    )
+    with tempfile.TemporaryDirectory(prefix="ts-") as scratch:
+        environment = _environment(scratch, keep=_CREDENTIALS)
+        answers = list(_converse("upload", request, environment, root, limits))
+    urls = {answer["id"]: answer["url"] for answer in answers if answer["event"] == "synced"}
+    found = next((a["entity"] for a in answers if a["event"] == "connected"), entity)
+    if len(urls) == len(runs):
+        return Outcome("online", None, found, urls)
+    return Outcome("offline", _upload_problem(answers, len(urls), len(runs)), found, urls)
+
+
+def _upload_problem(answers: Sequence[dict[str, Any]], there: int, wanted: int) -> str:
+    for answer in answers:
+        if answer["event"] == "refused":
+            _LOG.warning("publish: %s", _redacted(answer["detail"]))
+            return _REFUSALS[answer["why"]]
+    if not any(answer["event"] == "connected" for answer in answers):
+        silent = answers[-1]["event"] == "timeout"
+        return _REFUSALS["no_answer"] if silent else f"the W&B client {_ending(answers)}"
+    return f"{there} of {wanted} runs reached the W&B server before it stopped answering"
+
+
+def _ending(answers: Sequence[dict[str, Any]]) -> str:
+    """Say how the conversation ended, without anything that differs from time to time."""
+    last = answers[-1]
+    if last["event"] == "timeout":
+        return "stopped answering and was ended"
+    if last["event"] == "ended" and last["code"] < 0:
+        return f"was ended by signal {signal.Signals(-last['code']).name}"
+    return "ended before its work was done"
+
+
+def _converse(
+    command: str,
+    request: Mapping[str, Any],
+    environment: Mapping[str, str],
+    root: Path,
+    limits: Mapping[str, float],
+) -> Iterator[dict[str, Any]]:
+    """Run a command of the worker and pass on its answers.
+
+    ``limits`` is the longest wait after each kind of answer, ``""`` standing for the start.  The
+    last answer is made here: ``ended`` with the exit code, or ``timeout``.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", _wandb_worker.__name__, command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=root,
+        env=dict(environment),
+        text=True,
+        encoding="utf-8",
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    lines: queue.Queue[str | None] = queue.Queue()
+    # A worker that never reads must not block us either.
+    threading.Thread(target=_send, args=(process.stdin, request), daemon=True).start()
+    threading.Thread(target=_receive, args=(process.stdout, lines), daemon=True).start()
+    limit = limits[""]
+    try:
+        while True:
+            try:
+                line = lines.get(timeout=limit)
+            except queue.Empty:
+                yield {"event": "timeout"}
+                return
+            if line is None:
+                break
+            answer = json.loads(line)
+            limit = limits.get(answer["event"], limit)
+            yield answer
+        try:
+            yield {"event": "ended", "code": process.wait(timeout=limit)}
+        except subprocess.TimeoutExpired:
+            yield {"event": "timeout"}
+    finally:
+        _end(process)
+
+
+def _send(stream: IO[str], request: Mapping[str, Any]) -> None:
+    try:
+        with stream:
+            json.dump(request, stream)
+    except OSError:
+        # The worker is gone; how it ended is reported elsewhere.
+        return
+
+
+def _receive(stream: IO[str], lines: queue.Queue[str | None]) -> None:
+    with stream:
+        for line in stream:
+            lines.put(line)
+    lines.put(None)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End the worker and what it started: the client's service has a session of its own."""
+    import psutil
+
+    try:
+        family = psutil.Process(process.pid).children(recursive=True)
+    except psutil.Error:
+        family = []
+    if process.poll() is None:
+        process.kill()
+    for child in family:
+        try:
+            child.kill()
+        except psutil.Error:
+            continue
+    process.wait()
+
+
+def _environment(scratch: str, keep: Sequence[str]) -> dict[str, str]:
+    """The environment of the worker: none of the user's W&B settings but those to keep."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("WANDB_") or name in keep
+    }
+    return kept | {
+        "WANDB_CACHE_DIR": scratch,
+        "WANDB_DATA_DIR": scratch,
+        "WANDB_DIR": scratch,
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_SILENT": "true",
+        "TMPDIR": scratch,
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def _content(record: RunRecord, project: str, entity: str | None) -> str:
+    return digest_of([record.digest(), project, entity])
+
+
+def _of(record: RunRecord, contents: Mapping[str, str]) -> tuple[str, str]:
+    run_id = record.description.id
+    return run_id, contents[run_id]
+
+
+def _weight(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _redacted(text: str) -> str:
+    """Remove from a message what might be a key."""
+    return re.sub(r"[A-Za-z0-9_-]{32,}", "***", text)

@@ -1,0 +1,153 @@
+"""Adam, AdamW, NAdam and RAdam."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from telescope_core.layout import ParameterLayout
+from telescope_core.update_rules.base import Slot, UpdateRule
+
+
+class _FirstMomentRule(UpdateRule):
+    """Rules with ``M ← β₁M + (1−β₁)G`` and coupled or decoupled weight decay."""
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        layout: ParameterLayout,
+        parameters: dict[str, Tensor],
+        columns: int,
+        affine_columns: int,
+    ) -> None:
+        super().__init__(optimizer, layout, parameters, columns, affine_columns)
+        for slot in self.slots:
+            self._seed_buffer("first_moment", slot, "exp_avg")
+
+    def before_update(self) -> None:
+        for slot in self.slots:
+            if not self.optimizer.state.get(slot.parameter):
+                self._seed_buffer("first_moment", slot, "exp_avg")
+
+    def push(self, gradient: Tensor, path: Tensor, skipped: frozenset[str]) -> None:
+        for slot, group in self._active(skipped):
+            G, A = gradient[slot.segment.rows], path[slot.segment.rows]
+            M = self._buffers[f"first_moment/{slot.segment.name}"]
+            decay = float(group["weight_decay"])
+            if group["maximize"]:
+                G.neg_()
+            if decay and group["decoupled_weight_decay"]:
+                A.mul_(1 - float(group["lr"]) * decay)
+            elif decay:
+                G.add_(A, alpha=decay)
+            M.lerp_(G, 1 - float(group["betas"][0]))
+            self._move(A, G, M, slot, group)
+
+    def preconditioner(self) -> Tensor:
+        result = torch.ones(self.layout.size, dtype=self.layout.dtype)
+        result = result.to(self.slots[0].parameter.device)
+        for slot, group in self._active(frozenset()):
+            if self._rows_of_state(slot, "exp_avg_sq") is not None:
+                result[slot.segment.rows] = 1 / self._denominator(slot, group)
+        return result
+
+    @abstractmethod
+    def _move(self, A: Tensor, G: Tensor, M: Tensor, slot: Slot, group: dict[str, Any]) -> None:
+        """Add the step along ``M`` (and ``G``) to ``A``."""
+
+    def _step_of(self, slot: Slot) -> float:
+        return float(self.optimizer.state[slot.parameter]["step"])
+
+    def _second_correction(self, slot: Slot, group: dict[str, Any]) -> float:
+        """``1 − β₂ᵗ``."""
+        beta2 = float(group["betas"][1])
+        return 1.0 - math.pow(beta2, self._step_of(slot))
+
+    def _second_moment(self, slot: Slot, group: dict[str, Any]) -> Tensor:
+        key = "max_exp_avg_sq" if group.get("amsgrad") else "exp_avg_sq"
+        second_moment = self._rows_of_state(slot, key)
+        assert second_moment is not None
+        return second_moment
+
+    def _denominator(self, slot: Slot, group: dict[str, Any]) -> Tensor:
+        """``φ_t = √(v_t/(1−β₂ᵗ)) + ε``."""
+        correction = math.sqrt(self._second_correction(slot, group))
+        root = self._second_moment(slot, group).sqrt()
+        return root.div_(correction).add_(float(group["eps"]))
+
+
+class AdamRule(_FirstMomentRule):
+    r"""``torch.optim.Adam`` and ``torch.optim.AdamW``, the denominators held fixed.
+
+    ``G ← ±G (+ λθ`` if the decay is coupled); ``M ← β₁M + (1−β₁)G``;
+    ``Δθ = −γ (M/(1−β₁ᵗ)) / φ_t`` with ``φ_t = √(v_t/(1−β₂ᵗ)) + ε`` at the value the optimizer
+    used; a decoupled decay adds ``−γλθ_{t−1}``.
+    """
+
+    def _move(self, A: Tensor, G: Tensor, M: Tensor, slot: Slot, group: dict[str, Any]) -> None:
+        correction = 1 - float(group["betas"][0]) ** self._step_of(slot)
+        denominator = self._denominator(slot, group)[:, None]
+        A.addcdiv_(M, denominator, value=-float(group["lr"]) / correction)
+
+
+class NAdamRule(_FirstMomentRule):
+    r"""``torch.optim.NAdam``: Nesterov momentum with a schedule, the denominators held fixed.
+
+    ``Δθ = −γ [ (1−μ_t) G/(1−Πμ) + μ_{t+1} M/(1−Πμ·μ_{t+1}) ] / φ_t`` with
+    ``μ_t = β₁ (1 − ½·0.96^{tψ})``.
+    """
+
+    def _move(self, A: Tensor, G: Tensor, M: Tensor, slot: Slot, group: dict[str, Any]) -> None:
+        step, rate = self._step_of(slot), float(group["lr"])
+        mu, mu_next = (
+            float(group["betas"][0]) * (1 - 0.5 * 0.96 ** (t * float(group["momentum_decay"])))
+            for t in (step, step + 1)
+        )
+        product = float(self.optimizer.state[slot.parameter]["mu_product"])
+        denominator = self._denominator(slot, group)[:, None]
+        A.addcdiv_(G, denominator, value=-rate * (1 - mu) / (1 - product))
+        A.addcdiv_(M, denominator, value=-rate * mu_next / (1 - product * mu_next))
+
+
+class RAdamRule(_FirstMomentRule):
+    r"""``torch.optim.RAdam``: rectified Adam, the denominators held fixed.
+
+    Until the variance of the adaptive rate is tractable (``ρ_t ≤ 5``) the step is
+    ``−γ M/(1−β₁ᵗ)``; afterwards it is rectified and divided by ``φ_t``.
+    """
+
+    def _move(self, A: Tensor, G: Tensor, M: Tensor, slot: Slot, group: dict[str, Any]) -> None:
+        step, beta2 = self._step_of(slot), float(group["betas"][1])
+        rate = -float(group["lr"]) / (1 - float(group["betas"][0]) ** step)
+        rectifier = _rectifier(step, beta2)
+        if rectifier is None:
+            A.add_(M, alpha=rate)
+        else:
+            A.addcdiv_(M, self._denominator(slot, group)[:, None], value=rate * rectifier)
+
+    def _denominator(self, slot: Slot, group: dict[str, Any]) -> Tensor:
+        if _rectifier(self._step_of(slot), float(group["betas"][1])) is None:
+            return torch.ones_like(self._second_moment(slot, group))
+        root = self._second_moment(slot, group).sqrt().add_(float(group["eps"]))
+        return root.div_(math.sqrt(self._second_correction(slot, group)))
+
+
+def _rectifier(step: float, beta2: float) -> float | None:
+    rho_inf = 2 / (1 - beta2) - 1
+    rho = rho_inf - 2 * step * beta2**step / (1 - beta2**step)
+    if rho <= 5:
+        return None
+    ratio = (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
+    return math.sqrt(ratio)
+
+
+RULES: dict[type[torch.optim.Optimizer], type[UpdateRule]] = {
+    torch.optim.Adam: AdamRule,
+    torch.optim.AdamW: AdamRule,
+    torch.optim.NAdam: NAdamRule,
+    torch.optim.RAdam: RAdamRule,
+}

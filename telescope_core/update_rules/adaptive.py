@@ -1,0 +1,91 @@
+"""RMSprop and Adagrad."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from telescope_core.update_rules.base import Slot, UpdateRule
+
+
+class RMSpropRule(UpdateRule):
+    r"""``torch.optim.RMSprop``, the denominators held fixed.
+
+    ``G ← ±G + λθ``; ``φ_t = √v_t + ε`` (centred: ``√(v_t − ḡ_t²) + ε``); ``Δθ = −γ G/φ_t``, or with
+    momentum ``M ← μM + G/φ_t`` and ``Δθ = −γ M``.
+    """
+
+    def before_update(self) -> None:  # noqa: D102
+        for slot in self.slots:
+            fresh = not self.optimizer.state.get(slot.parameter)
+            if fresh or f"momentum/{slot.segment.name}" not in self._buffers:
+                self._seed_buffer("momentum", slot, "momentum_buffer")
+
+    def push(self, gradient: Tensor, path: Tensor, skipped: frozenset[str]) -> None:  # noqa: D102
+        for slot, group in self._active(skipped):
+            G, A = gradient[slot.segment.rows], path[slot.segment.rows]
+            if group["maximize"]:
+                G.neg_()
+            if group["weight_decay"]:
+                G.add_(A, alpha=float(group["weight_decay"]))
+            denominator = self._denominator(slot, group)[:, None]
+            if group["momentum"] > 0:
+                M = self._buffers[f"momentum/{slot.segment.name}"]
+                M.mul_(float(group["momentum"])).addcdiv_(G, denominator)
+                A.add_(M, alpha=-float(group["lr"]))
+            else:
+                A.addcdiv_(G, denominator, value=-float(group["lr"]))
+
+    def preconditioner(self) -> Tensor:  # noqa: D102
+        result = torch.ones(self.layout.size, dtype=self.layout.dtype)
+        result = result.to(self.slots[0].parameter.device)
+        for slot, group in self._active(frozenset()):
+            if self._rows_of_state(slot, "square_avg") is not None:
+                result[slot.segment.rows] = 1 / self._denominator(slot, group)
+        return result
+
+    def _denominator(self, slot: Slot, group: dict[str, Any]) -> Tensor:
+        v = self._rows_of_state(slot, "square_avg")
+        assert v is not None
+        mean = self._rows_of_state(slot, "grad_avg") if group["centered"] else None
+        if mean is not None:
+            v = v - mean.square()
+        return v.sqrt().add_(float(group["eps"]))
+
+
+class AdagradRule(UpdateRule):
+    r"""``torch.optim.Adagrad``, the denominators held fixed.
+
+    ``G ← ±G + λθ``; ``Δθ = −γ_t G / (√(Σ G²) + ε)`` with ``γ_t = γ/(1 + (t−1)η)``.
+    """
+
+    def push(self, gradient: Tensor, path: Tensor, skipped: frozenset[str]) -> None:  # noqa: D102
+        for slot, group in self._active(skipped):
+            G, A = gradient[slot.segment.rows], path[slot.segment.rows]
+            if group["maximize"]:
+                G.neg_()
+            if group["weight_decay"]:
+                G.add_(A, alpha=float(group["weight_decay"]))
+            step = float(self.optimizer.state[slot.parameter]["step"])
+            rate = float(group["lr"]) / (1 + (step - 1) * float(group["lr_decay"]))
+            A.addcdiv_(G, self._denominator(slot, group)[:, None], value=-rate)
+
+    def preconditioner(self) -> Tensor:  # noqa: D102
+        pieces = torch.ones(self.layout.size, dtype=self.layout.dtype)
+        pieces = pieces.to(self.slots[0].parameter.device)
+        for slot, group in self._active(frozenset()):
+            pieces[slot.segment.rows] = 1 / self._denominator(slot, group)
+        return pieces
+
+    def _denominator(self, slot: Slot, group: dict[str, Any]) -> Tensor:
+        total = self._rows_of_state(slot, "sum")
+        assert total is not None
+        return total.sqrt().add_(float(group["eps"]))
+
+
+RULES: dict[type[torch.optim.Optimizer], type[UpdateRule]] = {
+    torch.optim.RMSprop: RMSpropRule,
+    torch.optim.Adagrad: AdagradRule,
+}

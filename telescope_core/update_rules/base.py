@@ -1,0 +1,143 @@
+"""An optimizer's update as a linear map of gradient columns, its preconditioner held fixed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from telescope_core.errors import TrainingMismatchError
+from telescope_core.layout import ParameterLayout, Segment
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One parameter as its optimizer sees it.
+
+    Attributes:
+        segment: Its rows in flat arrays.
+        parameter: The parameter itself, the key of ``optimizer.state``.
+        group: Index of its parameter group.
+    """
+
+    segment: Segment
+    parameter: Tensor
+    group: int
+
+
+class UpdateRule(ABC):
+    r"""Pushes derivatives of the parameter gradient through an optimizer (MATH section 2).
+
+    Every step of the optimizer computes ``Δθ`` from the gradient ``G``, from θ (weight decay) and
+    from its own buffers.  With adaptive denominators held at their actual values this map is
+    linear, so the same lines applied to ``δG`` and ``A`` give ``ΔA``.  Hyperparameters are read
+    from the parameter groups at every step.
+
+    Args:
+        optimizer: The optimizer in use.
+        layout: Order of the trained parameters.
+        parameters: The trained parameters by name.
+        columns: Number of columns carried.
+        affine_columns: How many of the last columns follow the parameters themselves; their
+            buffers start at the optimizer's own.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        layout: ParameterLayout,
+        parameters: dict[str, Tensor],
+        columns: int,
+        affine_columns: int,
+    ) -> None:
+        self.optimizer = optimizer
+        self.layout = layout
+        self.columns = columns
+        self.affine_columns = affine_columns
+        self.slots: tuple[Slot, ...] = tuple(_slots(optimizer, layout, parameters))
+        self._buffers: dict[str, Tensor] = {}
+
+    def before_update(self) -> None:  # noqa: B027  # most rules keep no buffers to reset
+        """Look at the optimizer's state right before its step, e.g. whether it was reset."""
+
+    @abstractmethod
+    def push(self, gradient: Tensor, path: Tensor, skipped: frozenset[str]) -> None:
+        """Advance ``path`` by one step of the optimizer, in place.
+
+        Called right after ``optimizer.step()``, when the optimizer's state is the one it used.
+
+        Args:
+            gradient: ``δG_t``, shape ``(p, columns)``; overwritten.
+            path: ``A_{t−1}``, shape ``(p, columns)``; becomes ``A_t``.
+            skipped: Parameters that had no gradient, which torch leaves alone.
+        """
+
+    @abstractmethod
+    def preconditioner(self) -> Tensor | None:
+        """Diagonal of the last step's frozen preconditioner, ``(p,)``; None for the identity."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a step is ``θ − γ G`` with one γ for all parameters and nothing else."""
+        return False
+
+    @property
+    def learning_rate(self) -> float:
+        """γ of the first parameter group, as it is now."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def require_plain(self) -> None:
+        """Refuse to go on once the steps are no longer plain.
+
+        Raises:
+            TrainingMismatchError: Momentum, decay or several learning rates were switched on.
+        """
+        if not self.is_plain:
+            raise TrainingMismatchError(
+                f"{type(self.optimizer).__name__} no longer takes plain steps θ − γG (momentum, "
+                "weight decay, maximize or several learning rates were set during training), as "
+                "strategy='function-space' needs; create the lens with "
+                "strategy='parameter-space'"
+            )
+
+    def buffers(self) -> dict[str, Tensor]:
+        """Momentum buffers by name, for checkpoints."""
+        return dict(self._buffers)
+
+    def load_buffers(self, buffers: dict[str, Tensor]) -> None:
+        """Take over buffers from :meth:`buffers` of an equal rule."""
+        self._buffers = {name: tensor.clone() for name, tensor in buffers.items()}
+
+    def _active(self, skipped: frozenset[str]) -> Iterator[tuple[Slot, dict[str, Any]]]:
+        for slot in self.slots:
+            if slot.segment.name not in skipped:
+                yield slot, self.optimizer.param_groups[slot.group]
+
+    def _rows_of_state(self, slot: Slot, key: str) -> Tensor | None:
+        """An entry of the optimizer's state as flat rows, or ``None`` if it does not exist yet."""
+        value = self.optimizer.state.get(slot.parameter, {}).get(key)
+        return None if value is None else self.layout.rows_of(slot.segment, value.detach())
+
+    def _seed_buffer(self, name: str, slot: Slot, key: str) -> None:
+        """Create a buffer for a slot; its affine columns start at the optimizer's own."""
+        shape = (slot.segment.size, self.columns)
+        buffer = torch.zeros(shape, dtype=self.layout.dtype, device=slot.parameter.device)
+        existing = self._rows_of_state(slot, key)
+        if existing is not None:
+            buffer[:, self.columns - self.affine_columns :] = existing[:, None]
+        self._buffers[f"{name}/{slot.segment.name}"] = buffer
+
+
+def _slots(
+    optimizer: torch.optim.Optimizer, layout: ParameterLayout, parameters: dict[str, Tensor]
+) -> Iterator[Slot]:
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    for index, group in enumerate(optimizer.param_groups):
+        for parameter in group["params"]:
+            name = names.get(id(parameter))
+            if name in layout.by_name:
+                yield Slot(layout.by_name[name], parameter, index)

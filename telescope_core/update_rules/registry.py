@@ -1,0 +1,60 @@
+"""Which update rule belongs to which optimizer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from telescope_core.errors import UnsupportedOptimizerError
+from telescope_core.layout import ParameterLayout
+from telescope_core.update_rules import adam, adaptive, sgd
+from telescope_core.update_rules.base import UpdateRule
+
+_RULES: dict[type[torch.optim.Optimizer], type[UpdateRule]] = {
+    **sgd.RULES,
+    **adam.RULES,
+    **adaptive.RULES,
+}
+
+
+def register_rule(optimizer: type[torch.optim.Optimizer], rule: type[UpdateRule]) -> None:
+    """Teach the smoother an optimizer.
+
+    Args:
+        optimizer: The optimizer class; subclasses need their own entry, since they may change the
+            update.
+        rule: A subclass of :class:`UpdateRule` whose ``push`` repeats the optimizer's step.
+    """
+    _RULES[optimizer] = rule
+
+
+def rule_for(
+    optimizer: torch.optim.Optimizer,
+    layout: ParameterLayout,
+    parameters: dict[str, Tensor],
+    columns: int,
+    affine_columns: int,
+) -> UpdateRule:
+    """The update rule of an optimizer, ready to carry ``columns`` columns.
+
+    Raises:
+        UnsupportedOptimizerError: No rule is registered for the optimizer's class.
+    """
+    require_rule(optimizer)
+    return _RULES[type(optimizer)](optimizer, layout, parameters, columns, affine_columns)
+
+
+def require_rule(optimizer: object) -> None:
+    """Refuse an optimizer without an update rule.
+
+    Raises:
+        UnsupportedOptimizerError: No rule is registered for the optimizer's class.
+    """
+    if type(optimizer) in _RULES:
+        return
+    supported = ", ".join(sorted(cls.__name__ for cls in _RULES))
+    raise UnsupportedOptimizerError(
+        f"no update rule is known for {type(optimizer).__name__}; the smoother supports "
+        f"{supported}. Use probes=None for predictions with any optimizer, or register a rule with "
+        "telescope_core.update_rules.register_rule"
+    )

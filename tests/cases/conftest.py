@@ -1,0 +1,180 @@
+"""Small versions of the cases, and a checkpoint that stores as files do."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load as from_bytes
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from telescope_pipeline.cases.contract import Member
+from telescope_pipeline.schemas.kinds import KINDS
+
+SMALL: dict[str, dict[str, Any]] = {
+    "grokking_polynomial": {
+        "kind": "grokking_polynomial",
+        "seeds": 2,
+        "data": {"dimension": 6, "train_size": 20, "test_size": 15},
+        "model": {"hidden": 8, "epsilon": 0.2},
+        "training": {"steps": 40, "learning_rate": 5.0},
+        "lens": {"stride": 4, "probes": "exact", "records": 8, "checkpoint_every": 11},
+        "claims": {},
+        "plot": {"dpi": 60},
+    },
+    "double_descent": {
+        "kind": "double_descent",
+        "seeds": 2,
+        "data": {"classes": [0, 1], "label_noise": 0.15},
+        "model": {"widths": [2, 4, 6]},
+        "training": {
+            "epochs": 3,
+            "batch_size": 100,
+            "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.95},
+        },
+        "lens": {"stride": 4, "probes": 12, "deflate": 4, "records": 5, "checkpoint_every": 7},
+        "claims": {},
+        "plot": {"dpi": 60},
+    },
+    "approximation_quality": {
+        "kind": "approximation_quality",
+        "seeds": 2,
+        "data": {"train_size": 60, "test_size": 40},
+        "model": {"hidden": [8, 6]},
+        "training": {
+            "steps": 18,
+            "batch_size": 16,
+            "settings": [
+                {"optimizer": {"name": "sgd"}, "learning_rates": [0.01, 0.1]},
+                {
+                    "optimizer": {"name": "adamw", "weight_decay": 0.1, "betas": [0.9, 0.99]},
+                    "learning_rates": [0.0001, 0.001],
+                },
+            ],
+        },
+        "lens": {
+            "lenses": [
+                {"order": 1, "stride": 1},
+                {"order": 1, "stride": 5},
+                {"order": 2, "stride": 5},
+            ],
+            "records": 6,
+            "checkpoint_every": 7,
+        },
+        "claims": {},
+        "plot": {"dpi": 60},
+    },
+}
+
+
+class Interrupted(Exception):  # noqa: N818
+    """The process was killed."""
+
+
+class StoredCheckpoint:
+    """Keeps the state as bytes and text, as a file would, and may stop the run after saving."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.stop_after = stop_after
+        self.saves = 0
+        self._stored: tuple[bytes, str] | None = None
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        if self._stored is None:
+            return None
+        tensors, state = self._stored
+        return from_bytes(tensors), json.loads(state)
+
+    def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        self._stored = to_bytes(tensors), json.dumps(state, allow_nan=False)
+        self.saves += 1
+        if self.saves == self.stop_after:
+            raise Interrupted
+
+
+def module(kind: str, name: str) -> ModuleType:
+    return import_module(f"telescope_pipeline.cases.{kind}.{name}")
+
+
+@pytest.fixture(params=sorted(SMALL))
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def checkpoints() -> Any:
+    """The checkpoint and its interruption, for tests that import nothing from here."""
+    return SimpleNamespace(StoredCheckpoint=StoredCheckpoint, Interrupted=Interrupted)
+
+
+@pytest.fixture
+def build() -> Callable[..., Any]:
+    """Build a small case; keyword arguments replace whole sections."""
+
+    def build_case(kind: str, **sections: Any) -> Any:
+        return KINDS[kind].model_validate(copy.deepcopy(SMALL[kind]) | sections)
+
+    return build_case
+
+
+@pytest.fixture(scope="session")
+def prepared() -> Callable[[str], Any]:
+    """Data of each small case, generated once."""
+    cache: dict[str, Any] = {}
+
+    def prepare(kind: str) -> Any:
+        if kind not in cache:
+            case = KINDS[kind].model_validate(copy.deepcopy(SMALL[kind]))
+            cache[kind] = module(kind, "data").prepare(case, 0)
+        return cache[kind]
+
+    return prepare
+
+
+@pytest.fixture(scope="session")
+def train(prepared: Callable[[str], Any]) -> Callable[..., Any]:
+    """Train one member of a small case."""
+
+    def train_member(
+        kind: str, case: Any, member: Member, checkpoint: StoredCheckpoint | None = None
+    ) -> Any:
+        return module(kind, "training").train(
+            case,
+            member,
+            prepared(kind).files[member.data],
+            seed=0,
+            device=torch.device("cpu"),
+            checkpoint=checkpoint or StoredCheckpoint(),
+            progress=lambda done, total: None,
+        )
+
+    return train_member
+
+
+@pytest.fixture(scope="session")
+def trained(train: Callable[..., Any]) -> Callable[[str], tuple[Any, pd.DataFrame]]:
+    """A small case and the history of all its members, as the stages pass it on."""
+    cache: dict[str, tuple[Any, pd.DataFrame]] = {}
+
+    def run(kind: str) -> tuple[Any, pd.DataFrame]:
+        if kind not in cache:
+            case = KINDS[kind].model_validate(copy.deepcopy(SMALL[kind]))
+            parts = []
+            for member in module(kind, "training").members(case, 0):
+                history = train(kind, case.narrowed(member.values, member.seed), member).history
+                identity = {"member": member.name, "group": member.group, "seed": member.seed}
+                for place, (name, value) in enumerate((identity | member.values).items()):
+                    history.insert(place, name, value)
+                parts.append(history)
+            cache[kind] = case, pd.concat(parts, ignore_index=True)
+        return cache[kind]
+
+    return run

@@ -1,0 +1,213 @@
+"""What every case's training keeps: determinism, resumption, plain training underneath."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from telescope_core.errors import ArtifactError, NonFiniteError
+from telescope_pipeline.cases._optimizers import build_optimizer
+from telescope_pipeline.cases._training import Batches
+
+
+def _module(kind: str, name: str) -> Any:
+    return import_module(f"telescope_pipeline.cases.{kind}.{name}")
+
+
+def test_members_are_told_apart_and_groups_differ_by_seed_only(
+    kind: str, build: Callable[..., Any]
+) -> None:
+    members = _module(kind, "training").members(build(kind), 0)
+    names = [member.name for member in members]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in names)
+    groups = defaultdict(list)
+    for member in members:
+        groups[member.group].append(member)
+    for group in groups.values():
+        assert [member.seed for member in group] == [0, 1]
+        assert all(member.values == group[0].values for member in group)
+    sweep = [tuple(group[0].values.items()) for group in groups.values()]
+    assert len(set(sweep)) == len(sweep)
+
+
+def test_close_learning_rates_keep_their_own_names(build: Callable[..., Any]) -> None:
+    training = {
+        "steps": 5,
+        "batch_size": 4,
+        "settings": [{"optimizer": {"name": "sgd"}, "learning_rates": [0.1, 0.1000000001]}],
+    }
+    case = build("approximation_quality", training=training)
+    members = _module("approximation_quality", "training").members(case, 0)
+    assert len({member.name for member in members}) == 4
+
+
+def test_data_has_a_file_for_every_member_and_a_plain_card(
+    kind: str, build: Callable[..., Any], prepared: Callable[[str], Any]
+) -> None:
+    case, data = build(kind), prepared(kind)
+    members = _module(kind, "training").members(case, 0)
+    assert {member.data for member in members} == set(data.files)
+    card = json.loads(json.dumps(data.card, allow_nan=False))
+    assert set(card["files"]) == set(data.files)
+    for tensors in data.files.values():
+        assert {"train_inputs", "train_targets", "test_inputs", "test_targets"} <= set(tensors)
+        assert all(tensor.is_contiguous() for tensor in tensors.values())
+        assert tensors["train_targets"].ndim == 1
+
+
+def test_data_follows_the_seed_of_the_run(kind: str, build: Callable[..., Any]) -> None:
+    prepare = _module(kind, "data").prepare
+    case = build(kind, seeds=1)
+    first, again, other = (prepare(case, seed).files for seed in (0, 0, 1))
+    (stem,) = first
+    for name in first[stem]:
+        assert torch.equal(first[stem][name], again[stem][name])
+    assert any(not torch.equal(first[stem][name], other[stem][name]) for name in first[stem])
+
+
+def test_histories_are_wide_numbers_over_increasing_steps(
+    kind: str, trained: Callable[[str], tuple[Any, pd.DataFrame]]
+) -> None:
+    case, history = trained(kind)
+    assert set(case.required_columns) <= set(history)
+    assert history["step"].dtype == np.int64
+    measured = [name for name in history if "/" in name]
+    assert all(history[name].dtype == np.float64 for name in measured)
+    assert np.isfinite(history[measured].to_numpy()).all()
+    for _, part in history.groupby("member"):
+        assert part["step"].iloc[0] == 0
+        assert part["step"].is_monotonic_increasing
+        assert part["step"].is_unique
+
+
+@pytest.mark.parametrize("saves", [1, 2])
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
+    kind: str,
+    saves: int,
+    build: Callable[..., Any],
+    train: Callable[..., Any],
+    checkpoints: Any,
+) -> None:
+    case = build(kind)
+    # The last member: of the sweeps, the one with the most state (momentum, or Adam's moments).
+    member = _module(kind, "training").members(case, 0)[-1]
+    whole = train(kind, case, member)
+    checkpoint = checkpoints.StoredCheckpoint(stop_after=saves)
+    with pytest.raises(checkpoints.Interrupted):
+        train(kind, case, member, checkpoint)
+    checkpoint.stop_after = None
+    resumed = train(kind, case, member, checkpoint)
+    pd.testing.assert_frame_equal(whole.history, resumed.history, check_exact=True)
+    assert list(whole.final) == list(resumed.final)
+    for name, tensor in whole.final.items():
+        assert torch.equal(tensor, resumed.final[name])
+
+
+def test_a_checkpoint_of_another_model_is_refused(
+    build: Callable[..., Any], train: Callable[..., Any], checkpoints: Any
+) -> None:
+    small, large = (build("double_descent", model={"widths": [width]}, seeds=1) for width in (2, 3))
+    members = _module("double_descent", "training").members
+    checkpoint = checkpoints.StoredCheckpoint(stop_after=1)
+    with pytest.raises(checkpoints.Interrupted):
+        train("double_descent", small, members(small, 0)[0], checkpoint)
+    with pytest.raises(ArtifactError, match="does not fit the model"):
+        train("double_descent", large, members(large, 0)[0], checkpoint)
+
+
+def test_a_member_does_not_depend_on_the_rest_of_the_sweep(
+    kind: str, build: Callable[..., Any], train: Callable[..., Any]
+) -> None:
+    case = build(kind)
+    member = _module(kind, "training").members(case, 0)[-2]
+    whole = train(kind, case, member)
+    alone = train(kind, case.narrowed(member.values, member.seed), member)
+    pd.testing.assert_frame_equal(whole.history, alone.history, check_exact=True)
+
+
+def test_seeds_of_a_group_give_different_runs(
+    kind: str, trained: Callable[[str], tuple[Any, pd.DataFrame]]
+) -> None:
+    _, history = trained(kind)
+    for _, group in history.groupby("group"):
+        at_start = group[group["step"] == 0]["train/mse"]
+        assert at_start.nunique() == len(at_start) == 2
+
+
+def test_settings_share_weights_and_batches(
+    trained: Callable[[str], tuple[Any, pd.DataFrame]],
+) -> None:
+    _, history = trained("approximation_quality")
+    at_start = history[history["step"] == 0]
+    assert at_start.groupby("seed")["test/mse"].nunique().tolist() == [1, 1]
+
+
+def test_grokking_trains_as_gradient_descent_written_out(
+    build: Callable[..., Any], prepared: Callable[[str], Any], train: Callable[..., Any]
+) -> None:
+    """The loop, against the gradient of the loss written by hand."""
+    case = build("grokking_polynomial")
+    member = _module("grokking_polynomial", "training").members(case, 0)[0]
+    result = train("grokking_polynomial", case, member)
+    data = {k: v.double() for k, v in prepared("grokking_polynomial").files[member.data].items()}
+    x, y = data["train_inputs"], data["train_targets"]
+    n, h, epsilon = len(x), case.model.hidden, case.model.epsilon
+    untrained = build("grokking_polynomial", training={"steps": 4, "learning_rate": 1e-30})
+    theta = train("grokking_polynomial", untrained, member).final["hidden.weight"].double()
+    errors = []
+    for _ in range(case.training.steps + 1):
+        u = x @ theta.T
+        f = (u + epsilon / 2 * u**2).mean(dim=1)
+        errors.append(float((f - y).square().mean()))
+        slope = (f - y)[:, None] * (1 + epsilon * u) / (n * h)
+        theta = theta - case.training.learning_rate * slope.T @ x
+    recorded = result.history
+    assert recorded["train/mse"].tolist() == pytest.approx(
+        [errors[step] for step in recorded["step"]], rel=1e-4
+    )
+
+
+def test_batches_cover_each_epoch_once_in_orders_of_their_own() -> None:
+    batches = Batches(rows=23, size=5, seed=3)
+    assert batches.per_epoch == 5
+    epochs = [
+        torch.cat([batches.at(5 * epoch + position) for position in range(5)]) for epoch in (0, 1)
+    ]
+    for epoch in epochs:
+        assert sorted(epoch.tolist()) == list(range(23))
+    assert epochs[0].tolist() != epochs[1].tolist()
+    # Any step can be asked for at any time: this is what resuming needs.
+    assert torch.equal(Batches(23, 5, seed=3).at(7), batches.at(7))
+    assert not torch.equal(Batches(23, 5, seed=4).at(7), batches.at(7))
+
+
+def test_a_diverging_run_ends_in_one_error(
+    build: Callable[..., Any], train: Callable[..., Any]
+) -> None:
+    training = {"steps": 200, "learning_rate": 1e9}
+    case = build("grokking_polynomial", training=training)
+    member = _module("grokking_polynomial", "training").members(case, 0)[0]
+    with pytest.raises(NonFiniteError):
+        train("grokking_polynomial", case, member)
+
+
+def test_optimizers_get_their_options() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    sgd = build_optimizer("sgd", [parameter], 0.1, {"momentum": 0.9, "nesterov": True})
+    assert isinstance(sgd, torch.optim.SGD)
+    assert sgd.defaults["momentum"] == 0.9
+    assert sgd.defaults["lr"] == 0.1
+    adamw = build_optimizer("adamw", [parameter], 0.1, {"betas": [0.8, 0.9], "weight_decay": 0.3})
+    assert isinstance(adamw, torch.optim.AdamW)
+    assert adamw.defaults["betas"] == (0.8, 0.9)
+    assert adamw.defaults["weight_decay"] == 0.3

@@ -1,0 +1,59 @@
+"""Label noise flips exactly the stated part of the labels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from telescope_core.data import flip_labels
+from telescope_core.errors import DataError
+
+
+@given(
+    n=st.integers(1, 300),
+    proportion=st.floats(0, 1),
+    seed=st.integers(0, 2**62),
+)
+def test_flips_exactly_the_rounded_proportion(n: int, proportion: float, seed: int) -> None:
+    labels = torch.arange(n) % 2
+    noisy = flip_labels(labels, proportion, seed)
+    assert int((noisy != labels).sum()) == round(proportion * n)
+    assert set(noisy.tolist()) <= {0, 1}
+
+
+def test_keeps_dtype_and_leaves_the_input_alone() -> None:
+    labels = torch.tensor([0.0, 1.0, 1.0, 0.0])
+    noisy = flip_labels(labels, 1.0, seed=0)
+    assert noisy.dtype == labels.dtype
+    assert labels.tolist() == [0, 1, 1, 0]
+    assert noisy.tolist() == [1, 0, 0, 1]
+
+
+def test_seed_decides_which_labels_flip_and_the_global_generator_stays() -> None:
+    labels = torch.zeros(200)
+    before = torch.get_rng_state()
+    first, again, other = (flip_labels(labels, 0.3, seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_flips_are_spread_over_the_whole_vector() -> None:
+    flips = sum(flip_labels(torch.zeros(100), 0.2, seed) for seed in range(400))
+    assert isinstance(flips, torch.Tensor)
+    # Binomial(400, .2) per position: mean 80, standard deviation 8; five of them either way.
+    assert 40 < float(flips.min()) < float(flips.max()) < 120
+
+
+@pytest.mark.parametrize("proportion", [-0.1, 1.1, float("nan")])
+def test_refuses_what_is_not_a_proportion(proportion: float) -> None:
+    with pytest.raises(DataError, match="proportion between 0 and 1"):
+        flip_labels(torch.zeros(4), proportion, 0)
+
+
+@pytest.mark.parametrize("labels", [torch.tensor([0, 1, 2]), torch.zeros(2, 2)])
+def test_refuses_labels_that_are_not_binary(labels: torch.Tensor) -> None:
+    with pytest.raises(DataError, match="vector of labels 0 and 1"):
+        flip_labels(labels, 0.5, 0)

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from telescope_core.errors import ArtifactError
+from telescope_pipeline import wiring
+from telescope_pipeline.code import source_closure, stage_modules
+from telescope_pipeline.parameters import load_parameters
+from telescope_pipeline.schemas.kinds import KINDS
+from telescope_pipeline.wiring import declared, disagreements, rewrite
+
+STAGES = ("prepare", "train", "metrics", "plot", "publish")
+
+
+def test_dvc_yaml_is_in_line_with_code_and_cases(repository: Path) -> None:
+    cases = list(load_parameters(repository / "params.yaml").cases)
+    assert disagreements(repository, cases) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_everything_it_runs(stage: str, kind: str, repository: Path) -> None:
+    deps = {line.replace("${item.kind}", kind) for line in declared(repository)[stage]}
+    closure = source_closure(*stage_modules(stage, kind))
+    assert {path.relative_to(repository).as_posix() for path in closure} <= deps
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_nothing_that_no_kind_runs(stage: str, repository: Path) -> None:
+    run = {path for kind in KINDS for path in source_closure(*stage_modules(stage, kind))}
+    for line in declared(repository)[stage]:
+        if line.startswith(("data/", "runs/", "results/")):
+            continue
+        paths = {repository / line.replace("${item.kind}", kind) for kind in KINDS}
+        assert paths & run, f"{stage} does not run {line}"
+        assert all(path.is_file() for path in paths), f"DVC would miss {line} in some kind"
+
+
+def test_stages_do_not_depend_on_each_others_modules(repository: Path) -> None:
+    deps = declared(repository)
+    assert "cases/${item.kind}/figures.py" not in deps["train"]
+    assert "cases/${item.kind}/training.py" not in deps["plot"]
+    assert "telescope_core/lens.py" in deps["train"]
+    assert not any(line.startswith("telescope_core/jacobians") for line in deps["plot"])
+
+
+@pytest.fixture
+def copy(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with ``dvc.yaml`` alone, to which the code is taken to belong."""
+    shutil.copy(repository / "dvc.yaml", tmp_path / "dvc.yaml")
+    original = wiring.code_dependencies
+    monkeypatch.setattr(wiring, "code_dependencies", lambda stage, _: original(stage, repository))
+    return tmp_path
+
+
+def test_differences_are_named_and_mended(copy: Path) -> None:
+    path = copy / "dvc.yaml"
+    whole = path.read_text()
+    line = "        - stages/train.py\n"
+    assert line in whole
+    path.write_text(whole.replace(line, "        - stages/gone.py\n"))
+    cases = ["grokking_polynomial", "double_descent", "approximation_quality"]
+    assert disagreements(copy, cases) == [
+        "train: stages/gone.py is in deps but not imported",
+        "train: stages/train.py is imported but not in deps",
+    ]
+    assert rewrite(copy)
+    assert path.read_text() == whole
+    assert not rewrite(copy)
+
+
+def test_the_report_waits_for_every_case(copy: Path) -> None:
+    lines = disagreements(copy, ["grokking_polynomial", "double_descent", "another"])
+    assert lines == [
+        "report: results/another/receipt.json is missing in deps",
+        "report: results/approximation_quality/receipt.json belongs to no case",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "stages: 3\n", "stages: {train: [1\n"])
+def test_a_broken_pipeline_file_is_one_error(text: str, tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").write_text(text)
+    with pytest.raises(ArtifactError, match=r"dvc\.yaml: not a pipeline"):
+        declared(tmp_path)

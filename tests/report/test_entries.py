@@ -1,0 +1,86 @@
+"""Nested values as lines, and metrics as tables."""
+
+from __future__ import annotations
+
+from telescope_pipeline.report.entries import Entry, entries_of, with_errors
+from telescope_pipeline.report.metrics import tables_of
+
+
+def test_single_values() -> None:
+    assert entries_of(3) == (Entry("", "3"),)
+    assert entries_of(None) == (Entry("", "none"),)
+    assert entries_of(True) == (Entry("", "yes"),)
+    assert entries_of({"value": 1.5, "stderr": 0.5}) == (Entry("", "1.50 ± 0.50"),)
+
+
+def test_mappings_are_labelled_and_nothing_is_lost() -> None:
+    value = {
+        "peak_width": 30,
+        "gap": {"value": 2.0, "stderr": 0.25, "smallest": 1.75, "largest": 2.25},
+        "steps": {"2-5": {"value": 1.0, "stderr": 0.5}, "5-10": {"value": -3.0, "stderr": 0.5}},
+        "rates": [0.1, 0.01],
+        "nothing": [],
+        "odd": {"value": 1.0, "stderr": 0.5, "seeds": 4},
+        "pairs": [{"low": 1, "high": "x"}],
+    }
+    assert entries_of(value) == (
+        Entry("peak width", "30"),
+        Entry("gap", "2.00 ± 0.25", "1.75 to 2.25"),
+        Entry(
+            "steps",
+            "2 values, −3 to 1",
+            children=(Entry("2-5", "1.00 ± 0.50"), Entry("5-10", "−3.00 ± 0.50")),
+        ),
+        Entry("rates", "0.1, 0.01"),
+        Entry("nothing", "none"),
+        Entry("odd", "1.00 ± 0.50", "seeds 4"),
+        Entry(
+            "pairs",
+            "1 value",
+            children=(Entry("1", "2 values", children=(Entry("low", "1"), Entry("high", "x"))),),
+        ),
+    )
+
+
+def test_errors_join_their_numbers() -> None:
+    assert with_errors({"mse": 1.0, "mse_stderr": 0.5, "lonely_stderr": 2.0}) == {
+        "mse": {"value": 1.0, "stderr": 0.5},
+        "lonely_stderr": 2.0,
+    }
+
+
+def test_a_sweep_becomes_a_grid() -> None:
+    metrics = {
+        "peak_width": 30,
+        "width": {
+            "0002": {"mse": 0.25, "mse_stderr": 0.05, "lens": {"error": 0.125}},
+            "0030": {"mse": 0.5, "mse_stderr": 0.05, "accuracy": 0.75, "lens": {"error": 0.25}},
+        },
+    }
+    single, grid = tables_of(metrics)
+
+    assert single.rows == (("peak width", ("30",)),)
+    assert grid.title == "width"
+    assert grid.columns == ("mse", "lens: error", "accuracy")
+    assert grid.rows == (
+        ("2", ("0.250 ± 0.050", "0.125", "")),
+        ("30", ("0.500 ± 0.050", "0.25", "0.75")),
+    )
+
+
+def test_groups_at_the_top_become_one_grid() -> None:
+    (table,) = tables_of({"sgd": {"mse": 1}, "adamw": {"mse": 2}})
+
+    assert table.columns == ("mse",)
+    assert table.rows == (("sgd", ("1",)), ("adamw", ("2",)))
+
+
+def test_unlike_mappings_become_a_table_each() -> None:
+    final, steps = tables_of({"final": {"mse": 1}, "steps": {"generalisation": 40}})
+
+    assert (final.title, final.rows) == ("final", (("mse", ("1",)),))
+    assert (steps.title, steps.rows) == ("steps", (("generalisation", ("40",)),))
+
+
+def test_no_metrics_are_no_tables() -> None:
+    assert tables_of({}) == []

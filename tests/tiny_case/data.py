@@ -1,0 +1,20 @@
+"""Data of the tiny case."""
+
+from __future__ import annotations
+
+import torch
+
+from telescope_core.seeds import derive_seed
+from telescope_pipeline.cases.contract import Prepared
+from telescope_pipeline.schemas.double_descent import DoubleDescentCase
+
+
+def prepare(case: DoubleDescentCase, seed: int) -> Prepared:
+    """Draw one file per seed."""
+    files = {}
+    for replicate in range(case.seeds):
+        generator = torch.Generator().manual_seed(derive_seed(seed, "tiny", replicate))
+        noise = case.data.label_noise * torch.randn(20, generator=generator)
+        x = torch.linspace(-1, 1, 20)
+        files[f"seed-{replicate}"] = {"x": x, "y": 2 * x + noise}
+    return Prepared(files, {"title": "A line", "rows": 20})
