@@ -21,7 +21,7 @@ repro: setup
 	dvc repro
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15
 
 lint: setup build/types
 	ruff check .

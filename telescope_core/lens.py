@@ -111,6 +111,7 @@ class TelescopeLens:
         self._order = order
         self._stride = stride
         self._targets = train_targets
+        self._loss = loss
         layout = ParameterLayout(parameters, torch.promote_types(first.dtype, torch.float32))
         sample = take_rows(train_inputs, slice(0, 3), first.device)
         check.check_determinism(model, sample)
@@ -210,7 +211,9 @@ class TelescopeLens:
                     "or unfreezing parameters"
                 )
             if engine is not None:
-                engine.before_update(self._linearizer.gradient())
+                engine.before_update(
+                    self._linearizer.gradient(), lambda: self._recomputed_gradient(batch)
+                )
 
         self._failed = True
         with watch_step(self._optimizer, self._model, before_update, after_update) as watch:
@@ -221,6 +224,14 @@ class TelescopeLens:
                 raise
         watch.require_one_step()
         self._failed = False
+
+    def _recomputed_gradient(self, batch: Batch) -> Tensor:
+        """The batch's gradient by backpropagation, leaving the parameters' own alone."""
+
+        def value(outputs: Tensor) -> Tensor:
+            return self._loss(outputs, batch.targets)
+
+        return self._linearizer.backpropagate(batch.inputs, value)
 
     def _batch(self, index: Tensor, inputs: Rows | None, targets: Tensor | None) -> Batch:
         stored = inputs is None and targets is None

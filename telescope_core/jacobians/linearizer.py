@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -113,8 +113,29 @@ class Linearizer:
         }
         return self._layout.flatten(gradients)
 
+    def backpropagate(self, inputs: Rows, value: Callable[[Tensor], Tensor]) -> Tensor:
+        """Gradient of ``value(outputs)`` with respect to the parameters as they are, ``(p,)``."""
+        parameters = {
+            name: p for name, p in self._model.named_parameters() if name in self._layout.by_name
+        }
+        args, kwargs = call_arguments(self._model, inputs)
+        with torch.enable_grad():
+            gradients = torch.autograd.grad(
+                value(self._model(*args, **kwargs)), list(parameters.values()), allow_unused=True
+            )
+        return self._layout.flatten(
+            {
+                name: torch.zeros_like(p) if g is None else g
+                for (name, p), g in zip(parameters.items(), gradients, strict=True)
+            }
+        )
+
     def _forward(self, parameters: dict[str, Tensor], inputs: Rows) -> Tensor:
-        cast = {name: value.to(self._dtypes[name]) for name, value in parameters.items()}
+        # Contiguous as in the model itself: another memory layout rounds differently, which is
+        # enough to put a unit on the other side of a kink.
+        cast = {
+            name: value.to(self._dtypes[name]).contiguous() for name, value in parameters.items()
+        }
         with _differentiable_kernels():
             args, kwargs = call_arguments(self._model, inputs)
             outputs: Tensor = torch.func.functional_call(self._model, cast, args, kwargs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import ClassVar
 
@@ -52,7 +52,7 @@ class Batch:
         self.index = index
         self.targets = targets
         self.labels = labels
-        self._inputs = inputs
+        self.inputs = inputs
         self._linearizer = linearizer
         self._theta = theta
         self._block_start = block_start
@@ -64,14 +64,14 @@ class Batch:
         """The batch rows linearised at the start of the block."""
         if self.stored:
             return self._block_start.rows(self.index)
-        return self._linearizer.linearize(self._block_start.theta, self._inputs)
+        return self._linearizer.linearize(self._block_start.theta, self.inputs)
 
     @cached_property
     def now(self) -> Linearization:
         """The batch rows linearised at ``θ_{t−1}``."""
         if self._at_block_start:
             return self.at_start
-        return self._linearizer.linearize(self._theta, self._inputs)
+        return self._linearizer.linearize(self._theta, self.inputs)
 
 
 class Smoother(ABC):
@@ -127,8 +127,12 @@ class Smoother(ABC):
         """Take in a batch while the parameters are still ``θ_{t−1}``."""
 
     @abstractmethod
-    def before_update(self, gradient: Tensor) -> None:
+    def before_update(self, gradient: Tensor, recomputed: Callable[[], Tensor]) -> None:
         """Compare the gradient the optimizer is about to use, ``(p,)``, with the batch's own.
+
+        Args:
+            gradient: The gradient stored in the parameters.
+            recomputed: Computes the batch's gradient the way training does.
 
         Raises:
             TrainingMismatchError: It belongs to another batch or another loss.

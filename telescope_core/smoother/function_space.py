@@ -15,7 +15,7 @@ closed form, ``Σ_{i<j} (I − γ c K̄)^i`` by repeated doubling.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -99,10 +99,12 @@ class FunctionSpaceSmoother(Smoother):
             g = self.loss.gradient(batch.now.outputs, batch.targets)
             self._expected = batch.now.vjp(g[..., None])[:, 0]
 
-    def before_update(self, gradient: Tensor) -> None:  # noqa: D102
+    def before_update(  # noqa: D102
+        self, gradient: Tensor, recomputed: Callable[[], Tensor]
+    ) -> None:
         if self._expected is None:
             return
-        factor = self._gradient_check.factor(gradient, self._expected)
+        factor = self._gradient_check.factor(gradient, self._expected, recomputed)
         if factor != 1:
             raise TrainingMismatchError(
                 f"the gradient was scaled by {factor:.4g} before the step (clipping, loss "

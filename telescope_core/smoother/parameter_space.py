@@ -79,9 +79,11 @@ class ParameterSpaceSmoother(Smoother):
         pulled = batch.now.vjp(torch.cat([dg, g], dim=-1))
         self._gradient, self._expected = pulled[:, :-1].contiguous(), pulled[:, -1]
 
-    def before_update(self, gradient: Tensor) -> None:  # noqa: D102
+    def before_update(  # noqa: D102
+        self, gradient: Tensor, recomputed: Callable[[], Tensor]
+    ) -> None:
         assert self._gradient is not None
-        factor = self._gradient_check.factor(gradient, self._expected)
+        factor = self._gradient_check.factor(gradient, self._expected, recomputed)
         if factor != 1:
             self._gradient *= factor
         self.rule.before_update()

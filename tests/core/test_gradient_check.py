@@ -1,0 +1,153 @@
+"""What happens between the loss and the optimizer's step is followed, or refused by name."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.optim import SGD, AdamW
+
+from telescope_core.errors import TrainingMismatchError
+from telescope_core.lens import TelescopeLens
+
+
+def mean_square(outputs, targets):
+    return 0.5 * (outputs - targets).square().mean()
+
+
+class Run:
+    """A linear model, on which f, f̃ and S·Y + c agree when every step is followed rightly."""
+
+    def __init__(self, optimizer=SGD, strategy="auto", **options):
+        generator = torch.Generator().manual_seed(0)
+        self.x = torch.randn(12, 5, generator=generator, dtype=torch.float64)
+        self.y = torch.randn(12, generator=generator, dtype=torch.float64)
+        torch.manual_seed(1)
+        self.model = torch.nn.Sequential(torch.nn.Linear(5, 1), torch.nn.Flatten(0)).double()
+        self.optimizer = optimizer(self.model.parameters(), **{"lr": 0.3, **options})
+        self.lens = TelescopeLens(
+            self.model, self.optimizer, mean_square, self.x, self.y,
+            probes="exact", stride=2, strategy=strategy,
+        )  # fmt: skip
+
+    def step(self, index, change=lambda run: None, scale=1.0, penalty=0.0):
+        with self.lens.step(index):
+            self.optimizer.zero_grad()
+            value = scale * mean_square(self.model(self.x[index]), self.y[index])
+            value = value + penalty * sum(p.square().sum() for p in self.model.parameters())
+            value.backward()
+            change(self)
+            self.optimizer.step()
+
+    def assert_followed(self):
+        f = self.lens.predictions("train")[:, 0]
+        torch.testing.assert_close(self.lens.smoothed("train"), f, rtol=0, atol=1e-10)
+        whole = self.lens.smoother("train") @ self.y + self.lens.constant("train")
+        torch.testing.assert_close(whole, f, rtol=0, atol=1e-10)
+
+
+BATCH = torch.tensor([3, 7, 1, 4])
+
+
+def clip_norm(run):
+    torch.nn.utils.clip_grad_norm_(run.model.parameters(), 0.1)
+
+
+def clip_value(run):
+    torch.nn.utils.clip_grad_value_(run.model.parameters(), 0.05)
+
+
+def add_noise(run):
+    for p in run.model.parameters():
+        p.grad += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(2)).double()
+
+
+@pytest.mark.parametrize("optimizer", [SGD, AdamW])
+@pytest.mark.parametrize("how", [{"change": clip_norm}, {"scale": 1024.0}], ids=["clip", "scale"])
+def test_a_common_factor_is_followed(optimizer, how):
+    run = Run(optimizer, lr=1e-3) if "scale" in how else Run(optimizer)
+    for _ in range(7):
+        run.step(BATCH, **how)
+    run.assert_followed()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"change": clip_value}, {"change": add_noise}, {"penalty": 0.5}],
+    ids=["clip by value", "noise", "penalty"],
+)
+def test_anything_else_is_refused_before_the_step(how):
+    run = Run()
+    before = [p.detach().clone() for p in run.model.parameters()]
+    with pytest.raises(TrainingMismatchError, match=r"multiple.*accumulated.*weight decay"):
+        run.step(BATCH, **how)
+    for p, q in zip(run.model.parameters(), before, strict=True):
+        assert torch.equal(p, q), "the optimizer must not have stepped"
+    run.step(BATCH)
+    run.assert_followed()
+
+
+def test_another_batch_is_refused():
+    run = Run()
+    other = torch.tensor([0, 2, 5, 6])
+    with pytest.raises(TrainingMismatchError), run.lens.step(BATCH):
+        run.optimizer.zero_grad()
+        mean_square(run.model(run.x[other]), run.y[other]).backward()
+        run.optimizer.step()
+
+
+def test_accumulated_micro_batches_are_one_batch():
+    run = Run(lr=0.1, momentum=0.9)
+    for _ in range(5):
+        with run.lens.step(BATCH):
+            run.optimizer.zero_grad()
+            for half in BATCH.split(2):
+                (0.5 * mean_square(run.model(run.x[half]), run.y[half])).backward()
+            run.optimizer.step()
+    run.assert_followed()
+
+
+def test_micro_batches_as_steps_of_their_own_are_refused():
+    run = Run()
+    run.step(BATCH[:2], change=lambda run: None)
+    with pytest.raises(TrainingMismatchError, match=r"ran 0 times"), run.lens.step(BATCH[2:]):
+        mean_square(run.model(run.x[BATCH[2:]]), run.y[BATCH[2:]]).backward()
+
+
+def test_a_small_constant_difference_is_refused_at_the_second_step():
+    run = Run()
+    with pytest.raises(TrainingMismatchError):
+        for _ in range(2):
+            run.step(BATCH, penalty=1e-3)
+
+
+def test_function_space_refuses_scaled_gradients():
+    run = Run(strategy="function-space")
+    with pytest.raises(TrainingMismatchError, match=r"scaled.*parameter-space"):
+        run.step(torch.arange(12), scale=0.5)
+
+
+def test_dropped_momentum_is_followed():
+    run = Run(lr=0.1, momentum=0.9)
+    for _ in range(3):
+        run.step(BATCH)
+    run.optimizer.state.clear()
+    for _ in range(4):
+        run.step(BATCH)
+    run.assert_followed()
+
+
+def test_dropped_adam_moments_are_followed():
+    run = Run(AdamW, lr=0.01)
+    for _ in range(3):
+        run.step(BATCH)
+    run.optimizer.state.clear()
+    for _ in range(4):
+        run.step(BATCH)
+    run.assert_followed()
+
+
+def test_parameters_added_to_the_optimizer_are_refused():
+    run = Run()
+    run.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(2))]})
+    with pytest.raises(TrainingMismatchError, match=r"3 parameters, 2 when"):
+        run.step(BATCH)
