@@ -69,7 +69,7 @@ class GrokkingClaims(Section):
     low_train_error: PositiveFloat = 0.01
     minimum_fall: PositiveFloat = 2.0
     early_lead: PositiveFloat = 0.01
-    smoother_error: PositiveFloat = 0.01
+    smoother_error: PositiveFloat = 0.001
     standard_errors: NonNegativeFloat = 2.0
 
 

@@ -41,7 +41,7 @@ def _history(
                     "test/effective_parameters": 100 + (300 - gap) * growth + lead * bump,
                     "test/approximation_error": 1e-7,
                     "test/linearization_error": 0.4,
-                    "test/smoother_error": more.get("smoother_error", 1e-3),
+                    "test/smoother_error": more.get("smoother_error", 1e-4),
                 }
             )
         )
