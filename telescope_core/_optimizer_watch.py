@@ -57,14 +57,22 @@ def watch_step(
     """
     watch = StepWatch()
     skipped: frozenset[str] = frozenset()
+    depth = 0  # A step that calls its base class's step is hooked twice.
 
     def before(*_: Any) -> None:
-        nonlocal skipped
+        nonlocal skipped, depth
+        depth += 1
+        if depth > 1:
+            return
         skipped = frozenset(name for name, p in model.named_parameters() if p.grad is None)
         if watch.steps == 0:
             before_update()
 
     def after(*_: Any) -> None:
+        nonlocal depth
+        depth -= 1
+        if depth > 0:
+            return
         watch.steps += 1
         if watch.steps == 1:
             after_update(skipped)

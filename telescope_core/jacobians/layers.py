@@ -65,7 +65,8 @@ def find_layers(model: nn.Module, layout: ParameterLayout) -> list[Layer]:
 
 def _is_supported(module: nn.Module) -> bool:
     if isinstance(module, nn.Embedding):
-        return module.max_norm is None and not module.scale_grad_by_freq
+        plain = module.max_norm is None and not module.scale_grad_by_freq
+        return plain and module.padding_idx is None
     if isinstance(module, nn.Conv1d | nn.Conv2d):
         return module.padding_mode == "zeros"
     return True
@@ -120,8 +121,6 @@ def _embedding(layer: Layer, x: Tensor, delta: Tensor) -> Iterator[Factor]:
     rows, k = delta.shape[:2]
     index = x.reshape(rows, -1)
     delta = delta.reshape(rows, k, -1, module.embedding_dim)
-    if module.padding_idx is not None:
-        delta = delta * (index != module.padding_idx)[:, None, :, None]
     yield EmbeddingFactor(layer.weight.rows, module.num_embeddings, index, delta)
 
 
