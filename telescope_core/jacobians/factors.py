@@ -32,8 +32,14 @@ class Factor(ABC):
         """Add ``J · directions`` (``(size, m)``) to ``result``, shape ``(rows, k, m)``."""
 
     @abstractmethod
-    def add_vjp(self, result: Tensor, cotangents: Tensor) -> None:
-        """Add ``Jᵀ · cotangents`` (``(rows, k, m)``) to ``result``, shape ``(size, m)``."""
+    def add_vjp(self, result: Tensor, cotangents: Tensor, beta: int) -> None:
+        """Put ``beta · result + Jᵀ · cotangents`` into ``result``.
+
+        Args:
+            result: Shape ``(size, m)``.
+            cotangents: Shape ``(rows, k, m)``.
+            beta: 0 or 1; with 0, what ``result`` held is not read.
+        """
 
     @abstractmethod
     def dense(self) -> Tensor:
@@ -73,17 +79,21 @@ class OuterFactor(Factor):
             pushed = (self.a[part] @ matrix).view(-1, s * d_out, m)
             result[part].baddbmm_(self.delta[part].flatten(2), pushed)
 
-    def add_vjp(self, result: Tensor, cotangents: Tensor) -> None:  # noqa: D102
+    def add_vjp(self, result: Tensor, cotangents: Tensor, beta: int) -> None:  # noqa: D102
         m = cotangents.shape[-1]
         s, d_in, d_out = self._sizes
         if self._prefers_dense(m):
             for part in self._chunks(self.delta.shape[1] * d_in * d_out):
-                result.addmm_(self._dense(part).flatten(0, 1).T, cotangents[part].flatten(0, 1))
+                jacobian = self._dense(part).flatten(0, 1)
+                result.addmm_(jacobian.T, cotangents[part].flatten(0, 1), beta=beta)
+                beta = 1
             return
         target = result.view(d_in, d_out * m)
         for part in self._chunks(s * d_out * m):
             pulled = self.delta[part].flatten(2).transpose(1, 2) @ cotangents[part]
-            target.addmm_(self.a[part].flatten(0, 1).T, pulled.view(-1, d_out * m))
+            a = self.a[part].flatten(0, 1)
+            target.addmm_(a.T, pulled.view(-1, d_out * m), beta=beta)
+            beta = 1
 
     def dense(self) -> Tensor:  # noqa: D102
         return self._dense(slice(None))
@@ -133,8 +143,8 @@ class DenseFactor(Factor):
     def add_jvp(self, result: Tensor, directions: Tensor) -> None:  # noqa: D102
         result += self.jacobian @ directions
 
-    def add_vjp(self, result: Tensor, cotangents: Tensor) -> None:  # noqa: D102
-        result.addmm_(self.jacobian.flatten(0, 1).T, cotangents.flatten(0, 1))
+    def add_vjp(self, result: Tensor, cotangents: Tensor, beta: int) -> None:  # noqa: D102
+        result.addmm_(self.jacobian.flatten(0, 1).T, cotangents.flatten(0, 1), beta=beta)
 
     def dense(self) -> Tensor:  # noqa: D102
         return self.jacobian
@@ -163,7 +173,9 @@ class EmbeddingFactor(Factor):
             looked_up = table[:, self.index[:, position]].transpose(0, 1)
             result += self.delta[:, :, position] @ looked_up
 
-    def add_vjp(self, result: Tensor, cotangents: Tensor) -> None:  # noqa: D102
+    def add_vjp(self, result: Tensor, cotangents: Tensor, beta: int) -> None:  # noqa: D102
+        if not beta:
+            result.zero_()
         table = result.view(self.delta.shape[-1], self.entries, -1)
         for position in range(self.index.shape[1]):
             pulled = self.delta[:, :, position].transpose(1, 2) @ cotangents

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +27,13 @@ class Layer:
         module: The layer.
         weight: Rows of its weight, or ``None`` when it has none or it is not trained.
         bias: Rows of its bias, or ``None`` when it has none or it is not trained.
+        shares: Whether another layer uses one of them, too.
     """
 
     module: nn.Module
     weight: Segment | None
     bias: Segment | None
+    shares: bool = False
 
     @property
     def names(self) -> set[str]:
@@ -60,7 +63,8 @@ def find_layers(model: nn.Module, layout: ParameterLayout) -> list[Layer]:
         )
         if weight is not None or bias is not None:
             layers.append(Layer(module, weight, bias))
-    return layers
+    uses = Counter(name for layer in layers for name in layer.names)
+    return [replace(layer, shares=any(uses[name] > 1 for name in layer.names)) for layer in layers]
 
 
 def _is_supported(module: nn.Module) -> bool:
@@ -188,7 +192,8 @@ def _in_layout(segment: Segment, jacobian: Tensor) -> Tensor:
 def _outer(layer: Layer, a: Tensor, delta: Tensor) -> Iterator[Factor]:
     """A linear map at every position, its bias folded in where the layout allows."""
     weight, bias = layer.weight, layer.bias
-    if weight is not None and bias is not None and weight.stop == bias.start:
+    adjacent = weight is not None and bias is not None and weight.stop == bias.start
+    if weight is not None and bias is not None and adjacent and not layer.shares:
         folded = torch.cat([a, a.new_ones(*a.shape[:2], 1)], dim=-1)
         yield OuterFactor(slice(weight.start, bias.stop), folded, delta)
         return

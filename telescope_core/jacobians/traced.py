@@ -57,13 +57,25 @@ class TracedLinearization(Linearization):
         return result
 
     def vjp(self, cotangents: Tensor) -> Tensor:  # noqa: D102
-        if self._rest is None:
-            result = cotangents.new_zeros(self._layout.size, cotangents.shape[-1])
-        else:
+        if self._rest is not None:
             result = self._rest.vjp(cotangents)
+        elif self._covers_everything:
+            result = cotangents.new_empty(self._layout.size, cotangents.shape[-1])
+        else:
+            result = cotangents.new_zeros(self._layout.size, cotangents.shape[-1])
+        written: set[int] = set()
         for factor in self._factors:
-            factor.add_vjp(result[factor.rows_in_theta], cotangents)
+            start = factor.rows_in_theta.start
+            factor.add_vjp(result[factor.rows_in_theta], cotangents, beta=int(start in written))
+            written.add(start)
         return result
+
+    @property
+    def _covers_everything(self) -> bool:
+        """Whether every parameter belongs to some factor."""
+        rows = {(f.rows_in_theta.start, f.rows_in_theta.stop) for f in self._factors}
+        covered: int = sum(stop - start for start, stop in rows)
+        return covered == self._layout.size
 
     def gram(self, other: Linearization) -> Tensor:  # noqa: D102
         if not isinstance(other, TracedLinearization):

@@ -75,9 +75,9 @@ class ParameterSpaceSmoother(Smoother):
             dg = self.loss.affine_derivative(f, batch.targets, S_B, V_B, self.directions.count)
         else:
             dg = self.loss.derivative(f, batch.targets, S_B, V_B)
-        g = self.loss.gradient(f, batch.targets)[..., None]
-        pulled = batch.now.vjp(torch.cat([dg, g], dim=-1))
-        self._gradient, self._expected = pulled[:, :-1].contiguous(), pulled[:, -1]
+        self._gradient = batch.now.vjp(dg)
+        g = self.loss.gradient(f, batch.targets)
+        self._expected = batch.now.vjp(g[..., None])[:, 0]
 
     def before_update(  # noqa: D102
         self, gradient: Tensor, recomputed: Callable[[], Tensor]

@@ -31,6 +31,18 @@ class Tied(nn.Module):
         return self.out(self.norm(h).mean(1))
 
 
+class OneWeightTwoBiases(nn.Module):
+    """Two layers share a weight; the one with the later bias is used first."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.two.weight = self.one.weight
+
+    def forward(self, x):
+        return self.one(torch.tanh(self.two(x)))
+
+
 class Attention(nn.Module):
     def __init__(self):
         super().__init__()
@@ -168,6 +180,7 @@ MODELS = {
         "functional",
     ),
     "tied": (Tied, tokens(11, 4), "factors"),
+    "two-biases": (OneWeightTwoBiases, images(4), "factors"),
     "attention": (Attention, tokens(7, 5), "factors"),
     "dot-product": (DotProduct, images(4, 6), "factors"),
     "gru": (lambda: Recurrent(nn.GRUCell), images(3, 4), "factors"),
