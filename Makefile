@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # DVC starts `telescope` from the PATH.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: setup repro test lint format wiring clean
+.PHONY: setup repro test bench lint format wiring clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,10 @@ repro: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15
+
+# Side-by-side timings, about ten minutes; nothing else should run meanwhile.
+bench: setup
+	$(BIN)/python benchmarks/bench.py
 
 lint: setup build/types
 	ruff check .

@@ -99,7 +99,8 @@ def polynomial_gd() -> Workload:
     y = 0.5 * (x[:n] @ beta).square()
 
     def make() -> tuple[nn.Module, torch.optim.Optimizer]:
-        model = PolynomialNetwork(d, hidden=500, epsilon=0.2, seed=0)
+        network = PolynomialNetwork(d, hidden=500, epsilon=0.2, seed=0)
+        model = nn.Sequential(network, nn.Flatten(0))
         return model, torch.optim.SGD(model.parameters(), lr=500.0)
 
     return Workload("polynomial-gd", x, y, n, make, n)
