@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from telescope_core.checkpoints import from_checkpoints as from_checkpoints
     from telescope_core.errors import TelescopeError as TelescopeError
     from telescope_core.lens import TelescopeLens as TelescopeLens
     from telescope_core.snapshot import Snapshot as Snapshot
@@ -18,9 +19,10 @@ _HOMES = {
     "TelescopeLens": "telescope_core.lens",
     "Snapshot": "telescope_core.snapshot",
     "TelescopeError": "telescope_core.errors",
+    "from_checkpoints": "telescope_core.checkpoints",
 }
 
-__all__ = ["Snapshot", "TelescopeError", "TelescopeLens"]
+__all__ = ["Snapshot", "TelescopeError", "TelescopeLens", "from_checkpoints"]
 
 
 def __getattr__(name: str) -> Any:

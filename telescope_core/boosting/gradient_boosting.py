@@ -1,0 +1,55 @@
+"""scikit-learn's GradientBoostingRegressor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from telescope_core.boosting.trees import DOUBLE, BoostedTrees, Floats, Integers, require
+from telescope_core.errors import ConfigurationError
+
+
+class GradientBoostingTrees(BoostedTrees):
+    """Leaves are plain means of residuals; the start is the mean, a constant or zero."""
+
+    leaf_regularization = 0.0
+    rounding = DOUBLE
+    accepts_missing = False
+
+    def __init__(self, model: Any) -> None:
+        subsample = float(model.subsample)
+        require(model, {"loss": (model.loss, "squared_error"), "subsample": (subsample, 1.0)})
+        self._model = model
+        self.rounds = int(model.n_estimators_)
+        self.learning_rate = float(model.learning_rate)
+        self.offset = _start(model)
+
+    def leaves(self, X: Any) -> Integers:
+        """The leaf each row falls into, shape ``(rounds, rows)``."""
+        # The trees inside were fitted without the names of the columns and warn when given them.
+        return np.asarray(self._model.apply(np.asarray(X))).astype(np.intp).T
+
+    def staged_predictions(self, X: Any) -> Iterator[Floats]:
+        """The model's own predictions after 1, 2, … rounds."""
+        for predictions in self._model.staged_predict(X):
+            yield np.array(predictions, dtype=np.float64)
+
+    def predictions(self, X: Any) -> Floats:
+        """The model's ``predict``, shape ``(rows,)``."""
+        return np.asarray(self._model.predict(X), dtype=np.float64)
+
+
+def _start(model: Any) -> float | None:
+    """The constant initial prediction, or None for the mean."""
+    if isinstance(model.init_, str):
+        return 0.0
+    strategy = getattr(model.init_, "strategy", None)
+    if type(model.init_).__name__ != "DummyRegressor" or strategy not in ("mean", "constant"):
+        raise ConfigurationError(
+            f"GradientBoostingRegressor was fitted with init={model.init!r}; the smoother is known "
+            "for init=None, init='zero' and a DummyRegressor of the mean or of a constant: fit "
+            "the model with one of those"
+        )
+    return None if strategy == "mean" else float(np.ravel(model.init_.constant_)[0])

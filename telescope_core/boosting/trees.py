@@ -1,0 +1,69 @@
+"""What the smoother needs to know of a fitted boosting model, whatever library it comes from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from telescope_core.errors import ConfigurationError
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.intp]
+
+# Rounding of a sum in double precision, and of one number in single precision.
+DOUBLE: Final = 1e-12
+SINGLE: Final = 2.0**-24
+
+
+class BoostedTrees(ABC):
+    """One tree a round, fitted to the residuals of the squared error.
+
+    Attributes:
+        rounds: Rounds that ``predict`` uses.
+        learning_rate: γ, by which every tree is multiplied.
+        leaf_regularization: λ, added to the weight of a leaf's training rows.
+        offset: The constant initial prediction; None stands for the mean of the labels.
+        rounding: Rounding error of predictions, relative to the largest of them.
+        accepts_missing: Whether the trees know what to do with NaN.
+    """
+
+    rounds: int
+    learning_rate: float
+    leaf_regularization: float
+    offset: float | None
+    rounding: float
+    accepts_missing: bool
+
+    @abstractmethod
+    def leaves(self, X: Any) -> Integers:
+        """The leaf each row falls into, shape ``(rounds, rows)``."""
+
+    @abstractmethod
+    def staged_predictions(self, X: Any) -> Iterator[Floats]:
+        """The model's own predictions after 1, 2, … rounds, each of shape ``(rows,)``."""
+
+    @abstractmethod
+    def predictions(self, X: Any) -> Floats:
+        """The model's ``predict``, shape ``(rows,)``."""
+
+
+def require(model: Any, options: Mapping[str, tuple[Any, Any]]) -> None:
+    """Refuse a model with an option under which a tree is no average of residuals.
+
+    Args:
+        model: The fitted estimator, named in the message.
+        options: For each option the value found and the one value that can be followed.
+
+    Raises:
+        ConfigurationError: An option has another value.
+    """
+    for name, (found, expected) in options.items():
+        if found != expected:
+            raise ConfigurationError(
+                f"{type(model).__name__} was fitted with {name}={found!r}; its smoother is known "
+                f"only for {name}={expected!r}: fit the model with that"
+            )

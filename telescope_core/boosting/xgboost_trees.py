@@ -1,0 +1,66 @@
+"""XGBoost's XGBRegressor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from telescope_core.boosting.trees import SINGLE, BoostedTrees, Floats, Integers, require
+
+
+class XGBoostTrees(BoostedTrees):
+    """Leaves are ``Σ residuals/(n_leaf + reg_lambda)``; the start is ``base_score`` or the mean.
+
+    The options are those the booster was trained with, not those the estimator has now.
+    """
+
+    accepts_missing = True
+
+    def __init__(self, model: Any) -> None:
+        booster = model.get_booster()
+        learner = json.loads(booster.save_config())["learner"]
+        machine = learner["gradient_booster"]
+        options = {
+            "objective": (learner["objective"]["name"], "reg:squarederror"),
+            "booster": (machine["name"], "gbtree"),
+        }
+        require(model, options)
+        trees = machine["tree_train_param"]
+        forest = machine["gbtree_model_param"]["num_parallel_tree"]
+        numbers = {
+            "subsample": (float(trees["subsample"]), 1.0),
+            "reg_alpha": (float(trees["reg_alpha"]), 0.0),
+            "max_delta_step": (float(trees["max_delta_step"]), 0.0),
+            "num_parallel_tree": (int(forest), 1),
+        }
+        require(model, numbers)
+        self._model = model
+        # Early stopping leaves the best round in the booster, and `predict` ends there.
+        best = booster.attr("best_iteration")
+        self.rounds = booster.num_boosted_rounds() if best is None else int(best) + 1
+        # Predictions are summed in single precision, one rounding a round.
+        self.rounding = max(1e-6, self.rounds * SINGLE)
+        self.learning_rate = float(trees["learning_rate"])
+        self.leaf_regularization = float(trees["reg_lambda"])
+        # The mean is estimated when no base_score is given (XGBoost 2.0 and later).
+        start = learner["learner_model_param"]
+        estimated = model.get_params().get("base_score") is None
+        self.offset = None if estimated else float(start["base_score"].strip("[]"))
+
+    def leaves(self, X: Any) -> Integers:
+        """The leaf each row falls into, shape ``(rounds, rows)``."""
+        leaves = self._model.apply(X, iteration_range=(0, self.rounds))
+        return np.asarray(leaves).reshape(len(X), self.rounds).astype(np.intp).T
+
+    def staged_predictions(self, X: Any) -> Iterator[Floats]:
+        """The model's own predictions after 1, 2, … rounds."""
+        for end in range(1, self.rounds + 1):
+            predictions = self._model.predict(X, iteration_range=(0, end))
+            yield np.asarray(predictions, dtype=np.float64)
+
+    def predictions(self, X: Any) -> Floats:
+        """The model's ``predict``, shape ``(rows,)``."""
+        return np.asarray(self._model.predict(X), dtype=np.float64)
