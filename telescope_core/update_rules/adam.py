@@ -48,12 +48,7 @@ class _FirstMomentRule(UpdateRule):
             self._move(A, G, M, slot, group)
 
     def preconditioner(self) -> Tensor:
-        result = torch.ones(self.layout.size, dtype=self.layout.dtype)
-        result = result.to(self.slots[0].parameter.device)
-        for slot, group in self._active(frozenset()):
-            if self._rows_of_state(slot, "exp_avg_sq") is not None:
-                result[slot.segment.rows] = 1 / self._denominator(slot, group)
-        return result
+        return self._inverse("exp_avg_sq", self._denominator)
 
     @abstractmethod
     def _move(self, A: Tensor, G: Tensor, M: Tensor, slot: Slot, group: dict[str, Any]) -> None:

@@ -39,12 +39,7 @@ class RMSpropRule(UpdateRule):
                 A.addcdiv_(G, denominator, value=-float(group["lr"]))
 
     def preconditioner(self) -> Tensor:  # noqa: D102
-        result = torch.ones(self.layout.size, dtype=self.layout.dtype)
-        result = result.to(self.slots[0].parameter.device)
-        for slot, group in self._active(frozenset()):
-            if self._rows_of_state(slot, "square_avg") is not None:
-                result[slot.segment.rows] = 1 / self._denominator(slot, group)
-        return result
+        return self._inverse("square_avg", self._denominator)
 
     def _denominator(self, slot: Slot, group: dict[str, Any]) -> Tensor:
         v = self._rows_of_state(slot, "square_avg")
@@ -73,11 +68,7 @@ class AdagradRule(UpdateRule):
             A.addcdiv_(G, self._denominator(slot, group)[:, None], value=-rate)
 
     def preconditioner(self) -> Tensor:  # noqa: D102
-        pieces = torch.ones(self.layout.size, dtype=self.layout.dtype)
-        pieces = pieces.to(self.slots[0].parameter.device)
-        for slot, group in self._active(frozenset()):
-            pieces[slot.segment.rows] = 1 / self._denominator(slot, group)
-        return pieces
+        return self._inverse("sum", self._denominator)
 
     def _denominator(self, slot: Slot, group: dict[str, Any]) -> Tensor:
         total = self._rows_of_state(slot, "sum")

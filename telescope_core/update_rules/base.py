@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +121,15 @@ class UpdateRule(ABC):
         """An entry of the optimizer's state as flat rows, or ``None`` if it does not exist yet."""
         value = self.optimizer.state.get(slot.parameter, {}).get(key)
         return None if value is None else self.layout.rows_of(slot.segment, value.detach())
+
+    def _inverse(self, key: str, denominator: Callable[[Slot, dict[str, Any]], Tensor]) -> Tensor:
+        """``1/φ`` of every parameter, ``(p,)``; 1 where the state has no entry ``key`` yet."""
+        result = torch.ones(self.layout.size, dtype=self.layout.dtype)
+        result = result.to(self.slots[0].parameter.device)
+        for slot, group in self._active(frozenset()):
+            if self._rows_of_state(slot, key) is not None:
+                result[slot.segment.rows] = 1 / denominator(slot, group)
+        return result
 
     def _seed_buffer(self, name: str, slot: Slot, key: str) -> None:
         """Create a buffer for a slot; its affine columns start at the optimizer's own."""

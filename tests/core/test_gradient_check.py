@@ -129,18 +129,13 @@ def test_function_space_refuses_scaled_gradients():
         run.step(torch.arange(12), scale=0.5)
 
 
-def test_dropped_momentum_is_followed():
-    run = Run(lr=0.1, momentum=0.9)
-    for _ in range(3):
-        run.step(BATCH)
-    run.optimizer.state.clear()
-    for _ in range(4):
-        run.step(BATCH)
-    run.assert_followed()
-
-
-def test_dropped_adam_moments_are_followed():
-    run = Run(AdamW, lr=0.01)
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [(SGD, {"lr": 0.1, "momentum": 0.9}), (AdamW, {"lr": 0.01})],
+    ids=["momentum", "moments"],
+)
+def test_dropped_buffers_are_followed(optimizer, options):
+    run = Run(optimizer, **options)
     for _ in range(3):
         run.step(BATCH)
     run.optimizer.state.clear()
