@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from telescope_core.inputs import Rows, leaves, map_rows
-from telescope_core.jacobians.linearization import Linearization
+from telescope_core.jacobians.linearization import Linearization, in_full_precision
+from telescope_core.jacobians.recurrent import Watch
 from telescope_core.layout import ParameterLayout
 
-Forward = Callable[[dict[str, Tensor], Rows], Tensor]
-"""``(trained parameters by name, inputs) -> outputs of shape (rows, k)``."""
+
+class Forward(Protocol):
+    """The model as a pure function."""
+
+    def __call__(
+        self, parameters: dict[str, Tensor], inputs: Rows, watch: Watch | None = None, /
+    ) -> Tensor:
+        """Outputs of shape ``(rows, k)``.
+
+        Args:
+            parameters: Trained parameters by name.
+            inputs: Rows of input.
+            watch: Sees every linear map inside recurrent modules.
+        """
+        ...
+
 
 # Columns pushed through the model at once; forward mode keeps about two activations per column.
 _COLUMN_BUDGET_BYTES = 256 * 2**20
@@ -57,6 +72,7 @@ class FunctionalLinearization(Linearization):
                 outputs = forward(self._parameters, inputs).to(layout.dtype)
         self.outputs = outputs
 
+    @in_full_precision
     def jvp(self, directions: Tensor) -> Tensor:  # noqa: D102
         columns = self._layout.unflatten(directions)
         moving = {name: columns[name] for name in self._moving}
@@ -70,6 +86,7 @@ class FunctionalLinearization(Linearization):
                     raise
                 return batched(self._push_double_backward)(moving)
 
+    @in_full_precision
     def vjp(self, cotangents: Tensor) -> Tensor:  # noqa: D102
         pull = torch.func.vjp(self._at_inputs, self._moving)[1]
         m = cotangents.shape[-1]
@@ -83,6 +100,7 @@ class FunctionalLinearization(Linearization):
             views[name].copy_(column.detach())
         return result
 
+    @in_full_precision
     def gram(self, other: Linearization) -> Tensor:  # noqa: D102
         rows, k = other.outputs.shape
         eye = torch.eye(rows * k, dtype=self._layout.dtype, device=self.outputs.device)

@@ -16,21 +16,25 @@ from telescope_core.jacobians.factors import (
     Factor,
     OuterFactor,
 )
+from telescope_core.jacobians.recurrent import can_be_unrolled, linear_maps
 from telescope_core.layout import ParameterLayout, Segment
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A module with factors and the rows of θ that its parameters occupy.
+    """A module with factors, or one linear map of it, and the rows of θ of its parameters.
 
     Attributes:
         module: The layer.
+        weight_name: Name of the weight in the module, which tells apart the linear maps of a
+            recurrent one.
         weight: Rows of its weight, or ``None`` when it has none or it is not trained.
         bias: Rows of its bias, or ``None`` when it has none or it is not trained.
         shares: Whether another layer uses one of them, too.
     """
 
     module: nn.Module
+    weight_name: str
     weight: Segment | None
     bias: Segment | None
     shares: bool = False
@@ -57,12 +61,14 @@ def find_layers(model: nn.Module, layout: ParameterLayout) -> list[Layer]:
     for module in model.modules():
         if type(module) not in _HANDLERS or not _is_supported(module):
             continue
-        weight, bias = (
-            layout.by_name.get(names.get(id(getattr(module, attribute, None)), ""))
-            for attribute in ("weight", "bias")
-        )
-        if weight is not None or bias is not None:
-            layers.append(Layer(module, weight, bias))
+        maps = linear_maps(module) if isinstance(module, nn.RNNBase) else [("weight", "bias")]
+        for weight_name, bias_name in maps:
+            weight, bias = (
+                layout.by_name.get(names.get(id(getattr(module, attribute, None)), ""))
+                for attribute in (weight_name, bias_name)
+            )
+            if weight is not None or bias is not None:
+                layers.append(Layer(module, weight_name, weight, bias))
     uses = Counter(name for layer in layers for name in layer.names)
     return [replace(layer, shares=any(uses[name] > 1 for name in layer.names)) for layer in layers]
 
@@ -73,6 +79,8 @@ def _is_supported(module: nn.Module) -> bool:
         return plain and module.padding_idx is None
     if isinstance(module, nn.Conv1d | nn.Conv2d):
         return module.padding_mode == "zeros"
+    if isinstance(module, nn.RNNBase):
+        return can_be_unrolled(module)
     return True
 
 
@@ -153,7 +161,10 @@ def _group_norm(layer: Layer, x: Tensor, delta: Tensor) -> Iterator[Factor]:
 def _batch_norm(layer: Layer, x: Tensor, delta: Tensor) -> Iterator[Factor]:
     module = layer.module
     assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
-    normalised = functional.batch_norm(x, module.running_mean, module.running_var, eps=module.eps)
+    assert module.running_mean is not None
+    assert module.running_var is not None
+    mean, variance = module.running_mean.to(x.dtype), module.running_var.to(x.dtype)
+    normalised = functional.batch_norm(x, mean, variance, eps=module.eps)
     yield from _scale_channels(layer, normalised, delta)
 
 
@@ -205,6 +216,9 @@ def _outer(layer: Layer, a: Tensor, delta: Tensor) -> Iterator[Factor]:
 
 _HANDLERS: dict[type[nn.Module], Callable[[Layer, Tensor, Tensor], Iterator[Factor]]] = {
     nn.Linear: _linear,
+    nn.LSTM: _linear,
+    nn.GRU: _linear,
+    nn.RNN: _linear,
     nn.Conv1d: _convolution,
     nn.Conv2d: _convolution,
     nn.Embedding: _embedding,

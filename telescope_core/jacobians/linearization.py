@@ -3,8 +3,30 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 
+import torch
 from torch import Tensor
+
+_Product = TypeVar("_Product", bound=Callable[..., Tensor])
+
+
+def without_autocast(device: torch.device) -> torch.autocast:
+    """Switch off an autocast around the caller, which would round in matrix products."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def in_full_precision(product: _Product) -> _Product:
+    """Take a product of a linearisation without an autocast around the caller."""
+
+    @wraps(product)
+    def wrapped(self: Linearization, *arguments: Any) -> Tensor:
+        with without_autocast(self.outputs.device):
+            return product(self, *arguments)
+
+    return cast(_Product, wrapped)
 
 
 class Linearization(ABC):

@@ -11,27 +11,38 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from telescope_core.errors import ModelError, NonFiniteError
-from telescope_core.inputs import Rows, call_arguments, count_rows
+from telescope_core.inputs import Rows, call_arguments, count_rows, map_rows
 from telescope_core.jacobians.functional import FunctionalLinearization
 from telescope_core.jacobians.layers import Layer, find_layers
-from telescope_core.jacobians.linearization import Linearization
+from telescope_core.jacobians.linearization import Linearization, without_autocast
+from telescope_core.jacobians.recurrent import Watch, can_be_unrolled, unrolled
 from telescope_core.jacobians.traced import TracedLinearization
 from telescope_core.layout import ParameterLayout
 
 Form = Literal["auto", "factors", "functional"]
 
+_HALF = (torch.bfloat16, torch.float16)
+
 
 class Linearizer:
     """A model as a function of its flat trained parameters.
+
+    A model in half precision is linearised as a function in the layout's precision (float32), at
+    the values that its parameters hold: the rounding of its own kernels is noise of training, not
+    a part of the function, and would drown the second order of the telescoping model.  Outputs
+    then differ from the model's own by its rounding.  A model whose forward insists on half
+    precision (hard-coded casts) is linearised as it computes.  For the same reason an autocast
+    around the caller is switched off; one inside the model's forward is the model's own.
 
     Args:
         model: Any module whose outputs have rows in the first dimension and whose rows do not
             influence each other.
         layout: Order of the trained parameters.
         sample: A few rows of input, used to learn the output shape and to check the layer factors
-            against ``torch.func`` once.
-        form: ``"factors"`` (layer factors, fast), ``"functional"`` (any model) or ``"auto"``:
-            factors where they reproduce ``torch.func`` on the sample, functional otherwise.
+            against backpropagation once.
+        form: ``"factors"`` (layer factors, fast), ``"functional"`` (``torch.func``, any model) or
+            ``"auto"``: factors where they reproduce backpropagation on the sample, functional
+            otherwise.
 
     Attributes:
         k: Number of outputs per row.
@@ -40,7 +51,8 @@ class Linearizer:
 
     Raises:
         ModelError: The model cannot be evaluated on the sample, its outputs have no row dimension,
-            or ``form="factors"`` was asked for and does not describe the model.
+            ``form="factors"`` was asked for and does not describe the model, or torch cannot
+            differentiate it.
     """
 
     def __init__(
@@ -49,6 +61,12 @@ class Linearizer:
         self._model = model
         self._layout = layout
         self._dtypes = {name: p.dtype for name, p in model.named_parameters()}
+        self._recurrent = [
+            module
+            for module in model.modules()
+            if isinstance(module, nn.RNNBase) and can_be_unrolled(module)
+        ]
+        self._in_full_precision = False
         args, kwargs = call_arguments(model, sample)
         rows = count_rows(sample)
         with torch.no_grad():
@@ -61,10 +79,12 @@ class Linearizer:
             )
         self.output_shape: tuple[int, ...] = tuple(outputs.shape[1:])
         self.k: int = outputs[0].numel()
-        self._used = self._used_parameters(sample)
-        self._layers: list[Layer] = [] if form == "functional" else find_layers(model, layout)
-        if self._layers and not self._factors_agree(sample):
-            self._layers = []
+        with without_autocast(self.theta().device):
+            self._in_full_precision = self._runs_in_full_precision(sample)
+            self._used = self._used_parameters(sample)
+            self._layers: list[Layer] = [] if form == "functional" else find_layers(model, layout)
+            if self._layers and not self._factors_agree(sample):
+                self._layers = []
         if form == "factors" and not self._layers:
             raise ModelError(
                 "form='factors' was asked for, but no layer's factors reproduce the model's "
@@ -72,6 +92,8 @@ class Linearizer:
                 "first dimension); use form='auto' or form='functional'"
             )
         self.form: Form = "factors" if self._layers else "functional"
+        if self.form == "functional":
+            self._require_products(sample)
 
     def linearize(self, theta: Tensor, inputs: Rows) -> Linearization:
         """The model's linearisation at ``theta`` on ``inputs``.
@@ -84,18 +106,18 @@ class Linearizer:
             NonFiniteError: The outputs contain NaN or infinities.
         """
         made: Linearization
-        if self._layers:
-            made = TracedLinearization(
-                self._forward, self._layers, self._layout, theta, inputs, self._used
-            )
-        else:
-            made = FunctionalLinearization(self._forward, self._layout, theta, inputs, self._used)
+        at = (self._layout, theta, inputs, self._used)
+        with without_autocast(theta.device):
+            if self._layers:
+                made = TracedLinearization(self._forward, self._layers, *at)
+            else:
+                made = FunctionalLinearization(self._forward, *at)
         _require_finite(made.outputs)
         return made
 
     def outputs(self, theta: Tensor, inputs: Rows) -> Tensor:
         """Network outputs only, shape ``(rows, k)``."""
-        with torch.no_grad():
+        with torch.no_grad(), without_autocast(theta.device):
             outputs = self._forward(self._layout.unflatten(theta), inputs).to(self._layout.dtype)
         _require_finite(outputs)
         return outputs
@@ -115,63 +137,118 @@ class Linearizer:
 
     def backpropagate(self, inputs: Rows, value: Callable[[Tensor], Tensor]) -> Tensor:
         """Gradient of ``value(outputs)`` with respect to the parameters as they are, ``(p,)``."""
-        parameters = {
+        parameters: dict[str, Tensor] = {
             name: p for name, p in self._model.named_parameters() if name in self._layout.by_name
         }
         args, kwargs = call_arguments(self._model, inputs)
         with torch.enable_grad():
-            gradients = torch.autograd.grad(
-                value(self._model(*args, **kwargs)), list(parameters.values()), allow_unused=True
-            )
+            return self._gradient_of(value(self._model(*args, **kwargs)), parameters)
+
+    def _gradient_of(
+        self, outputs: Tensor, leaves: dict[str, Tensor], cotangent: Tensor | None = None
+    ) -> Tensor:
+        """Backpropagate to the leaves, 0 where the outputs do not depend on them, ``(p,)``."""
+        gradients = torch.autograd.grad(
+            outputs, list(leaves.values()), cotangent, retain_graph=True, allow_unused=True
+        )
+        named = zip(leaves.items(), gradients, strict=True)
         return self._layout.flatten(
-            {
-                name: torch.zeros_like(p) if g is None else g
-                for (name, p), g in zip(parameters.items(), gradients, strict=True)
-            }
+            {n: torch.zeros_like(p) if g is None else g for (n, p), g in named}
         )
 
-    def _forward(self, parameters: dict[str, Tensor], inputs: Rows) -> Tensor:
+    def _forward(
+        self, parameters: dict[str, Tensor], inputs: Rows, watch: Watch | None = None
+    ) -> Tensor:
         # Contiguous as in the model itself: another memory layout rounds differently, which is
         # enough to put a unit on the other side of a kink.
-        cast = {
-            name: value.to(self._dtypes[name]).contiguous() for name, value in parameters.items()
-        }
-        with _differentiable_kernels():
+        if self._in_full_precision:
+            cast = {**self._raised(), **{n: value.contiguous() for n, value in parameters.items()}}
+            inputs = map_rows(inputs, self._raise)
+        else:
+            cast = {n: p.to(self._dtypes[n]).contiguous() for n, p in parameters.items()}
+        with _differentiable_kernels(), unrolled(self._recurrent, watch):
             args, kwargs = call_arguments(self._model, inputs)
             outputs: Tensor = torch.func.functional_call(self._model, cast, args, kwargs)
         return outputs.reshape(outputs.shape[0], -1)
 
+    def _runs_in_full_precision(self, sample: Rows) -> bool:
+        """Whether the model has tensors in half precision and runs with all of them raised."""
+        tensors = [*self._model.parameters(), *self._model.buffers()]
+        if not any(tensor.dtype in _HALF for tensor in tensors):
+            return False
+        self._in_full_precision = True
+        try:
+            self.outputs(self.theta(), sample)
+        except (RuntimeError, TypeError):
+            return False
+        return True
+
+    def _raised(self) -> dict[str, Tensor]:
+        """Parameters and buffers in half precision, in the layout's instead."""
+        named = [*self._model.named_parameters(), *self._model.named_buffers()]
+        return {n: self._raise(tensor.detach()) for n, tensor in named if tensor.dtype in _HALF}
+
+    def _raise(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._layout.dtype) if tensor.dtype in _HALF else tensor
+
+    def _precision(self) -> torch.dtype:
+        """The coarsest precision that the model computes in."""
+        dtypes = {p.dtype for p in self._model.parameters() if p.is_floating_point()}
+        if self._in_full_precision or not dtypes:
+            return self._layout.dtype
+        return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+
     def _used_parameters(self, sample: Rows) -> frozenset[str]:
         """Names of the trained parameters that the outputs depend on at all."""
-        views = self._layout.unflatten(self.theta())
-        with torch.enable_grad():
-            leaves = {name: view.detach().requires_grad_() for name, view in views.items()}
-            outputs = self._forward(leaves, sample)
-            if not outputs.requires_grad:
-                raise ModelError(
-                    "the outputs do not depend on any trained parameter through differentiable "
-                    "operations; check for detach() or no_grad() in the model's forward"
-                )
-            gradients = torch.autograd.grad(outputs.sum(), list(leaves.values()), allow_unused=True)
+        leaves, outputs = self._with_graph(sample)
+        if not outputs.requires_grad:
+            raise ModelError(
+                "the outputs do not depend on any trained parameter through differentiable "
+                "operations; check for detach() or no_grad() in the model's forward"
+            )
+        gradients = torch.autograd.grad(outputs.sum(), list(leaves.values()), allow_unused=True)
         used = zip(leaves, gradients, strict=True)
         return frozenset(name for name, gradient in used if gradient is not None)
 
     def _factors_agree(self, sample: Rows) -> bool:
-        """Whether the layer factors reproduce torch.func's derivative along two directions."""
-        theta = self.theta()
+        """Whether the layer factors reproduce backpropagation from two random cotangents."""
+        leaves, outputs = self._with_graph(sample)
         generator = torch.Generator().manual_seed(0)
-        directions = torch.randn(self._layout.size, 2, generator=generator, dtype=theta.dtype)
-        directions = directions.to(theta.device)
-        at = (self._layout, theta, sample, self._used)
-        plain = FunctionalLinearization(self._forward, *at).jvp(directions)
+        cotangents = torch.randn(*outputs.shape, 2, generator=generator, dtype=self._layout.dtype)
+        cotangents = cotangents.to(outputs.device)
+        expected = torch.stack(
+            [self._gradient_of(outputs, leaves, c.to(outputs)) for c in cotangents.unbind(-1)],
+            dim=-1,
+        )
+        at = (self._layout, self.theta(), sample, self._used)
         try:
-            traced = TracedLinearization(self._forward, self._layers, *at)
-            structured = traced.jvp(directions)
+            structured = TracedLinearization(self._forward, self._layers, *at).vjp(cotangents)
         except (RuntimeError, ValueError, IndexError):
             return False
-        tolerance = torch.finfo(theta.dtype).eps ** 0.75
-        scale = float(plain.abs().max()) or 1.0
-        return bool((plain - structured).abs().max() <= tolerance * scale)
+        tolerance = torch.finfo(self._precision()).eps ** 0.75
+        scale = float(expected.abs().max()) or 1.0
+        return bool((expected - structured).abs().max() <= tolerance * scale)
+
+    def _with_graph(self, sample: Rows) -> tuple[dict[str, Tensor], Tensor]:
+        """Leaves for the trained parameters, and the outputs as a function of them."""
+        views = self._layout.unflatten(self.theta())
+        with torch.enable_grad():
+            leaves = {name: view.detach().requires_grad_() for name, view in views.items()}
+            return leaves, self._forward(leaves, sample)
+
+    def _require_products(self, sample: Rows) -> None:
+        """Refuse a model through which torch.func cannot push directions."""
+        made = FunctionalLinearization(
+            self._forward, self._layout, self.theta(), sample, self._used
+        )
+        try:
+            made.jvp(made.vjp(torch.ones_like(made.outputs)[..., None]))
+        except RuntimeError as error:
+            raise ModelError(
+                f"torch.func cannot differentiate the model: {error}; replace the operation, or "
+                "use layers with factors throughout (linear, convolution, embedding, recurrent, "
+                "normalisation)"
+            ) from error
 
 
 def _require_finite(outputs: Tensor) -> None:
@@ -184,6 +261,12 @@ def _require_finite(outputs: Tensor) -> None:
 
 @contextmanager
 def _differentiable_kernels() -> Iterator[None]:
-    # Fused attention has no forward-mode derivative.
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
+    # Fused attention and the fused layers of transformers in eval mode have no forward-mode
+    # derivative.
+    fused_layers = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused_layers)

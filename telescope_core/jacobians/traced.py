@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +12,15 @@ from telescope_core.inputs import Rows
 from telescope_core.jacobians.factors import Factor
 from telescope_core.jacobians.functional import Forward, FunctionalLinearization
 from telescope_core.jacobians.layers import Layer
-from telescope_core.jacobians.linearization import Linearization
+from telescope_core.jacobians.linearization import Linearization, in_full_precision
+from telescope_core.jacobians.recurrent import Tap
 from telescope_core.layout import ParameterLayout
 
 
 class TracedLinearization(Linearization):
     """A linearisation from one forward pass and one backward pass per output.
 
-    Parameters of layers without factors (recurrent cells, fused attention projections, bare
+    Parameters of layers without factors (single recurrent cells, fused attention projections, bare
     ``nn.Parameter``) go through ``torch.func``, with all others held fixed.
 
     Args:
@@ -47,6 +49,7 @@ class TracedLinearization(Linearization):
         if rest:
             self._rest = FunctionalLinearization(forward, layout, theta, inputs, rest, self.outputs)
 
+    @in_full_precision
     def jvp(self, directions: Tensor) -> Tensor:  # noqa: D102
         if self._rest is None:
             result = self.outputs.new_zeros(*self.outputs.shape, directions.shape[-1])
@@ -56,6 +59,7 @@ class TracedLinearization(Linearization):
             factor.add_jvp(result, directions[factor.rows_in_theta])
         return result
 
+    @in_full_precision
     def vjp(self, cotangents: Tensor) -> Tensor:  # noqa: D102
         if self._rest is not None:
             result = self._rest.vjp(cotangents)
@@ -77,6 +81,7 @@ class TracedLinearization(Linearization):
         covered: int = sum(stop - start for start, stop in rows)
         return covered == self._layout.size
 
+    @in_full_precision
     def gram(self, other: Linearization) -> Tensor:  # noqa: D102
         if not isinstance(other, TracedLinearization):
             raise TypeError(f"gram needs two linearisations of one form, got {type(other)}")
@@ -100,6 +105,22 @@ class TracedLinearization(Linearization):
         return part
 
 
+@dataclass
+class _Use:
+    """One use of a layer: its input and output, at every step if it is recurrent."""
+
+    layer: Layer
+    inputs: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+
+    def tap(self, x: Tensor, z: Tensor) -> Tensor:
+        """Keep one pair, and return an output to which derivatives can be taken."""
+        z = z if z.requires_grad else z.detach().requires_grad_()
+        self.inputs.append(x.detach())
+        self.outputs.append(z)
+        return z
+
+
 def _trace(
     forward: Forward,
     layers: Sequence[Layer],
@@ -108,23 +129,31 @@ def _trace(
     inputs: Rows,
 ) -> tuple[Tensor, list[Factor]]:
     """Run the model once forward and once backward per output, and keep each layer's factors."""
-    uses: list[tuple[Layer, Tensor, Tensor]] = []
+    uses: list[_Use] = []
+    maps = {(layer.module, layer.weight_name): layer for layer in layers}
 
-    def record(layer: Layer) -> torch.utils.hooks.RemovableHandle:
-        def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            z = output if output.requires_grad else output.detach().requires_grad_()
-            uses.append((layer, args[0].detach(), z))
-            # A copy, so that an activation working in place cannot overwrite z.
-            return z.clone()
+    def watch(module: nn.Module, weight_name: str) -> Tap | None:
+        layer = maps.get((module, weight_name))
+        if layer is None:
+            return None
+        uses.append(_Use(layer))
+        return uses[-1].tap
 
-        return layer.module.register_forward_hook(hook)
+    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        uses.append(_Use(maps[module, "weight"]))
+        # A copy, so that an activation working in place cannot overwrite z.
+        return uses[-1].tap(args[0], output).clone()
 
-    handles = [record(layer) for layer in layers]
+    handles = [
+        layer.module.register_forward_hook(hook)
+        for layer in layers
+        if not isinstance(layer.module, nn.RNNBase)
+    ]
     try:
         with torch.enable_grad():
             parameters = {name: p.detach() for name, p in layout.unflatten(theta).items()}
-            outputs = forward(parameters, inputs)
-            places = [z for _, _, z in uses]
+            outputs = forward(parameters, inputs, watch)
+            places = [z for use in uses for z in use.outputs]
             k = outputs.shape[1]
             pulled = [
                 torch.autograd.grad(
@@ -135,13 +164,30 @@ def _trace(
     finally:
         for handle in handles:
             handle.remove()
-    rows = len(outputs)
     factors: list[Factor] = []
-    for use, (layer, x, z) in enumerate(uses):
-        columns = [g[use] if g[use] is not None else torch.zeros_like(z) for g in pulled]
-        delta = torch.stack(columns).to(layout.dtype)
-        per_row = (rows, -1) if len(z) != rows else (rows,)
-        delta = delta.view(k, *per_row, *z.shape[1:]).transpose(0, 1).contiguous()
+    start = 0
+    for use in uses:
+        stop = start + len(use.outputs)
+        x = _over_steps(use.inputs)
+        delta = torch.stack(
+            [
+                _over_steps(
+                    [
+                        torch.zeros_like(z) if g is None else g
+                        for z, g in zip(use.outputs, gradients[start:stop], strict=True)
+                    ]
+                )
+                for gradients in pulled
+            ]
+        ).to(layout.dtype)
+        start = stop
+        per_row = (len(outputs), -1) if delta.shape[1] != len(outputs) else (len(outputs),)
+        delta = delta.view(k, *per_row, *delta.shape[2:]).transpose(0, 1).contiguous()
         x = x.to(layout.dtype) if x.is_floating_point() else x
-        factors.extend(layer.factors(x, delta))
+        factors.extend(use.layer.factors(x, delta))
     return outputs.detach().to(layout.dtype), factors
+
+
+def _over_steps(tensors: list[Tensor]) -> Tensor:
+    """The only tensor, or one for each step of a sequence along the second dimension."""
+    return tensors[0] if len(tensors) == 1 else torch.stack(tensors, dim=1)

@@ -98,6 +98,23 @@ class Attention(nn.Module):
         return y
 
 
+class Recurrent(nn.Module):
+    """A recurrent module over short sequences and a linear readout of its last state."""
+
+    def __init__(self, recurrent: nn.RNNBase, outputs: int) -> None:
+        super().__init__()
+        self.recurrent = recurrent
+        directions = 2 if recurrent.bidirectional else 1
+        self.readout = nn.Linear(directions * recurrent.hidden_size, max(outputs, 1))
+        self.squeeze = outputs == 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, length, features) to the outputs, (n,) if ``outputs`` is 0."""
+        states, _ = self.recurrent(x)
+        y: Tensor = self.readout(states[:, -1])
+        return y[:, 0] if self.squeeze else y
+
+
 @dataclass(frozen=True)
 class Specimen:
     """A small model with inputs that suit it.
@@ -175,6 +192,14 @@ SPECIMENS: dict[str, Specimen] = {
         Specimen("tied", Tied, (4,), 2, (2,)),
         Specimen("convolution", Convolution, (1, 4, 4), 2, (2,)),
         Specimen("attention", Attention, (5,), 3, (3,), tokens=7),
+        Specimen("lstm", lambda: Recurrent(nn.LSTM(2, 3, 2, batch_first=True), 2), (3, 2), 2, (2,)),
+        Specimen(
+            "gru",
+            lambda: Recurrent(nn.GRU(2, 3, batch_first=True, bidirectional=True), 0),
+            (4, 2),
+            1,
+            (),
+        ),
     )
 }
 

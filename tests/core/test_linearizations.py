@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from telescope_core.inputs import count_rows, map_rows
+from telescope_core.errors import ModelError
+from telescope_core.inputs import call_arguments, count_rows, map_rows
 from telescope_core.jacobians import Linearizer
 from telescope_core.layout import ParameterLayout
 from telescope_core.testing import assert_agrees
@@ -68,6 +69,21 @@ class DotProduct(nn.Module):
         return self.out(functional.scaled_dot_product_attention(q, k, v, is_causal=True))
 
 
+class PaddedEncoder(nn.Module):
+    """Two transformer layers; where a token is masked no other token looks at it."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2)
+        self.out = nn.Linear(8, 2)
+
+    def forward(self, x):
+        padding = x[..., 0] > 0.3
+        padding = padding & ~padding.all(1, keepdim=True)
+        return self.out(self.encoder(x, src_key_padding_mask=padding).mean(1))
+
+
 class Recurrent(nn.Module):
     def __init__(self, cell):
         super().__init__()
@@ -79,6 +95,18 @@ class Recurrent(nn.Module):
         for t in range(x.shape[1]):
             h = self.cell(x[:, t], h)
         return self.out(h)
+
+
+class LongShortTerm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.LSTMCell(4, 6)
+
+    def forward(self, x):
+        state = None
+        for t in range(x.shape[1]):
+            state = self.cell(x[:, t], state)
+        return state[1]
 
 
 class BareParameter(nn.Module):
@@ -182,9 +210,23 @@ MODELS = {
     "tied": (Tied, tokens(11, 4), "factors"),
     "two-biases": (OneWeightTwoBiases, images(4), "factors"),
     "attention": (Attention, tokens(7, 5), "factors"),
+    "attention-eval": (lambda: Attention().eval(), tokens(7, 5), "factors"),
     "dot-product": (DotProduct, images(4, 6), "factors"),
+    "encoder-layer": (
+        lambda: nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True),
+        images(2, 8),
+        "factors",
+    ),
+    "encoder-layer-eval": (
+        lambda: nn.TransformerEncoderLayer(8, 2, 12, batch_first=True, activation="gelu").eval(),
+        images(2, 8),
+        "factors",
+    ),
+    # In eval mode torch would take fused layers, which treat padding differently.
+    "padded-encoder": (lambda: PaddedEncoder().eval(), images(3, 8), "factors"),
     "gru": (lambda: Recurrent(nn.GRUCell), images(3, 4), "factors"),
     "rnn": (lambda: Recurrent(nn.RNNCell), images(3, 4), "factors"),
+    "lstm-cell": (LongShortTerm, images(3, 4), "functional"),
     "bare": (BareParameter, images(4), "functional"),
     "two-inputs": (TwoInputs, lambda: tuple(PAIR.values()), "factors"),
     "keywords": (TwoInputs, lambda: {"left": PAIR["a"], "right": PAIR["b"]}, "factors"),
@@ -200,15 +242,14 @@ def prepare(name):
     return model, rows, layout, form
 
 
-def written_out(linearizer, layout, rows):
-    """The Jacobian by plain backpropagation, one row and one output at a time."""
-    theta = linearizer.theta()
-    parameters = {n: p.detach().requires_grad_() for n, p in layout.unflatten(theta).items()}
+def written_out(model, layout, rows):
+    """The model's Jacobian by plain backpropagation, one row and one output at a time."""
+    parameters = {n: p for n, p in model.named_parameters() if n in layout.by_name}
     jacobian = []
     for i in range(count_rows(rows)):
         one = map_rows(rows, lambda leaf, i=i: leaf[i : i + 1])
-        outputs = linearizer._forward(parameters, one)[0]
-        for output in outputs:
+        args, kwargs = call_arguments(model, one)
+        for output in model(*args, **kwargs).flatten():
             gradients = torch.autograd.grad(
                 output, list(parameters.values()), retain_graph=True, allow_unused=True
             )
@@ -225,7 +266,7 @@ def test_products_are_those_of_the_full_jacobian(name, form):
     model, rows, layout, expected_form = prepare(name)
     linearizer = Linearizer(model, layout, map_rows(rows, lambda leaf: leaf[:3]), form)
     assert linearizer.form == ("functional" if form == "functional" else expected_form)
-    J = written_out(linearizer, layout, rows)
+    J = written_out(model, layout, rows)
     made = linearizer.linearize(linearizer.theta(), rows)
     generator = torch.Generator().manual_seed(6)
     for m in (1, 3, 40):
@@ -258,7 +299,33 @@ def test_frozen_parameters_have_no_rows():
     trained = {n: p for n, p in model.named_parameters() if n not in frozen}
     layout = ParameterLayout(trained, D)
     linearizer = Linearizer(model, layout, rows[:3])
-    J = written_out(linearizer, layout, rows)
+    J = written_out(model, layout, rows)
     directions = torch.randn(layout.size, 3, dtype=D)
     made = linearizer.linearize(linearizer.theta(), rows)
     assert_agrees(made.jvp(directions), J @ directions, tolerance=1e-11, what="J·A")
+
+
+class Unknown(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+class Opaque(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        return Unknown.apply(x * self.scale)
+
+
+def test_a_model_that_torch_cannot_push_directions_through_is_refused_when_attaching():
+    model = Opaque().double()
+    layout = ParameterLayout(dict(model.named_parameters()), D)
+    with pytest.raises(ModelError, match=r"torch\.func cannot differentiate the model"):
+        Linearizer(model, layout, torch.randn(3, 4, dtype=D))
