@@ -24,16 +24,17 @@ from telescope_core.smoother import (
     Batch,
     FunctionSpaceSmoother,
     LinearizedRows,
+    MidpointSmoother,
     ParameterSpaceSmoother,
     Smoother,
 )
 from telescope_core.update_rules import rule_for
 
-Strategy = Literal["auto", "parameter-space", "function-space"]
+Strategy = Literal["auto", "parameter-space", "midpoint", "function-space"]
 
-# Arrays of shape (p, columns) alive at once in parameter space: A, its block start, the previous
-# one, the gradient, a momentum buffer and a difference.
-_PARAMETER_SPACE_ARRAYS = 6
+# Arrays of shape (p, columns) alive at once in parameter space: A, its block start, a difference,
+# the gradient, a momentum buffer and, for the trapezoid, the start of the block before.
+_PARAMETER_SPACE_ARRAYS = {"parameter-space": 6, "midpoint": 5}
 
 
 class EngineFactory:
@@ -95,12 +96,7 @@ class EngineFactory:
         self._theta = layout.flatten(parameters)
         self._precision = next(iter(parameters.values())).dtype
         self._before_training: Smoother | None = None
-        self._candidates: list[str] = ["parameter-space"]
-        if strategy == "function-space":
-            self._require_function_space()
-            self._candidates = ["function-space"]
-        elif strategy == "auto" and self._is_plain and self.is_quadratic:
-            self._candidates.append("function-space")
+        self._candidates = self._applicable(strategy)
         self._check_memory(self._candidates)
 
     @property
@@ -164,7 +160,8 @@ class EngineFactory:
                 self._order,
                 self._make_rule(0, 0),
             )
-        return ParameterSpaceSmoother(
+        kind = MidpointSmoother if name == "midpoint" else ParameterSpaceSmoother
+        return kind(
             directions,
             self._labels,
             self._gradient,
@@ -189,6 +186,23 @@ class EngineFactory:
     def _has_scale(self, batch: Batch) -> bool:
         return self._gradient.scale(batch.now.outputs, batch.targets) is not None
 
+    def _applicable(self, strategy: Strategy) -> list[str]:
+        """The engines that may be used, the one for any run first."""
+        if strategy == "function-space":
+            self._require_function_space()
+        if strategy == "midpoint" and self._order != 2:
+            raise ConfigurationError(
+                f"strategy='midpoint' is second order, but order={self._order}; use order=2, or "
+                "strategy='auto' or 'parameter-space'"
+            )
+        if strategy != "auto":
+            return [strategy]
+        estimates = self.probes not in ("exact", self.label_count)
+        anywhere = "midpoint" if estimates and self._order == 2 else "parameter-space"
+        if self._is_plain and self.is_quadratic:
+            return [anywhere, "function-space"]
+        return [anywhere]
+
     def _require_function_space(self) -> None:
         if not (self._is_plain and self._gradient.is_quadratic):
             raise ConfigurationError(
@@ -211,8 +225,9 @@ class EngineFactory:
         columns = count + (2 if self.is_quadratic else 0)
         outputs = sum(f.numel() for f in self._initial.values())
         entries = self.label_count * count
-        if name == "parameter-space":
-            entries += columns * (_PARAMETER_SPACE_ARRAYS * self._layout.size + 2 * outputs)
+        if name in _PARAMETER_SPACE_ARRAYS:
+            arrays = _PARAMETER_SPACE_ARRAYS[name]
+            entries += columns * (arrays * self._layout.size + 2 * outputs)
         else:
             kernels = 3 * outputs * self.label_count
             entries += kernels + columns * (2 * outputs + 4 * self.label_count)

@@ -11,7 +11,15 @@ from torch import Tensor
 from telescope_core._engine import EngineFactory
 from telescope_core.errors import ConfigurationError
 from telescope_core.kernels import KernelNorms
-from telescope_core.smoother import LinearizedRows, Path, RowSet, Smoother
+from telescope_core.smoother import (
+    LinearizedRows,
+    Path,
+    RowSet,
+    Smoother,
+    Span,
+    make_path,
+    quadrature_of,
+)
 
 
 @dataclass
@@ -47,13 +55,17 @@ class Track:
         f_0 = {name: rows.outputs for name, rows in at_start.items()}
         starts = {name: outputs[..., None].clone() for name, outputs in f_0.items()}
         norms = KernelNorms({name: len(rows) for name, rows in sets.items()}, theta)
-        path = Path(order, theta[:, None].clone(), starts)
+        path = make_path(quadrature_of(order), theta[:, None].clone(), starts)
         return cls(theta, f_0, at_start, path, norms if kernel_norms else None)
 
     @property
     def in_open_block(self) -> bool:
         """Whether a step was taken since the block started."""
         return self.step > self.block_start
+
+    def spans(self, now: Mapping[str, LinearizedRows]) -> dict[str, Span]:
+        """Every set over the open block, which ends at ``now``."""
+        return {name: Span(start, now[name]) for name, start in self.at_start.items()}
 
     def move_theta(self, theta: Tensor) -> None:
         """Put the path of θ at the parameters as they are now."""

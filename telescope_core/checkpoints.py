@@ -33,7 +33,7 @@ from telescope_core.errors import ConfigurationError, ModelError, NonFiniteError
 from telescope_core.inputs import Inputs, take_rows
 from telescope_core.jacobians import Form, Linearizer
 from telescope_core.layout import ParameterLayout
-from telescope_core.smoother import Path, RowSet
+from telescope_core.smoother import RowSet, Span, make_path, quadrature_of
 
 __all__ = ["CheckpointSeries", "CheckpointView", "from_checkpoints"]
 
@@ -87,8 +87,8 @@ class CheckpointSeries:
         before = self._point(0)
         theta_0, sets_0, f_0 = before.theta, before.sets, before.outputs
         paths = {
-            order: Path(
-                order,
+            order: make_path(
+                quadrature_of(order),
                 theta_0[:, None].clone(),
                 {name: outputs[..., None].clone() for name, outputs in f_0.items()},
             )
@@ -100,9 +100,9 @@ class CheckpointSeries:
                 self._require_frozen(before, now, number)
                 for path in paths.values():
                     path.current.copy_(now.theta[:, None])
-                    path.close_block(before.rows)
+                    path.close_block({n: Span(r, now.rows[n]) for n, r in before.rows.items()})
             telescoped = {
-                order: {n: path.value(n, r, r)[..., 0] for n, r in now.rows.items()}
+                order: {n: path.value(n, Span(r, r))[..., 0] for n, r in now.rows.items()}
                 for order, path in paths.items()
             }
             displacement = (now.theta - theta_0)[:, None]

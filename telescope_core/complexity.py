@@ -1,14 +1,25 @@
-"""Measures of model complexity read off the smoother (MATH section 3)."""
+"""Measures of model complexity read off the smoother (MATH section 3).
+
+Computed in float64 on the CPU, since not every device has it.
+
+Each is a sum over a complete basis of label space.  Deflated columns enter as they are, random ones
+stand for the rest with their weight.  Where a low-rank model Ŝ of the smoother is at hand, random
+columns estimate only the difference to it (a control variate): its own sum is known.
+"""
 
 from __future__ import annotations
 
-import torch
+import math
+
 from torch import Tensor
 
+from telescope_core.low_rank import Control, LowRankSmoother
 from telescope_core.probes import LabelDirections
 
 
-def effective_parameters(S: Tensor, directions: LabelDirections) -> tuple[float, float]:
+def effective_parameters(
+    S: Tensor, directions: LabelDirections, model: LowRankSmoother | None = None
+) -> tuple[float, float]:
     r"""Effective parameters on a set of rows (Curth et al. 2023; section 4.1 of the paper).
 
     :math:`p(I) = \frac{n}{|I|\,k} \sum_{j∈I} \|s(x_j)\|^2`, the norm running over all pairs of an
@@ -17,50 +28,104 @@ def effective_parameters(S: Tensor, directions: LabelDirections) -> tuple[float,
     Args:
         S: Smoother rows along the directions, shape ``(rows, k, m)``.
         directions: The label directions.
+        model: Ŝ on the same rows.
 
     Returns:
         The estimate and its standard error over random directions (0 when exact).
     """
     rows, k = S.shape[:2]
-    n = directions.basis.shape[0]
-    squares = S.double().square().sum(dim=(0, 1)) * (n / (rows * k))
-    return directions.sum_with_error(squares)
+    factor = directions.basis.shape[0] / (rows * k)
+    squares = S.cpu().double().square().sum(dim=(0, 1))
+    control = None
+    if model is not None:
+        known = model.squares(directions)
+        control = Control(known.columns.sum(dim=0), known.outside.sum())
+    total, error = _sum_with_error(squares, directions, control)
+    return factor * total, factor * error
 
 
-def effective_parameters_per_example(S: Tensor, directions: LabelDirections) -> Tensor:
+def effective_parameters_per_example(
+    S: Tensor, directions: LabelDirections, model: LowRankSmoother | None = None
+) -> Tensor:
     r"""Each row's share ``n/k · ‖s(x_j)‖²``; its mean over a set is the set's effective parameters.
 
     Args:
         S: Smoother rows along the directions, shape ``(rows, k, m)``.
         directions: The label directions.
+        model: Ŝ on the same rows; with it, the estimate of a small share may fall below zero.
 
     Returns:
         Float64, shape ``(rows,)``.
     """
-    n = directions.basis.shape[0]
-    squares = S.double().square() @ directions.weights.double()
-    return squares.sum(dim=1) * (n / S.shape[1])
+    n, k = directions.basis.shape[0], S.shape[1]
+    squares = S.cpu().double().square().sum(dim=1)
+    control = None if model is None else model.squares(directions)
+    return _weighted_sum(squares, directions, control) * (n / k)
 
 
-def degrees_of_freedom(S_train: Tensor, directions: LabelDirections) -> float:
+def degrees_of_freedom(
+    S_train: Tensor, directions: LabelDirections, model: LowRankSmoother | None = None
+) -> float:
     r"""``tr S_train``: the generalised degrees of freedom (Ye 1998) of the telescoped fit.
 
     Args:
         S_train: Smoother of the training rows along the directions, ``(n, k, m)`` with k equal to
             the label width.
         directions: The label directions.
+        model: Ŝ on the training rows.
     """
-    products = (S_train.double() * directions.basis.double()).sum(dim=(0, 1))
-    return directions.sum_with_error(products)[0]
+    products = (S_train.cpu().double() * directions.basis.cpu().double()).sum(dim=(0, 1))
+    control = None if model is None else model.products(directions)
+    return float(_weighted_sum(products, directions, control))
 
 
-def classical_degrees_of_freedom(S_train: Tensor, directions: LabelDirections) -> float:
+def classical_degrees_of_freedom(
+    S_train: Tensor, directions: LabelDirections, model: LowRankSmoother | None = None
+) -> float:
     r"""``tr(2S − SSᵀ)``, the residual degrees of freedom subtracted from n (Hastie et al. 2009).
 
     Args:
         S_train: Smoother of the training rows along the directions, ``(n, k, m)``.
         directions: The label directions.
+        model: Ŝ on the training rows.
     """
-    products = (S_train.double() * directions.basis.double()).sum(dim=(0, 1))
-    squares = torch.as_tensor(S_train).double().square().sum(dim=(0, 1))
-    return directions.sum_with_error(2 * products - squares)[0]
+    squares = S_train.cpu().double().square().sum(dim=(0, 1))
+    control = None
+    if model is not None:
+        known = model.squares(directions)
+        control = Control(known.columns.sum(dim=0), known.outside.sum())
+    total = _weighted_sum(squares, directions, control)
+    return 2 * degrees_of_freedom(S_train, directions, model) - float(total)
+
+
+def _weighted_sum(
+    contributions: Tensor, directions: LabelDirections, control: Control | None
+) -> Tensor:
+    """The sum over a complete basis of what is known per column, over the last dimension."""
+    weights = directions.weights.cpu().double()
+    if control is None:
+        return contributions @ weights
+    d = directions.deflated
+    differences = contributions[..., d:] - control.columns[..., d:]
+    return contributions[..., :d].sum(dim=-1) + control.outside + differences @ weights[d:]
+
+
+def _sum_with_error(
+    contributions: Tensor, directions: LabelDirections, control: Control | None
+) -> tuple[float, float]:
+    """The same for one number per column, with the standard error of its random part.
+
+    The random columns are drawn without replacement from the complement, hence the finite
+    population factor, which vanishes for a complete basis.
+    """
+    total = float(_weighted_sum(contributions, directions, control))
+    d = directions.deflated
+    drawn = directions.count - d
+    if directions.is_exact or drawn == 0:
+        return total, 0.0
+    if drawn == 1:
+        return total, math.nan
+    values = contributions if control is None else contributions - control.columns
+    population = directions.basis.shape[0] * directions.basis.shape[1] - d
+    variance = float(values[d:].var()) * (1 - drawn / population)
+    return total, population * math.sqrt(variance / drawn)

@@ -56,9 +56,13 @@ class TelescopeLens:
         seed: Seed of the random label directions.
         chunk_size: Rows of a set linearised at once; ``None`` for all.
         kernel_norms: Also measure norms of tangent-kernel rows, once per block.
-        strategy: ``"parameter-space"``, ``"function-space"`` (plain gradient descent on a squared
-            loss), or ``"auto"``: function space when the first step is a full-batch one to which
-            it applies, parameter space otherwise.
+        strategy: How the smoother is carried.  ``"parameter-space"``: by the trapezoid rule (first
+            order: J at the start of a block), any optimizer with a rule.  ``"midpoint"``: by the
+            midpoint rule, also second order, one product a step instead of two.
+            ``"function-space"``: through the kernel alone, for plain gradient descent on a
+            squared loss.  ``"auto"``: function space when the first step is a full-batch one to
+            which it applies; otherwise midpoint for estimates of second order, and parameter
+            space for the exact smoother and for first order.
         form: How Jacobians are represented, see :class:`telescope_core.jacobians.Linearizer`.
 
     Raises:
@@ -259,9 +263,10 @@ class TelescopeLens:
         theta = self._linearizer.theta()
         now = self._linearize(theta)
         track.move_theta(theta)
-        track.theta_path.close_block(track.at_start)
+        spans = track.spans(now)
+        track.theta_path.close_block(spans)
         if track.engine is not None:
-            track.engine.close_block(now)
+            track.engine.close_block(spans)
             track.engine.open_block(now)
         track.at_start = now
         track.block_start = track.step
@@ -305,9 +310,8 @@ class TelescopeLens:
     def telescoped(self, name: str) -> Tensor:
         """The telescoped predictions f̃ on a set, shape ``(rows, k)`` (Eq. 5 i; MATH section 1)."""
         self._require_set(name)
-        now = self._current()
-        track = self._track
-        return track.theta_path.value(name, track.at_start[name], now[name])[..., 0]
+        spans = self._track.spans(self._current())
+        return self._track.theta_path.value(name, spans[name])[..., 0]
 
     def linearized(self, name: str) -> Tensor:
         """The lazy linearisation ``f_{θ_0} + J_0 (θ_t − θ_0)`` on a set, shape ``(rows, k)``."""
@@ -371,7 +375,7 @@ class TelescopeLens:
         self._require_probes("effective_parameters_per_example")
         engine = self._require_engine()
         S = self._columns(name)[..., : engine.directions.count]
-        return effective_parameters_per_example(S, engine.directions)
+        return effective_parameters_per_example(S, engine.directions, engine.model(name))
 
     def classical_degrees_of_freedom(self) -> float:
         """``tr(2S − SSᵀ)`` on the training set.
@@ -382,7 +386,7 @@ class TelescopeLens:
         self._require_probes("classical_degrees_of_freedom")
         engine = self._require_engine()
         S = self._columns("train")[..., : engine.directions.count]
-        return classical_degrees_of_freedom(S, engine.directions)
+        return classical_degrees_of_freedom(S, engine.directions, engine.model("train"))
 
     def snapshot(self) -> Snapshot:
         """Measure everything at the current step; right also inside a block."""
@@ -401,19 +405,20 @@ class TelescopeLens:
         engine = self._require_engine()
         columns = self._columns(name)
         S = columns[..., : engine.directions.count]
-        estimate, error = effective_parameters(S, engine.directions)
+        model = engine.model(name)
+        estimate, error = effective_parameters(S, engine.directions, model)
         metrics = {}
         if engine.affine_columns:
             metrics[f"{name}/smoother_error"] = _mean_gap(f, columns[..., -1])
         metrics[f"{name}/effective_parameters"] = estimate
         metrics[f"{name}/effective_parameters_stderr"] = error
         if name == "train" and engine.directions.basis.shape[1] == S.shape[1]:
-            metrics["train/degrees_of_freedom"] = degrees_of_freedom(S, engine.directions)
+            metrics["train/degrees_of_freedom"] = degrees_of_freedom(S, engine.directions, model)
         return metrics
 
     def _columns(self, name: str) -> Tensor:
         self._require_set(name)
-        return self._require_engine().values(name, self._current())
+        return self._require_engine().values(name, self._track.spans(self._current()))
 
     def _affine(self, name: str, column: int) -> Tensor:
         engines = self._require_probes("constant")
@@ -505,4 +510,4 @@ def _count_parameters(optimizer: object) -> int:
 
 
 def _mean_gap(actual: Tensor, modelled: Tensor) -> float:
-    return float((actual - modelled).abs().double().mean())
+    return float((actual - modelled).abs().cpu().double().mean())

@@ -7,7 +7,6 @@ taken exactly (deflation), and the random directions span their complement.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,29 +49,6 @@ class LabelDirections:
         """``V_B`` of some training points, shape ``(b, label_width, m)``."""
         return self.basis[index]
 
-    def sum_with_error(self, contributions: Tensor) -> tuple[float, float]:
-        """Weighted sum of one number per column, and the standard error of its random part.
-
-        The random columns are drawn without replacement from the complement, hence the finite
-        population factor, which vanishes for a complete basis.
-
-        Args:
-            contributions: Unweighted contribution of each column, shape ``(m,)``.
-
-        Returns:
-            The estimate and its standard error (0 when exact, NaN with a single random column).
-        """
-        values = contributions.double()
-        total = float((values * self.weights.double()).sum())
-        drawn = self.count - self.deflated
-        if self.is_exact or drawn == 0:
-            return total, 0.0
-        if drawn == 1:
-            return total, math.nan
-        population = self.basis.shape[0] * self.basis.shape[1] - self.deflated
-        variance = float(values[self.deflated :].var()) * (1 - drawn / population)
-        return total, population * math.sqrt(variance / drawn)
-
 
 def exact_directions(n: int, label_width: int, like: Tensor) -> LabelDirections:
     """The identity: one column per label.
@@ -108,7 +84,7 @@ def random_directions(
         like: Gives dtype and device of the result.
     """
     size = n * label_width
-    first = torch.zeros(size, 0, dtype=torch.float64) if leading is None else leading.double().cpu()
+    first = torch.zeros(size, 0, dtype=torch.float64) if leading is None else leading.cpu().double()
     deflated = first.shape[1]
     drawn = count - deflated
     generator = torch.Generator().manual_seed(derive_seed(seed, "label directions"))
@@ -152,10 +128,11 @@ def leading_eigenvectors(
     pulled = rows.vjp(start.to(like))
     for _ in range(_POWER_ITERATIONS):
         pushed = rows.jvp(pulled).flatten(0, 1)
-        subspace = torch.linalg.qr(pushed).Q
+        # Not every device has these decompositions, nor float64.
+        subspace = torch.linalg.qr(pushed.cpu()).Q.to(like)
         pulled = rows.vjp(subspace.view(n, k, width))
     # Rayleigh-Ritz: within the subspace, K acts as (Jᵀ Q)ᵀ (Jᵀ Q).
-    within = torch.linalg.eigh((pulled.T @ pulled).double()).eigenvectors
-    leading = subspace.double() @ within[:, -count:].flip(1)
+    within = torch.linalg.eigh((pulled.T @ pulled).cpu().double()).eigenvectors
+    leading = subspace.cpu().double() @ within[:, -count:].flip(1)
     orthonormal: Tensor = torch.linalg.qr(leading).Q
     return orthonormal.to(like)

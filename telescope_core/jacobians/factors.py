@@ -11,10 +11,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-# Largest temporary of a product; more rows are taken in chunks.
-_TEMPORARY_BYTES = 64 * 2**20
+from telescope_core.jacobians.scratch import scratch
+
+# Largest temporary of a product; more rows are taken in chunks.  It should stay in a cache.
+_TEMPORARY_BYTES = 16 * 2**20
+# Contracting with δ first takes d_in products of this width, which are slow when narrow.
+_MANY_COLUMNS = 24
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,11 @@ class Factor(ABC):
 
 @dataclass(frozen=True)
 class OuterFactor(Factor):
-    """A linear map or a convolution.
+    r"""A linear map or a convolution.
+
+    A product with many columns contracts two of the three indices of ``a_i δ_o D_{iom}`` one after
+    the other, whichever leaves the smaller temporary first; with many positions, it is cheaper to
+    sum them into an explicit Jacobian.
 
     Attributes:
         a: Inputs per position, a constant 1 last where the bias is folded in;
@@ -71,26 +80,48 @@ class OuterFactor(Factor):
         m = directions.shape[-1]
         s, d_in, d_out = self._sizes
         if self._prefers_dense(m):
-            for part in self._chunks(self.delta.shape[1] * d_in * d_out):
+            for part in self._chunks(self._k * d_in * d_out):
                 result[part] += self._dense(part) @ directions
+            return
+        if self._prefers_delta_first(m):
+            columns = directions.reshape(d_in, d_out, m)
+            for part in self._chunks(self._k * d_in * m):
+                delta = self.delta[part].flatten(0, 2)
+                pushed = scratch(delta, d_in, len(delta), m)
+                torch.matmul(delta, columns, out=pushed)
+                pushed = pushed.view(d_in, -1, self._k * m).transpose(0, 1)
+                result[part].view(-1, 1, self._k * m).baddbmm_(self.a[part], pushed)
             return
         matrix = directions.reshape(d_in, d_out * m)
         for part in self._chunks(s * d_out * m):
-            pushed = (self.a[part] @ matrix).view(-1, s * d_out, m)
-            result[part].baddbmm_(self.delta[part].flatten(2), pushed)
+            a = self.a[part].flatten(0, 1)
+            pushed = torch.mm(a, matrix, out=scratch(a, len(a), d_out * m))
+            result[part].baddbmm_(self.delta[part].flatten(2), pushed.view(-1, s * d_out, m))
 
     def add_vjp(self, result: Tensor, cotangents: Tensor, beta: int) -> None:  # noqa: D102
         m = cotangents.shape[-1]
         s, d_in, d_out = self._sizes
         if self._prefers_dense(m):
-            for part in self._chunks(self.delta.shape[1] * d_in * d_out):
+            for part in self._chunks(self._k * d_in * d_out):
                 jacobian = self._dense(part).flatten(0, 1)
                 result.addmm_(jacobian.T, cotangents[part].flatten(0, 1), beta=beta)
                 beta = 1
             return
+        if self._prefers_delta_first(m):
+            target = result.view(d_in, d_out, m)
+            for part in self._chunks(self._k * d_in * m):
+                delta = self.delta[part].flatten(0, 2).T.expand(d_in, -1, -1)
+                a = self.a[part].permute(2, 0, 1)[..., None]
+                pulled = scratch(a, d_in, a.shape[1], self._k, m)
+                torch.mul(a, cotangents[part], out=pulled)
+                target.baddbmm_(delta, pulled.view(d_in, -1, m), beta=beta)
+                beta = 1
+            return
         target = result.view(d_in, d_out * m)
         for part in self._chunks(s * d_out * m):
-            pulled = self.delta[part].flatten(2).transpose(1, 2) @ cotangents[part]
+            delta = self.delta[part].flatten(2).transpose(1, 2)
+            pulled = scratch(delta, len(delta), s * d_out, m)
+            torch.bmm(delta, cotangents[part], out=pulled)
             a = self.a[part].flatten(0, 1)
             target.addmm_(a.T, pulled.view(-1, d_out * m), beta=beta)
             beta = 1
@@ -113,10 +144,19 @@ class OuterFactor(Factor):
     def _sizes(self) -> tuple[int, int, int]:
         return self.a.shape[1], self.a.shape[2], self.delta.shape[-1]
 
+    @property
+    def _k(self) -> int:
+        return self.delta.shape[1]
+
+    def _prefers_delta_first(self, m: int) -> bool:
+        """Whether contracting with δ first leaves no more than contracting with ``a`` first."""
+        s, d_in, d_out = self._sizes
+        return s == 1 and m >= _MANY_COLUMNS and self._k * (d_in - 1) <= d_out
+
     def _prefers_dense(self, m: int) -> bool:
         """Whether summing over positions first costs less than pushing every position."""
-        s, k = self.a.shape[1], self.delta.shape[1]
-        return s * m > k * (s + m)
+        s = self.a.shape[1]
+        return s * m > self._k * (s + m)
 
     def _dense(self, part: slice) -> Tensor:
         a, delta = self.a[part], self.delta[part]

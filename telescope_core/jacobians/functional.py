@@ -87,14 +87,14 @@ class FunctionalLinearization(Linearization):
                 return batched(self._push_double_backward)(moving)
 
     @in_full_precision
-    def vjp(self, cotangents: Tensor) -> Tensor:  # noqa: D102
+    def vjp(self, cotangents: Tensor, out: Tensor | None = None) -> Tensor:  # noqa: D102
         pull = torch.func.vjp(self._at_inputs, self._moving)[1]
         m = cotangents.shape[-1]
         batched = torch.func.vmap(
             pull, in_dims=-1, out_dims=-1, chunk_size=self._columns_at_once(m)
         )
         (columns,) = batched(cotangents)
-        result = cotangents.new_zeros(self._layout.size, m)
+        result = cotangents.new_zeros(self._layout.size, m) if out is None else out.zero_()
         views = self._layout.unflatten(result)
         for name, column in columns.items():
             views[name].copy_(column.detach())

@@ -22,9 +22,9 @@ def in_full_precision(product: _Product) -> _Product:
     """Take a product of a linearisation without an autocast around the caller."""
 
     @wraps(product)
-    def wrapped(self: Linearization, *arguments: Any) -> Tensor:
+    def wrapped(self: Linearization, *arguments: Any, **options: Any) -> Tensor:
         with without_autocast(self.outputs.device):
-            return product(self, *arguments)
+            return product(self, *arguments, **options)
 
     return cast(_Product, wrapped)
 
@@ -53,11 +53,12 @@ class Linearization(ABC):
         """
 
     @abstractmethod
-    def vjp(self, cotangents: Tensor) -> Tensor:
+    def vjp(self, cotangents: Tensor, out: Tensor | None = None) -> Tensor:
         r"""``Jᵀ · cotangents``.
 
         Args:
             cotangents: Columns in output space, shape ``(rows, k, m)``.
+            out: Where to put the result, shape ``(p, m)``; ``None`` for a new array.
 
         Returns:
             Shape ``(p, m)``.

@@ -60,13 +60,14 @@ class TracedLinearization(Linearization):
         return result
 
     @in_full_precision
-    def vjp(self, cotangents: Tensor) -> Tensor:  # noqa: D102
-        if self._rest is not None:
-            result = self._rest.vjp(cotangents)
-        elif self._covers_everything:
+    def vjp(self, cotangents: Tensor, out: Tensor | None = None) -> Tensor:  # noqa: D102
+        result = out
+        if result is None:
             result = cotangents.new_empty(self._layout.size, cotangents.shape[-1])
-        else:
-            result = cotangents.new_zeros(self._layout.size, cotangents.shape[-1])
+        if self._rest is not None:
+            self._rest.vjp(cotangents, out=result)
+        elif not self._covers_everything:
+            result.zero_()
         written: set[int] = set()
         for factor in self._factors:
             start = factor.rows_in_theta.start

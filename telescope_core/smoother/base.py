@@ -14,11 +14,16 @@ from telescope_core.gradients import GradientCheck
 from telescope_core.inputs import Rows
 from telescope_core.jacobians import Linearization, Linearizer
 from telescope_core.losses import LossGradient
+from telescope_core.low_rank import LowRankSmoother
 from telescope_core.probes import LabelDirections
 from telescope_core.smoother.rowset import LinearizedRows
+from telescope_core.smoother.span import Span
 
 State = Mapping[str, LinearizedRows]
 """Per set name, its rows linearised at one θ."""
+
+Spans = Mapping[str, Span]
+"""Per set name, its rows over the open block."""
 
 
 class Batch:
@@ -60,7 +65,7 @@ class Batch:
         self.stored = stored
 
     @cached_property
-    def at_start(self) -> Linearization:
+    def start(self) -> Linearization:
         """The batch rows linearised at the start of the block."""
         if self.stored:
             return self._block_start.rows(self.index)
@@ -70,8 +75,17 @@ class Batch:
     def now(self) -> Linearization:
         """The batch rows linearised at ``θ_{t−1}``."""
         if self._at_block_start:
-            return self.at_start
+            return self.start
         return self._linearizer.linearize(self._theta, self.inputs)
+
+    @cached_property
+    def midpoint(self) -> Linearization:
+        """The batch rows linearised half-way between the start of the block and now."""
+        if self._at_block_start:
+            return self.start
+        return self._linearizer.linearize(
+            0.5 * (self._block_start.theta + self._theta), self.inputs
+        )
 
 
 class Smoother(ABC):
@@ -143,11 +157,11 @@ class Smoother(ABC):
         """Follow the optimizer, right after its step; ``skipped`` names parameters without grad."""
 
     @abstractmethod
-    def close_block(self, now: State) -> None:
+    def close_block(self, spans: Spans) -> None:
         """End the block at the current θ, where every set was linearised anew."""
 
     @abstractmethod
-    def values(self, name: str, now: State) -> Tensor:
+    def values(self, name: str, spans: Spans) -> Tensor:
         """All carried columns on a set, shape ``(rows, k, columns)``, the open block closed."""
 
     @abstractmethod
@@ -157,6 +171,10 @@ class Smoother(ABC):
     @abstractmethod
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what :meth:`tensors` gave."""
+
+    def model(self, name: str) -> LowRankSmoother | None:
+        """``Ŝ`` on a set, to estimate differences from; ``None`` where there is none."""
+        return None
 
     def initial_values(self) -> dict[str, Tensor]:
         """``S_0``: zero along labels, ``f_{θ_0}`` on the affine columns."""

@@ -24,7 +24,7 @@ from torch import Tensor
 from telescope_core.errors import ConfigurationError, LossError, TrainingMismatchError
 from telescope_core.losses import LossGradient
 from telescope_core.probes import LabelDirections
-from telescope_core.smoother.base import Batch, Smoother, State
+from telescope_core.smoother.base import Batch, Smoother, Spans, State
 from telescope_core.update_rules import UpdateRule
 
 
@@ -125,17 +125,18 @@ class FunctionSpaceSmoother(Smoother):
         else:
             self._runs.append(_Run(None if full else index, eta, 1))
 
-    def close_block(self, now: State) -> None:  # noqa: D102
-        kernels = self._kernels_at(now)
+    def close_block(self, spans: Spans) -> None:  # noqa: D102
+        kernels = self._kernels_at({name: span.now for name, span in spans.items()})
         R = self._contributions(kernels["train"])
         for name, S in self._S.items():
             self._S[name] = self._moved(S, self._mean(name, kernels[name]), R)
         self._kernels = kernels
         self._runs = []
 
-    def values(self, name: str, now: State) -> Tensor:  # noqa: D102
+    def values(self, name: str, spans: Spans) -> Tensor:  # noqa: D102
         if not self._runs:
             return self._S[name].clone()
+        now = {each: span.now for each, span in spans.items()}
         train = self._kernel_at("train", now)
         R = self._contributions(train)
         kernel = train if name == "train" else self._kernel_at(name, now)

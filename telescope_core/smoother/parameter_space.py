@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 
 from telescope_core.losses import LossGradient
+from telescope_core.low_rank import LowRankSmoother
 from telescope_core.probes import LabelDirections
-from telescope_core.smoother.base import Batch, Smoother, State
-from telescope_core.smoother.path import Path
+from telescope_core.smoother.base import Batch, Smoother, Spans, State
+from telescope_core.smoother.path import Quadrature, make_path, quadrature_of
+from telescope_core.smoother.stiff_modes import StiffModes
 from telescope_core.update_rules import UpdateRule
 
 
@@ -55,17 +57,24 @@ class ParameterSpaceSmoother(Smoother):
         super().__init__(directions, labels, loss, initial, precision)
         start = theta.new_zeros(len(theta), self.columns)
         start[:, directions.count :] = theta[:, None]
-        self._path = Path(order, start, self.initial_values())
+        self._path = make_path(self._quadrature(order), start, self.initial_values())
         self.rule = make_rule(self.columns, self.affine_columns)
-        self._gradient: Tensor | None = None
-        self._expected = theta
+        self._gradient = torch.empty_like(start)
+        self._pulled = theta[:, None]
+        self._stiff = self._begin_stiff_modes()
+        self._batch: Batch | None = None
+        self._scale: Tensor | None = None
         self._at_start: State = {}
+
+    @staticmethod
+    def _quadrature(order: int) -> Quadrature:
+        return quadrature_of(order)
 
     def open_block(self, at_start: State) -> None:  # noqa: D102
         self._at_start = at_start
 
     def before_step(self, batch: Batch) -> None:  # noqa: D102
-        S_B = self._path.value("train", batch.at_start, batch.now, batch.index)
+        S_B = self._path.value("train", batch, batch.index)
         V_B = self.label_columns(batch.index, batch.labels)
         f = batch.now.outputs
         scale = self.loss.scale(f, batch.targets)
@@ -75,41 +84,82 @@ class ParameterSpaceSmoother(Smoother):
             dg = self.loss.affine_derivative(f, batch.targets, S_B, V_B, self.directions.count)
         else:
             dg = self.loss.derivative(f, batch.targets, S_B, V_B)
-        self._gradient = batch.now.vjp(dg)
-        g = self.loss.gradient(f, batch.targets)
-        self._expected = batch.now.vjp(g[..., None])[:, 0]
+        batch.now.vjp(dg, out=self._gradient)
+        self._batch, self._scale = batch, scale
+        # What the optimizer's gradient is checked against, and what the stiff modes need of J.
+        g = self.loss.gradient(f, batch.targets)[..., None]
+        if self._stiff is not None:
+            g = torch.cat([g, self._stiff.cotangents(batch.index, f.shape[1])], dim=-1)
+        self._pulled = batch.now.vjp(g)
 
     def before_update(  # noqa: D102
         self, gradient: Tensor, recomputed: Callable[[], Tensor]
     ) -> None:
-        assert self._gradient is not None
-        factor = self._gradient_check.factor(gradient, self._expected, recomputed)
+        factor = self._gradient_check.factor(gradient, self._pulled[:, 0], recomputed)
         if factor != 1:
             self._gradient *= factor
+            self._scale = None if self._scale is None else self._scale * factor
         self.rule.before_update()
 
     def after_update(self, skipped: frozenset[str]) -> None:  # noqa: D102
-        assert self._gradient is not None
         self.rule.push(self._gradient, self._path.current, skipped)
         self._path.mark_moved()
-        self._gradient = None
+        if self._stiff is not None:
+            self._follow_stiff_modes(self._stiff)
+        self._batch = None
 
-    def close_block(self, now: State) -> None:  # noqa: D102
-        self._path.close_block(self._at_start)
+    def close_block(self, spans: Spans) -> None:  # noqa: D102
+        self._path.close_block(spans)
 
-    def values(self, name: str, now: State) -> Tensor:  # noqa: D102
-        return self._path.value(name, self._at_start[name], now[name])
+    def values(self, name: str, spans: Spans) -> Tensor:  # noqa: D102
+        return self._path.value(name, spans[name])
 
     def tensors(self) -> dict[str, Tensor]:  # noqa: D102
         buffers = {f"rule/{name}": value for name, value in self.rule.buffers().items()}
-        return {**self._path.tensors("A"), **buffers}
+        modes = {} if self._stiff is None else self._stiff.tensors()
+        stiff = {f"stiff/{name}": value for name, value in modes.items()}
+        return {**self._path.tensors("A"), **buffers, **stiff}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:  # noqa: D102
         self._path.load("A", tensors)
-        self.rule.load_buffers(
-            {
-                name.removeprefix("rule/"): value
-                for name, value in tensors.items()
-                if name.startswith("rule/")
-            }
-        )
+        self.rule.load_buffers(_below("rule/", tensors))
+        modes = _below("stiff/", tensors)
+        self._stiff = StiffModes.restore(modes) if modes else None
+
+    def model(self, name: str) -> LowRankSmoother | None:  # noqa: D102
+        return None if self._stiff is None else self._stiff.model(name, self._at_start)
+
+    def _begin_stiff_modes(self) -> StiffModes | None:
+        directions = self.directions
+        deflated = 0 if directions.is_exact else directions.deflated
+        if not deflated or not self.loss.is_quadratic:
+            return None
+        return StiffModes.begin(directions.basis.flatten(0, 1)[:, :deflated])
+
+    def _follow_stiff_modes(self, stiff: StiffModes) -> None:
+        """Take the step in, or stop for good where the step does not fit the model."""
+        assert self._batch is not None
+        index, now = self._batch.index, self._batch.now
+        if self._scale is None or self.rule.recursion() is None:
+            self._stiff = None
+        else:
+            stiff.step(index, self._scale, now, self._pulled[:, 1:], self.rule)
+
+
+class MidpointSmoother(ParameterSpaceSmoother):
+    """The same recursion with J̄ at the middle of the block: one product instead of two.
+
+    Second order like the trapezoid, at half its error; the rows cost one more linearisation, which
+    is little beside a product with many columns.
+    """
+
+    name = "midpoint"
+
+    @staticmethod
+    def _quadrature(order: int) -> Quadrature:
+        assert order == 2
+        return "midpoint"
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}

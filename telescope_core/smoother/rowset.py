@@ -95,6 +95,10 @@ class LinearizedRows:
             self._kept = self._linearizer.linearize(self.theta, self._rows.take(slice(None)))
         yield self._kept
 
+    def at(self, theta: Tensor) -> LinearizedRows:
+        """The same rows linearised at another θ, shape ``(p,)``, which must not change later."""
+        return LinearizedRows(self._linearizer, theta, self._rows)
+
     @property
     def outputs(self) -> Tensor:
         """Network outputs at θ, shape ``(rows, k)``."""

@@ -12,6 +12,7 @@ Nothing here is meant to be fast: memory is quadratic in the number of training 
 
 from telescope_core.testing.comparison import assert_agrees
 from telescope_core.testing.frozen_kernel import FrozenKernelOracle
+from telescope_core.testing.midpoint import MidpointOracle
 from telescope_core.testing.oracle import DenseOracle
 from telescope_core.testing.replay import sensitivity_by_replay
 from telescope_core.testing.scenario import Scenario, Training
@@ -23,6 +24,7 @@ __all__ = [
     "SPECIMENS",
     "DenseOracle",
     "FrozenKernelOracle",
+    "MidpointOracle",
     "Scenario",
     "Specimen",
     "Training",

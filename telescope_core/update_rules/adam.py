@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from telescope_core.layout import ParameterLayout
-from telescope_core.update_rules.base import Slot, UpdateRule
+from telescope_core.update_rules.base import Recursion, Slot, UpdateRule
 
 
 class _FirstMomentRule(UpdateRule):
@@ -35,24 +35,41 @@ class _FirstMomentRule(UpdateRule):
 
     def push(self, gradient: Tensor, path: Tensor, skipped: frozenset[str]) -> None:
         for slot, group in self._active(skipped):
-            G, A = gradient[slot.segment.rows], path[slot.segment.rows]
-            M = self._buffers[f"first_moment/{slot.segment.name}"]
+            arrays = (
+                gradient[slot.segment.rows],
+                path[slot.segment.rows],
+                self._buffers[f"first_moment/{slot.segment.name}"],
+                self._denominator(slot, group)[:, None],
+            )
+            along_M, along_G = self._rates(slot, group)
             decay = float(group["weight_decay"])
-            if group["maximize"]:
-                G.neg_()
-            if decay and group["decoupled_weight_decay"]:
-                A.mul_(1 - float(group["lr"]) * decay)
-            elif decay:
-                G.add_(A, alpha=decay)
-            M.lerp_(G, 1 - float(group["betas"][0]))
-            self._move(A, G, M, slot, group)
+            for part in self._parts(slot):
+                G, A, M, phi = (array[part] for array in arrays)
+                if group["maximize"]:
+                    G.neg_()
+                if decay and group["decoupled_weight_decay"]:
+                    A.mul_(1 - float(group["lr"]) * decay)
+                elif decay:
+                    G.add_(A, alpha=decay)
+                M.lerp_(G, 1 - float(group["betas"][0]))
+                A.addcdiv_(M, phi, value=-along_M)
+                if along_G:
+                    A.addcdiv_(G, phi, value=-along_G)
 
     def preconditioner(self) -> Tensor:
         return self._inverse("exp_avg_sq", self._denominator)
 
+    def recursion(self) -> Recursion:
+        slot = self.slots[0]
+        group = self.optimizer.param_groups[slot.group]
+        beta1 = float(group["betas"][0])
+        sign = -1.0 if group["maximize"] else 1.0
+        momentum_rate, gradient_rate = self._rates(slot, group)
+        return Recursion(beta1, sign * (1 - beta1), momentum_rate, sign * gradient_rate)
+
     @abstractmethod
-    def _move(self, A: Tensor, G: Tensor, M: Tensor, slot: Slot, group: dict[str, Any]) -> None:
-        """Add the step along ``M`` (and ``G``) to ``A``."""
+    def _rates(self, slot: Slot, group: dict[str, Any]) -> tuple[float, float]:
+        """The step along ``M`` and along ``G``, before the preconditioner."""
 
     def _step_of(self, slot: Slot) -> float:
         return float(self.optimizer.state[slot.parameter]["step"])
@@ -83,10 +100,9 @@ class AdamRule(_FirstMomentRule):
     used; a decoupled decay adds ``−γλθ_{t−1}``.
     """
 
-    def _move(self, A: Tensor, G: Tensor, M: Tensor, slot: Slot, group: dict[str, Any]) -> None:
+    def _rates(self, slot: Slot, group: dict[str, Any]) -> tuple[float, float]:
         correction = 1 - float(group["betas"][0]) ** self._step_of(slot)
-        denominator = self._denominator(slot, group)[:, None]
-        A.addcdiv_(M, denominator, value=-float(group["lr"]) / correction)
+        return float(group["lr"]) / correction, 0.0
 
 
 class NAdamRule(_FirstMomentRule):
@@ -96,16 +112,14 @@ class NAdamRule(_FirstMomentRule):
     ``μ_t = β₁ (1 − ½·0.96^{tψ})``.
     """
 
-    def _move(self, A: Tensor, G: Tensor, M: Tensor, slot: Slot, group: dict[str, Any]) -> None:
+    def _rates(self, slot: Slot, group: dict[str, Any]) -> tuple[float, float]:
         step, rate = self._step_of(slot), float(group["lr"])
         mu, mu_next = (
             float(group["betas"][0]) * (1 - 0.5 * 0.96 ** (t * float(group["momentum_decay"])))
             for t in (step, step + 1)
         )
         product = float(self.optimizer.state[slot.parameter]["mu_product"])
-        denominator = self._denominator(slot, group)[:, None]
-        A.addcdiv_(G, denominator, value=-rate * (1 - mu) / (1 - product))
-        A.addcdiv_(M, denominator, value=-rate * mu_next / (1 - product * mu_next))
+        return rate * mu_next / (1 - product * mu_next), rate * (1 - mu) / (1 - product)
 
 
 class RAdamRule(_FirstMomentRule):
@@ -115,14 +129,11 @@ class RAdamRule(_FirstMomentRule):
     ``−γ M/(1−β₁ᵗ)``; afterwards it is rectified and divided by ``φ_t``.
     """
 
-    def _move(self, A: Tensor, G: Tensor, M: Tensor, slot: Slot, group: dict[str, Any]) -> None:
-        step, beta2 = self._step_of(slot), float(group["betas"][1])
-        rate = -float(group["lr"]) / (1 - float(group["betas"][0]) ** step)
-        rectifier = _rectifier(step, beta2)
-        if rectifier is None:
-            A.add_(M, alpha=rate)
-        else:
-            A.addcdiv_(M, self._denominator(slot, group)[:, None], value=rate * rectifier)
+    def _rates(self, slot: Slot, group: dict[str, Any]) -> tuple[float, float]:
+        step = self._step_of(slot)
+        rate = float(group["lr"]) / (1 - float(group["betas"][0]) ** step)
+        rectifier = _rectifier(step, float(group["betas"][1]))
+        return rate if rectifier is None else rate * rectifier, 0.0
 
     def _denominator(self, slot: Slot, group: dict[str, Any]) -> Tensor:
         if _rectifier(self._step_of(slot), float(group["betas"][1])) is None:

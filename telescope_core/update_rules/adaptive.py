@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from telescope_core.update_rules.base import Slot, UpdateRule
+from telescope_core.update_rules.base import Recursion, Slot, UpdateRule
 
 
 class RMSpropRule(UpdateRule):
@@ -41,6 +41,11 @@ class RMSpropRule(UpdateRule):
     def preconditioner(self) -> Tensor:  # noqa: D102
         return self._inverse("square_avg", self._denominator)
 
+    def recursion(self) -> Recursion:  # noqa: D102
+        group = self.optimizer.param_groups[0]
+        sign = -1.0 if group["maximize"] else 1.0
+        return Recursion(float(group["momentum"]), sign, float(group["lr"]), 0.0)
+
     def _denominator(self, slot: Slot, group: dict[str, Any]) -> Tensor:
         v = self._rows_of_state(slot, "square_avg")
         assert v is not None
@@ -63,12 +68,22 @@ class AdagradRule(UpdateRule):
                 G.neg_()
             if group["weight_decay"]:
                 G.add_(A, alpha=float(group["weight_decay"]))
-            step = float(self.optimizer.state[slot.parameter]["step"])
-            rate = float(group["lr"]) / (1 + (step - 1) * float(group["lr_decay"]))
+            rate = self._rate(slot, group)
             A.addcdiv_(G, self._denominator(slot, group)[:, None], value=-rate)
 
     def preconditioner(self) -> Tensor:  # noqa: D102
         return self._inverse("sum", self._denominator)
+
+    def recursion(self) -> Recursion:  # noqa: D102
+        slot = self.slots[0]
+        group = self.optimizer.param_groups[slot.group]
+        sign = -1.0 if group["maximize"] else 1.0
+        return Recursion(0.0, sign, self._rate(slot, group), 0.0)
+
+    def _rate(self, slot: Slot, group: dict[str, Any]) -> float:
+        """``γ_t = γ/(1 + (t−1)η)``."""
+        step = float(self.optimizer.state[slot.parameter]["step"])
+        return float(group["lr"]) / (1 + (step - 1) * float(group["lr_decay"]))
 
     def _denominator(self, slot: Slot, group: dict[str, Any]) -> Tensor:
         total = self._rows_of_state(slot, "sum")

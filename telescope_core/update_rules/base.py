@@ -13,6 +13,9 @@ from torch import Tensor
 from telescope_core.errors import TrainingMismatchError
 from telescope_core.layout import ParameterLayout, Segment
 
+# Several operations on a part follow each other while it is in a cache.
+_PART_BYTES = 2**20
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -27,6 +30,23 @@ class Slot:
     segment: Segment
     parameter: Tensor
     group: int
+
+
+@dataclass(frozen=True)
+class Recursion:
+    """A step as ``M ← memory · M + gain · G``, ``Δθ = −P (momentum_rate · M + gradient_rate · G)``.
+
+    Attributes:
+        memory: What is left of M.
+        gain: The weight of G in M.
+        momentum_rate: The step along M.
+        gradient_rate: The step along G.
+    """
+
+    memory: float
+    gain: float
+    momentum_rate: float
+    gradient_rate: float
 
 
 class UpdateRule(ABC):
@@ -80,6 +100,14 @@ class UpdateRule(ABC):
     def preconditioner(self) -> Tensor | None:
         """Diagonal of the last step's frozen preconditioner, ``(p,)``; None for the identity."""
 
+    def recursion(self) -> Recursion | None:
+        """The last step as a recursion with the preconditioner apart, where there is one.
+
+        Used to lower the variance of estimates, so it may neglect weight decay and what differs
+        between parameter groups: the first group stands for all.
+        """
+        return None
+
     @property
     def is_plain(self) -> bool:
         """Whether a step is ``θ − γ G`` with one γ for all parameters and nothing else."""
@@ -111,6 +139,12 @@ class UpdateRule(ABC):
     def load_buffers(self, buffers: dict[str, Tensor]) -> None:
         """Take over buffers from :meth:`buffers` of an equal rule."""
         self._buffers = {name: tensor.clone() for name, tensor in buffers.items()}
+
+    def _parts(self, slot: Slot) -> Iterator[slice]:
+        """A slot's rows, counted from its first, in parts that stay in a cache."""
+        step = max(1, _PART_BYTES // max(1, self.columns * self.layout.dtype.itemsize))
+        for start in range(0, slot.segment.size, step):
+            yield slice(start, min(start + step, slot.segment.size))
 
     def _active(self, skipped: frozenset[str]) -> Iterator[tuple[Slot, dict[str, Any]]]:
         for slot in self.slots:

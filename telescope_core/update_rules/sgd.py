@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from telescope_core.layout import ParameterLayout
-from telescope_core.update_rules.base import UpdateRule
+from telescope_core.update_rules.base import Recursion, UpdateRule
 
 
 class SGDRule(UpdateRule):
@@ -56,6 +56,17 @@ class SGDRule(UpdateRule):
 
     def preconditioner(self) -> None:  # noqa: D102
         return None
+
+    def recursion(self) -> Recursion:  # noqa: D102
+        group = self.optimizer.param_groups[0]
+        mu, rate = float(group["momentum"]), float(group["lr"])
+        sign = -1.0 if group["maximize"] else 1.0
+        if not mu:
+            return Recursion(0.0, sign, 0.0, sign * rate)
+        gain = sign * (1 - float(group["dampening"]))
+        if group["nesterov"]:
+            return Recursion(mu, gain, rate * mu, sign * rate)
+        return Recursion(mu, gain, rate, 0.0)
 
     def _with_momentum(self, name: str, G: Tensor, group: dict[str, float]) -> Tensor:
         mu = float(group["momentum"])

@@ -1,0 +1,134 @@
+r"""A cheap model of the smoother's stiff modes, to take their noise out of probed estimates.
+
+In minibatch training the few outputs with the largest kernel eigenvalues forget all but the last
+batches: their rows of S are dense in the labels of those batches and change with every step.  No
+label direction chosen in advance covers them, and they dominate the variance of random ones.  But
+they are easy to follow with *all* labels at once.  With U the leading eigenvectors of the kernel,
+``(n·k, d)``, the rows ``C ≈ Uᵀ S_train`` obey the recursion of MATH section 2 projected onto U,
+
+.. math::
+    Γ_t &= U^\top J P J_B^\top\, c\,(U_B C_{t-1} - I_B) \\
+    M_t &= a M_{t-1} + b Γ_t, \qquad C_t = C_{t-1} - (c_M M_t + c_G Γ_t),
+
+for a loss with ``g = c (f − y)``, with Jᵀ U averaged over the last few batches and P as it was when
+the gradient was taken, which costs little beside the probes.  ``Ŝ = Φ C``, with
+``Φ = H (Uᵀ H_train)⁻¹`` and ``H = J P Jᵀ U``, is then a control variate: its measures are known,
+and probes estimate only the difference to those of S.  The estimate stays unbiased whatever Ŝ is,
+since Ŝ does not depend on the random directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from telescope_core.jacobians import Linearization
+from telescope_core.low_rank import LowRankSmoother
+from telescope_core.smoother.rowset import LinearizedRows
+from telescope_core.update_rules import UpdateRule
+
+# The noise is in the stiffest modes; for more of them the projection is too crude to help.
+_MODES = 4
+# Weight of the last batch in the running estimate of JᵀU: about three batches count.
+_FRESH = 0.3
+
+
+@dataclass
+class StiffModes:
+    """The state of the projected recursion.
+
+    Attributes:
+        U: Orthonormal leading outputs of the training set, ``(n·k, d)``.
+        C: ``Uᵀ S_train`` under the projected model, ``(d, n·k)``.
+        M: Its momentum, ``(d, n·k)``.
+        JU: A running estimate of ``Jᵀ U`` from the last batches, ``(p, d)``; no rows before the
+            first step.
+        PJU: The same times the last preconditioner.
+    """
+
+    U: Tensor
+    C: Tensor
+    M: Tensor
+    JU: Tensor
+    PJU: Tensor
+
+    @classmethod
+    def begin(cls, leading: Tensor) -> StiffModes:
+        """The state before training.
+
+        Args:
+            leading: Leading eigenvectors of the kernel, ``(n·k, deflated)``, the first first.
+        """
+        U = leading[:, :_MODES].contiguous()
+        size, d = U.shape
+        nothing = U.new_zeros(0, d)
+        return cls(U, U.new_zeros(d, size), U.new_zeros(d, size), nothing, nothing)
+
+    def cotangents(self, index: Tensor, k: int) -> Tensor:
+        """``U_B``, scaled so that sums over the batch stand for all rows, ``(b, k, d)``."""
+        U_B = self.U[_positions(index, k)]
+        return (U_B * (len(self.U) / len(U_B))).view(-1, k, self.U.shape[1])
+
+    def step(
+        self,
+        index: Tensor,
+        scale: Tensor | float,
+        batch: Linearization,
+        pulled: Tensor,
+        rule: UpdateRule,
+    ) -> None:
+        """Follow one step, right after the optimizer's.
+
+        Args:
+            index: Positions of the batch in the training set, ``(b,)``.
+            scale: c, with ``g = c (f − y)`` as the optimizer saw it.
+            batch: The batch, linearised where its gradient was taken.
+            pulled: ``Jᵀ`` times the batch's :meth:`cotangents`, ``(p, d)``.
+            rule: The optimizer's rule, for P and its coefficients a, b, c_M and c_G.
+        """
+        recursion = rule.recursion()
+        assert recursion is not None
+        positions = _positions(index, batch.outputs.shape[1])
+        self.JU = self.JU.lerp_(pulled, _FRESH) if len(self.JU) else pulled.clone()
+        P = rule.preconditioner()
+        self.PJU = self.JU if P is None else self.JU * P[:, None]
+        H_B = batch.jvp(self.PJU).flatten(0, 1)
+        Gamma = (H_B.T @ self.U[positions]) @ self.C
+        Gamma.index_add_(1, positions, H_B.T, alpha=-1)
+        Gamma *= scale
+        self.M.mul_(recursion.memory).add_(Gamma, alpha=recursion.gain)
+        self.C.sub_(self.M, alpha=recursion.momentum_rate)
+        self.C.sub_(Gamma, alpha=recursion.gradient_rate)
+
+    def model(self, name: str, at_start: Mapping[str, LinearizedRows]) -> LowRankSmoother | None:
+        """``Ŝ = Φ C`` on a set; ``None`` before the first step or if it is not finite.
+
+        Args:
+            name: The set.
+            at_start: Per set, its rows at the start of the block.
+        """
+        if not len(self.PJU):
+            return None
+        H_train = at_start["train"].jvp(self.PJU)
+        H = H_train if name == "train" else at_start[name].jvp(self.PJU)
+        core = self.U.T.cpu().double() @ H_train.flatten(0, 1).cpu().double()
+        if not bool(torch.isfinite(core).all() and torch.isfinite(self.C).all()):
+            return None
+        return LowRankSmoother(H.cpu().double() @ torch.linalg.pinv(core), self.C.cpu().double())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything needed to go on, for checkpoints."""
+        return {"U": self.U, "C": self.C, "M": self.M, "JU": self.JU, "PJU": self.PJU}
+
+    @classmethod
+    def restore(cls, tensors: Mapping[str, Tensor]) -> StiffModes:
+        """Take over what :meth:`tensors` gave."""
+        return cls(*(tensors[name].clone() for name in ("U", "C", "M", "JU", "PJU")))
+
+
+def _positions(index: Tensor, k: int) -> Tensor:
+    """Where the outputs of some points stand among all ``n·k``."""
+    return (index[:, None] * k + torch.arange(k, device=index.device)).flatten()
