@@ -11,6 +11,7 @@ from torch import Tensor
 
 from telescope_core import _validation as check
 from telescope_core.errors import ConfigurationError
+from telescope_core.jacobians import Layers
 from telescope_core.labels import Loss
 from telescope_core.layout import ParameterLayout
 from telescope_core.losses import LossGradient
@@ -53,6 +54,7 @@ class EngineFactory:
         deflate: Upper bound on the deflated ones.
         seed: Seed of the random ones.
         strategy: The engine, or ``"auto"``.
+        layers: To follow the contributions of layers; ``None`` not to.
 
     Raises:
         ConfigurationError: More probes than labels, or a strategy that does not apply.
@@ -75,10 +77,12 @@ class EngineFactory:
         deflate: int,
         seed: int,
         strategy: Strategy,
+        layers: Layers | None = None,
     ) -> None:
         self.probes = probes
         self.deflate = deflate
         self.seed = seed
+        self.layers = layers
         self._order = order
         self._initial = initial
         self._layout = layout
@@ -170,6 +174,7 @@ class EngineFactory:
             self._order,
             self._theta,
             self._make_rule,
+            self.layers,
         )
 
     def _choose_directions(self, train: LinearizedRows) -> LabelDirections:
@@ -199,11 +204,16 @@ class EngineFactory:
             return [strategy]
         estimates = self.probes not in ("exact", self.label_count)
         anywhere = "midpoint" if estimates and self._order == 2 else "parameter-space"
-        if self._is_plain and self.is_quadratic:
+        if self._is_plain and self.is_quadratic and self.layers is None:
             return [anywhere, "function-space"]
         return [anywhere]
 
     def _require_function_space(self) -> None:
+        if self.layers is not None:
+            raise ConfigurationError(
+                "layer_shares=True needs the parameters, which strategy='function-space' does not "
+                "follow; use strategy='auto' or 'parameter-space'"
+            )
         if not (self._is_plain and self._gradient.is_quadratic):
             raise ConfigurationError(
                 "strategy='function-space' is for plain SGD (no momentum, no weight decay, one "
@@ -227,7 +237,8 @@ class EngineFactory:
         entries = self.label_count * count
         if name in _PARAMETER_SPACE_ARRAYS:
             arrays = _PARAMETER_SPACE_ARRAYS[name]
-            entries += columns * (arrays * self._layout.size + 2 * outputs)
+            split = 0 if self.layers is None else self.layers.count
+            entries += columns * (arrays * self._layout.size + (2 + split) * outputs)
         else:
             kernels = 3 * outputs * self.label_count
             entries += kernels + columns * (2 * outputs + 4 * self.label_count)

@@ -31,7 +31,7 @@ from telescope_core._saved_weights import (
 )
 from telescope_core.errors import ConfigurationError, ModelError, NonFiniteError
 from telescope_core.inputs import Inputs, take_rows
-from telescope_core.jacobians import Form, Linearizer
+from telescope_core.jacobians import Form, Linearizer, owner_of
 from telescope_core.layout import ParameterLayout
 from telescope_core.smoother import RowSet, Span, make_path, quadrature_of
 
@@ -264,7 +264,7 @@ def from_checkpoints(
         model, take_rows(next(iter(inputs.values())), slice(0, 3), first.device)
     )
     settings = _Settings(order, chunk_size, form, contributions, gradient_change, progress)
-    layers = layer_of or _owner
+    layers = layer_of or owner_of
     return CheckpointSeries(model, saved, steps, dict(inputs), train_inputs, layers, settings)
 
 
@@ -323,10 +323,6 @@ def _trained_parameters(model: nn.Module) -> dict[str, Tensor]:
             "move the model to one"
         )
     return trained
-
-
-def _owner(parameter: str) -> str:
-    return parameter.rpartition(".")[0] or parameter
 
 
 def _mean_absolute(difference: Tensor) -> float:

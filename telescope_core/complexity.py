@@ -44,6 +44,25 @@ def effective_parameters(
     return factor * total, factor * error
 
 
+def layer_shares(S: Tensor, directions: LabelDirections) -> Tensor:
+    r"""How the squared norm of the smoother splits over layers that add up to it.
+
+    With :math:`S = \sum_l S^l`, layer l has the share
+    :math:`\sum_j ⟨s^l(x_j), s(x_j)⟩ / \sum_j \|s(x_j)\|^2`; a share is negative where a layer works
+    against the others.
+
+    Args:
+        S: What each layer contributes along the directions, shape ``(layers, rows, k, m)``.
+        directions: The label directions.
+
+    Returns:
+        Float64, shape ``(layers,)``, summing to 1; NaN where S is zero.
+    """
+    parts = S.cpu().double()
+    products = (parts * parts.sum(dim=0)).sum(dim=(1, 2)) @ directions.weights.cpu().double()
+    return products / products.sum()
+
+
 def effective_parameters_per_example(
     S: Tensor, directions: LabelDirections, model: LowRankSmoother | None = None
 ) -> Tensor:

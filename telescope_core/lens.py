@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from telescope_core import _validation as check
+from telescope_core import complexity
 from telescope_core._engine import EngineFactory, Strategy
 from telescope_core._optimizer_watch import watch_step
 from telescope_core._track import Track, restore_track
@@ -22,7 +23,7 @@ from telescope_core.complexity import (
 )
 from telescope_core.errors import ConfigurationError, TrainingMismatchError
 from telescope_core.inputs import Inputs, Rows, call_arguments, count_rows, take_rows
-from telescope_core.jacobians import Form, Linearizer
+from telescope_core.jacobians import Form, Layers, Linearizer
 from telescope_core.labels import Loss
 from telescope_core.layout import ParameterLayout
 from telescope_core.losses import check_scalar
@@ -56,6 +57,8 @@ class TelescopeLens:
         seed: Seed of the random label directions.
         chunk_size: Rows of a set linearised at once; ``None`` for all.
         kernel_norms: Also measure norms of tangent-kernel rows, once per block.
+        layer_shares: Also split effective parameters over layers (the modules that own the
+            parameters), with probes.
         strategy: How the smoother is carried.  ``"parameter-space"``: by the trapezoid rule (first
             order: J at the start of a block), any optimizer with a rule.  ``"midpoint"``: by the
             midpoint rule, also second order, one product a step instead of two.
@@ -91,6 +94,7 @@ class TelescopeLens:
         seed: int = 0,
         chunk_size: int | None = None,
         kernel_norms: bool = False,
+        layer_shares: bool = False,
         strategy: Strategy = "auto",
         form: Form = "auto",
     ) -> None:
@@ -147,6 +151,7 @@ class TelescopeLens:
                 deflate=deflate,
                 seed=seed,
                 strategy=strategy,
+                layers=Layers.by_module(layout, first.device) if layer_shares else None,
             )
         if kernel_norms:
             self._kernel_rule = rule_for(optimizer, layout, parameters, 0, 0)
@@ -377,6 +382,25 @@ class TelescopeLens:
         S = self._columns(name)[..., : engine.directions.count]
         return effective_parameters_per_example(S, engine.directions, engine.model(name))
 
+    def effective_parameters_by_layer(self, name: str) -> dict[str, float]:
+        """How a set's effective parameters split over layers: which layer has learned it.
+
+        Returns:
+            Per layer its share, which may be negative where it works against the others; they add
+            up to the set's effective parameters.  NaN before the first step.
+
+        Raises:
+            ConfigurationError: The lens was not created with ``layer_shares=True`` and probes.
+        """
+        layers = self._require_layers()
+        engine = self._require_engine()
+        S = self._columns(name)[..., : engine.directions.count]
+        total, _ = effective_parameters(S, engine.directions, engine.model(name))
+        spans = self._track.spans(self._current())
+        by_layer = engine.values_by_layer(name, spans)[..., : engine.directions.count]
+        shares = complexity.layer_shares(by_layer, engine.directions)
+        return dict(zip(layers.names, (total * shares).tolist(), strict=True))
+
     def classical_degrees_of_freedom(self) -> float:
         """``tr(2S − SSᵀ)`` on the training set.
 
@@ -412,6 +436,9 @@ class TelescopeLens:
             metrics[f"{name}/smoother_error"] = _mean_gap(f, columns[..., -1])
         metrics[f"{name}/effective_parameters"] = estimate
         metrics[f"{name}/effective_parameters_stderr"] = error
+        if self._engines is not None and self._engines.layers is not None:
+            for layer, share in self.effective_parameters_by_layer(name).items():
+                metrics[f"{name}/effective_parameters/{layer}"] = share
         if name == "train" and engine.directions.basis.shape[1] == S.shape[1]:
             metrics["train/degrees_of_freedom"] = degrees_of_freedom(S, engine.directions, model)
         return metrics
@@ -441,6 +468,14 @@ class TelescopeLens:
                 "or a number of probes"
             )
         return self._engines
+
+    def _require_layers(self) -> Layers:
+        layers = self._require_probes("effective_parameters_by_layer").layers
+        if layers is None:
+            raise ConfigurationError(
+                "the split over layers is not followed; create the lens with layer_shares=True"
+            )
+        return layers
 
     def _require_engine(self) -> Smoother:
         engines = self._require_probes("the smoother")
@@ -483,6 +518,7 @@ class TelescopeLens:
             "deflate": None if engines is None else engines.deflate,
             "seed": None if engines is None else engines.seed,
             "kernel_norms": self._track.kernel_norms is not None,
+            "layer_shares": engines is not None and engines.layers is not None,
         }
 
 

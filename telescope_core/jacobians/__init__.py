@@ -4,7 +4,7 @@
 factors and ``torch.func``) are interchangeable.
 """
 
-from telescope_core.jacobians.linearization import Linearization
+from telescope_core.jacobians.linearization import Layers, Linearization, owner_of
 from telescope_core.jacobians.linearizer import Form, Linearizer
 
-__all__ = ["Form", "Linearization", "Linearizer"]
+__all__ = ["Form", "Layers", "Linearization", "Linearizer", "owner_of"]

@@ -4,11 +4,48 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+
+from telescope_core.layout import ParameterLayout
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Which layer a parameter belongs to.
+
+    Attributes:
+        names: The layers, in the order of their first parameter.
+        of_row: For every row of θ the position of its layer, int64, shape ``(p,)``.
+    """
+
+    names: tuple[str, ...]
+    of_row: Tensor
+
+    @property
+    def count(self) -> int:
+        """Number of layers."""
+        return len(self.names)
+
+    @classmethod
+    def by_module(cls, layout: ParameterLayout, device: torch.device) -> Layers:
+        """Every module that owns parameters is a layer."""
+        owners = [owner_of(segment.name) for segment in layout.segments]
+        names = tuple(dict.fromkeys(owners))
+        of_row = torch.empty(layout.size, dtype=torch.int64, device=device)
+        for segment, owner in zip(layout.segments, owners, strict=True):
+            of_row[segment.rows] = names.index(owner)
+        return cls(names, of_row)
+
+
+def owner_of(parameter: str) -> str:
+    """The module that owns a parameter; the parameter itself where that is the whole model."""
+    return parameter.rpartition(".")[0] or parameter
+
 
 _Product = TypeVar("_Product", bound=Callable[..., Tensor])
 
@@ -51,6 +88,22 @@ class Linearization(ABC):
         Returns:
             Shape ``(rows, k, m)``.
         """
+
+    def jvp_by_layer(self, directions: Tensor, layers: Layers) -> Tensor:
+        r"""``J_l · directions_l`` for each layer l, whose sum is ``J · directions``.
+
+        Args:
+            directions: Columns in parameter space, shape ``(p, m)``.
+            layers: Which rows of θ belong to which layer.
+
+        Returns:
+            Shape ``(layers, rows, k, m)``.
+        """
+        pieces = []
+        for position in range(layers.count):
+            mask = (layers.of_row == position)[:, None]
+            pieces.append(self.jvp(torch.where(mask, directions, 0.0)))
+        return torch.stack(pieces)
 
     @abstractmethod
     def vjp(self, cotangents: Tensor, out: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from telescope_core.inputs import Rows
 from telescope_core.jacobians.factors import Factor
 from telescope_core.jacobians.functional import Forward, FunctionalLinearization
 from telescope_core.jacobians.layers import Layer
-from telescope_core.jacobians.linearization import Linearization, in_full_precision
+from telescope_core.jacobians.linearization import Layers, Linearization, in_full_precision
 from telescope_core.jacobians.recurrent import Tap
 from telescope_core.layout import ParameterLayout
 
@@ -57,6 +57,19 @@ class TracedLinearization(Linearization):
             result = self._rest.jvp(directions)
         for factor in self._factors:
             factor.add_jvp(result, directions[factor.rows_in_theta])
+        return result
+
+    @in_full_precision
+    def jvp_by_layer(self, directions: Tensor, layers: Layers) -> Tensor:  # noqa: D102
+        if self._rest is None:
+            shape = (layers.count, *self.outputs.shape, directions.shape[-1])
+            result = self.outputs.new_zeros(shape)
+        else:
+            result = self._rest.jvp_by_layer(directions, layers)
+        for factor in self._factors:
+            # A factor covers parameters of one module, hence of one layer.
+            layer = int(layers.of_row[factor.rows_in_theta.start])
+            factor.add_jvp(result[layer], directions[factor.rows_in_theta])
         return result
 
     @in_full_precision

@@ -164,6 +164,10 @@ class Smoother(ABC):
     def values(self, name: str, spans: Spans) -> Tensor:
         """All carried columns on a set, shape ``(rows, k, columns)``, the open block closed."""
 
+    def values_by_layer(self, name: str, spans: Spans) -> Tensor:
+        """What each layer has contributed to S on a set, ``(layers, rows, k, columns)``."""
+        raise NotImplementedError
+
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
         """Everything needed to go on, for checkpoints."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from telescope_core.jacobians import Layers
 from telescope_core.losses import LossGradient
 from telescope_core.low_rank import LowRankSmoother
 from telescope_core.probes import LabelDirections
@@ -39,6 +40,7 @@ class ParameterSpaceSmoother(Smoother):
         theta: ``θ_0``, shape ``(p,)``.
         make_rule: Builds the optimizer's rule for a number of columns, the last so many of which
             follow the parameters themselves.
+        layers: To follow what the parameters of each layer contribute; ``None`` not to.
     """
 
     name = "parameter-space"
@@ -53,11 +55,12 @@ class ParameterSpaceSmoother(Smoother):
         order: int,
         theta: Tensor,
         make_rule: Callable[[int, int], UpdateRule],
+        layers: Layers | None = None,
     ) -> None:
         super().__init__(directions, labels, loss, initial, precision)
         start = theta.new_zeros(len(theta), self.columns)
         start[:, directions.count :] = theta[:, None]
-        self._path = make_path(self._quadrature(order), start, self.initial_values())
+        self._path = make_path(self._quadrature(order), start, self.initial_values(), layers)
         self.rule = make_rule(self.columns, self.affine_columns)
         self._gradient = torch.empty_like(start)
         self._pulled = theta[:, None]
@@ -113,6 +116,9 @@ class ParameterSpaceSmoother(Smoother):
 
     def values(self, name: str, spans: Spans) -> Tensor:  # noqa: D102
         return self._path.value(name, spans[name])
+
+    def values_by_layer(self, name: str, spans: Spans) -> Tensor:  # noqa: D102
+        return self._path.value_by_layer(name, spans[name])
 
     def tensors(self) -> dict[str, Tensor]:  # noqa: D102
         buffers = {f"rule/{name}": value for name, value in self.rule.buffers().items()}

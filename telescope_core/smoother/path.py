@@ -16,11 +16,13 @@ for blocks from step s to step e.  What stands for :math:`\bar J` is the quadrat
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+
+from telescope_core.jacobians import Layers
 
 Quadrature = Literal["start", "trapezoid", "midpoint"]
 
@@ -30,6 +32,10 @@ class PushesForward(Protocol):
 
     def jvp(self, directions: Tensor) -> Tensor:
         """``J · directions``, shape ``(rows, k, m)``."""
+        ...
+
+    def jvp_by_layer(self, directions: Tensor, layers: Layers) -> Tensor:
+        """The same split over layers, shape ``(layers, rows, k, m)``."""
         ...
 
 
@@ -58,15 +64,24 @@ class Path(ABC):
     Args:
         start: ``P_0``, shape ``(p, q)``; taken over, not copied.
         values: Per set name the starting values ``S_0``, shape ``(rows, k, q)``; taken over.
+        layers: To follow what the parameters of each layer contribute; ``None`` not to.
 
     Attributes:
         current: ``P_t``; whoever owns the path moves it.
         settled: Per set, the terms whose weights are final.
+        settled_by_layer: The same without the starting values, ``(layers, rows, k, q)``, or empty.
     """
 
-    def __init__(self, start: Tensor, values: dict[str, Tensor]) -> None:
+    def __init__(
+        self, start: Tensor, values: dict[str, Tensor], layers: Layers | None = None
+    ) -> None:
         self.current = start
         self.settled = values
+        self.settled_by_layer: dict[str, Tensor] = {}
+        if layers is not None:
+            for name, rows in values.items():
+                self.settled_by_layer[name] = rows.new_zeros(layers.count, *rows.shape)
+        self._layers = layers
         self._anchor = start.clone()
         self._moved = False
         self._difference: Tensor | None = None
@@ -75,7 +90,6 @@ class Path(ABC):
         """Say that ``current`` has left the start of the block."""
         self._moved = True
 
-    @abstractmethod
     def value(self, name: str, block: Block, index: Tensor | None = None) -> Tensor:
         """``S_t`` on a set, or on some of its rows, with the open block closed at ``P_t``.
 
@@ -87,6 +101,24 @@ class Path(ABC):
         Returns:
             Shape ``(rows, k, q)``, a new tensor.
         """
+        settled = self.settled[name]
+        total = settled.clone() if index is None else settled[index]
+        for weight, rows, start in self._open_terms(block):
+            total.add_(rows.jvp(self._since(start)), alpha=weight)
+        return total
+
+    def value_by_layer(self, name: str, block: Block) -> Tensor:
+        """What each layer has contributed to ``S_t − S_0`` on a set, ``(layers, rows, k, q)``."""
+        assert self._layers is not None
+        total = self.settled_by_layer[name].clone()
+        for weight, rows, start in self._open_terms(block):
+            pieces = rows.jvp_by_layer(self._since(start), self._layers)
+            total.add_(pieces, alpha=weight)
+        return total
+
+    @abstractmethod
+    def _open_terms(self, block: Block) -> Iterator[tuple[float, PushesForward, Tensor]]:
+        """What the open block adds: weights, Jacobians and where ``P_t`` is counted from."""
 
     @abstractmethod
     def close_block(self, blocks: Mapping[str, Block]) -> None:
@@ -99,6 +131,7 @@ class Path(ABC):
             f"{prefix}/anchor": self._anchor,
             f"{prefix}/moved": torch.tensor(self._moved),
             **{f"{prefix}/settled/{name}": values for name, values in self.settled.items()},
+            **{f"{prefix}/by_layer/{name}": v for name, v in self.settled_by_layer.items()},
         }
 
     def load(self, prefix: str, tensors: Mapping[str, Tensor]) -> None:
@@ -108,16 +141,23 @@ class Path(ABC):
         self._moved = bool(tensors[f"{prefix}/moved"])
         for name, values in self.settled.items():
             values.copy_(tensors[f"{prefix}/settled/{name}"])
+        for name, values in self.settled_by_layer.items():
+            values.copy_(tensors[f"{prefix}/by_layer/{name}"])
+
+    def _settle(self, name: str, rows: PushesForward, directions: Tensor, weight: float) -> None:
+        """Add a term whose weight is final."""
+        if self._layers is None:
+            self.settled[name].add_(rows.jvp(directions), alpha=weight)
+            return
+        pieces = rows.jvp_by_layer(directions, self._layers)
+        self.settled_by_layer[name].add_(pieces, alpha=weight)
+        self.settled[name].add_(pieces.sum(dim=0), alpha=weight)
 
     def _since(self, start: Tensor) -> Tensor:
         """``P_t − start``, valid until the next call: fresh memory is slow for large arrays."""
         if self._difference is None:
             self._difference = torch.empty_like(self.current)
         return torch.sub(self.current, start, out=self._difference)
-
-    def _settled_rows(self, name: str, index: Tensor | None) -> Tensor:
-        values = self.settled[name]
-        return values.clone() if index is None else values[index]
 
 
 class OnePointPath(Path):
@@ -130,21 +170,23 @@ class OnePointPath(Path):
     """
 
     def __init__(
-        self, point: Literal["start", "midpoint"], start: Tensor, values: dict[str, Tensor]
+        self,
+        point: Literal["start", "midpoint"],
+        start: Tensor,
+        values: dict[str, Tensor],
+        layers: Layers | None = None,
     ) -> None:
-        super().__init__(start, values)
+        super().__init__(start, values, layers)
         self._point = point
 
-    def value(self, name: str, block: Block, index: Tensor | None = None) -> Tensor:  # noqa: D102
-        result = self._settled_rows(name, index)
+    def _open_terms(self, block: Block) -> Iterator[tuple[float, PushesForward, Tensor]]:
         if self._moved:
-            result += self._jacobian(block).jvp(self._since(self._anchor))
-        return result
+            yield 1.0, self._jacobian(block), self._anchor
 
     def close_block(self, blocks: Mapping[str, Block]) -> None:  # noqa: D102
         displacement = self._since(self._anchor)
-        for name, values in self.settled.items():
-            values += self._jacobian(blocks[name]).jvp(displacement)
+        for name in self.settled:
+            self._settle(name, self._jacobian(blocks[name]), displacement, 1.0)
         self._anchor.copy_(self.current)
         self._moved = False
 
@@ -160,21 +202,21 @@ class TrapezoidPath(Path):
     when a value is asked for.
     """
 
-    def __init__(self, start: Tensor, values: dict[str, Tensor]) -> None:
-        super().__init__(start, values)
+    def __init__(
+        self, start: Tensor, values: dict[str, Tensor], layers: Layers | None = None
+    ) -> None:
+        super().__init__(start, values, layers)
         self._left = start.clone()
 
-    def value(self, name: str, block: Block, index: Tensor | None = None) -> Tensor:  # noqa: D102
-        result = self._settled_rows(name, index)
-        result += block.start.jvp(self._since(self._left)).mul_(0.5)
+    def _open_terms(self, block: Block) -> Iterator[tuple[float, PushesForward, Tensor]]:
+        yield 0.5, block.start, self._left
         if self._moved:
-            result += block.now.jvp(self._since(self._anchor)).mul_(0.5)
-        return result
+            yield 0.5, block.now, self._anchor
 
     def close_block(self, blocks: Mapping[str, Block]) -> None:  # noqa: D102
         direction = self._since(self._left)
-        for name, values in self.settled.items():
-            values.add_(blocks[name].start.jvp(direction), alpha=0.5)
+        for name in self.settled:
+            self._settle(name, blocks[name].start, direction, 0.5)
         self._left, self._anchor = self._anchor, self._left
         self._anchor.copy_(self.current)
         self._moved = False
@@ -192,14 +234,20 @@ def quadrature_of(order: int) -> Quadrature:
     return "start" if order == 1 else "trapezoid"
 
 
-def make_path(quadrature: Quadrature, start: Tensor, values: dict[str, Tensor]) -> Path:
+def make_path(
+    quadrature: Quadrature,
+    start: Tensor,
+    values: dict[str, Tensor],
+    layers: Layers | None = None,
+) -> Path:
     """The path of a quadrature.
 
     Args:
         quadrature: What stands for J̄.
         start: ``P_0``, shape ``(p, q)``; taken over.
         values: Per set name the starting values ``S_0``; taken over.
+        layers: To follow what the parameters of each layer contribute.
     """
     if quadrature == "trapezoid":
-        return TrapezoidPath(start, values)
-    return OnePointPath(quadrature, start, values)
+        return TrapezoidPath(start, values, layers)
+    return OnePointPath(quadrature, start, values, layers)

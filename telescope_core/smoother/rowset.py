@@ -15,7 +15,7 @@ from telescope_core.inputs import (
     is_in_memory,
     take_rows,
 )
-from telescope_core.jacobians import Linearization, Linearizer
+from telescope_core.jacobians import Layers, Linearization, Linearizer
 
 _DATASET_CHUNK = 1024
 
@@ -109,6 +109,10 @@ class LinearizedRows:
     def jvp(self, directions: Tensor) -> Tensor:
         """``J · directions`` for all rows, shape ``(rows, k, m)``."""
         return torch.cat([part.jvp(directions) for part in self.parts()])
+
+    def jvp_by_layer(self, directions: Tensor, layers: Layers) -> Tensor:
+        """``J_l · directions_l`` for all rows, shape ``(layers, rows, k, m)``."""
+        return torch.cat([p.jvp_by_layer(directions, layers) for p in self.parts()], dim=1)
 
     def vjp(self, cotangents: Tensor) -> Tensor:
         """``Jᵀ · cotangents`` for cotangents of shape ``(rows, k, m)``, shape ``(p, m)``."""
