@@ -13,14 +13,25 @@ from telescope_core.errors import TrainingMismatchError
 
 
 class StepWatch:
-    """Counts the optimizer's steps.
+    """What a training step did, as far as it can be seen from outside.
 
     Attributes:
         steps: Calls of ``optimizer.step()`` so far.
+        autocast: The autocast that the model's forward ran under, to be entered again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.steps = 0
+        self.autocast = torch.autocast(device.type, enabled=False)
+        self._seen = False
+
+    def look_at_autocast(self, device: torch.device) -> None:
+        """Take over the autocast of the caller, the first time."""
+        if not self._seen:
+            dtype = torch.get_autocast_dtype(device.type)
+            enabled = torch.is_autocast_enabled(device.type)
+            self.autocast = torch.autocast(device.type, dtype=dtype, enabled=enabled)
+            self._seen = True
 
     def require_one_step(self) -> None:
         """Refuse anything but exactly one step.
@@ -53,9 +64,10 @@ def watch_step(
             parameters without a gradient, which torch skips.
 
     Yields:
-        The count of steps.
+        What was seen.
     """
-    watch = StepWatch()
+    device = next(model.parameters()).device
+    watch = StepWatch(device)
     skipped: frozenset[str] = frozenset()
     depth = 0  # A step that calls its base class's step is hooked twice.
 
@@ -80,6 +92,7 @@ def watch_step(
     handles = [
         optimizer.register_step_pre_hook(before),
         optimizer.register_step_post_hook(after),
+        model.register_forward_pre_hook(lambda *_: watch.look_at_autocast(device)),
     ]
     try:
         yield watch

@@ -23,7 +23,7 @@ from telescope_core.complexity import (
 )
 from telescope_core.errors import ConfigurationError, TrainingMismatchError
 from telescope_core.inputs import Inputs, Rows, call_arguments, count_rows, take_rows
-from telescope_core.jacobians import Form, Layers, Linearizer
+from telescope_core.jacobians import Form, Layers, Linearizer, without_autocast
 from telescope_core.labels import Loss
 from telescope_core.layout import ParameterLayout
 from telescope_core.losses import check_scalar
@@ -199,15 +199,18 @@ class TelescopeLens:
     def _follow(self, batch: Batch) -> Iterator[None]:
         """Take the batch in before the step, and the optimizer's update right after it."""
         engine = self._track.engine
+        exactly = without_autocast(self._track.theta_0.device)
         if engine is not None:
-            engine.before_step(batch)
+            with exactly:
+                engine.before_step(batch)
         kernel_norms = None if self._track.in_open_block else self._track.kernel_norms
         if kernel_norms is not None:
             batch.now  # noqa: B018  # linearise before the parameters move
 
         def after_update(skipped: frozenset[str]) -> None:
             if engine is not None:
-                engine.after_update(skipped)
+                with exactly:
+                    engine.after_update(skipped)
             if kernel_norms is not None:
                 preconditioner = self._kernel_rule.preconditioner()
                 kernel_norms.add(self._track.at_start, batch.now, preconditioner)
@@ -220,9 +223,11 @@ class TelescopeLens:
                     "or unfreezing parameters"
                 )
             if engine is not None:
-                engine.before_update(
-                    self._linearizer.gradient(), lambda: self._recomputed_gradient(batch)
-                )
+                with exactly:
+                    engine.before_update(
+                        self._linearizer.gradient(),
+                        lambda: self._recomputed_gradient(batch, watch.autocast),
+                    )
 
         self._failed = True
         with watch_step(self._optimizer, self._model, before_update, after_update) as watch:
@@ -234,13 +239,14 @@ class TelescopeLens:
         watch.require_one_step()
         self._failed = False
 
-    def _recomputed_gradient(self, batch: Batch) -> Tensor:
+    def _recomputed_gradient(self, batch: Batch, autocast: torch.autocast) -> Tensor:
         """The batch's gradient by backpropagation, leaving the parameters' own alone."""
 
         def value(outputs: Tensor) -> Tensor:
             return self._loss(outputs, batch.targets)
 
-        return self._linearizer.backpropagate(batch.inputs, value)
+        with autocast:
+            return self._linearizer.backpropagate(batch.inputs, value)
 
     def _batch(self, index: Tensor, inputs: Rows | None, targets: Tensor | None) -> Batch:
         stored = inputs is None and targets is None
@@ -269,10 +275,11 @@ class TelescopeLens:
         now = self._linearize(theta)
         track.move_theta(theta)
         spans = track.spans(now)
-        track.theta_path.close_block(spans)
-        if track.engine is not None:
-            track.engine.close_block(spans)
-            track.engine.open_block(now)
+        with without_autocast(theta.device):
+            track.theta_path.close_block(spans)
+            if track.engine is not None:
+                track.engine.close_block(spans)
+                track.engine.open_block(now)
         track.at_start = now
         track.block_start = track.step
         self._now = (track.step, theta, now)
@@ -445,7 +452,9 @@ class TelescopeLens:
 
     def _columns(self, name: str) -> Tensor:
         self._require_set(name)
-        return self._require_engine().values(name, self._track.spans(self._current()))
+        spans = self._track.spans(self._current())
+        with without_autocast(self._track.theta_0.device):
+            return self._require_engine().values(name, spans)
 
     def _affine(self, name: str, column: int) -> Tensor:
         engines = self._require_probes("constant")

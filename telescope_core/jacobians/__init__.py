@@ -4,7 +4,12 @@
 factors and ``torch.func``) are interchangeable.
 """
 
-from telescope_core.jacobians.linearization import Layers, Linearization, owner_of
+from telescope_core.jacobians.linearization import (
+    Layers,
+    Linearization,
+    owner_of,
+    without_autocast,
+)
 from telescope_core.jacobians.linearizer import Form, Linearizer
 
-__all__ = ["Form", "Layers", "Linearization", "Linearizer", "owner_of"]
+__all__ = ["Form", "Layers", "Linearization", "Linearizer", "owner_of", "without_autocast"]

@@ -72,10 +72,13 @@ def adamw(parameters):
     return torch.optim.AdamW(parameters, lr=0.01)
 
 
-def train(make, dtype, optimizer=sgd, where=None, watched=True, steps=12, **options):
+def train(
+    make, dtype, optimizer=sgd, where=None, watched=True, wrong_labels=False, steps=12, **options
+):
     """A short run whose weights and data are bfloat16 numbers, computed in ``dtype``.
 
-    ``where`` says what an autocast is put around: "step" or the "loss" alone.
+    ``where`` says what an autocast is put around: "step" or the "loss" alone; ``wrong_labels``
+    trains on the labels of other rows than the lens is told.
     """
     torch.manual_seed(0)
     model = make().eval().to(HALF).to(dtype)
@@ -95,8 +98,9 @@ def train(make, dtype, optimizer=sgd, where=None, watched=True, steps=12, **opti
         index = torch.randperm(16, generator=generator)[:8]
         with autocast("step"), lens.step(index) if lens else nullcontext():
             optimizer.zero_grad()
+            seen = index.flip(0) if wrong_labels else index
             with autocast("loss"):
-                value = loss(model(x[index]), y[index])
+                value = loss(model(x[index]), y[seen])
             value.backward()
             optimizer.step()
     return model, lens
@@ -205,9 +209,21 @@ def test_autocast_around_the_whole_step():
     assert_close(lens, reference, 4 * ROUNDING)
 
 
-def test_autocast_that_the_lens_cannot_see_is_refused_and_never_silent():
+def test_autocast_around_forward_and_loss_only():
+    plain, _ = train(perceptron, torch.float32, where="loss", watched=False)
+    model, lens = train(perceptron, torch.float32, where="loss")
+    for a, b in zip(plain.parameters(), model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    _, reference = train(perceptron, torch.float32)
+    assert_close(lens, reference, 4 * ROUNDING)
+
+
+@pytest.mark.parametrize("where", ["step", "loss"])
+def test_labels_of_other_rows_are_refused_under_autocast_and_in_half_precision(where):
     with pytest.raises(TrainingMismatchError, match="not a multiple of the gradient"):
-        train(perceptron, torch.float32, where="loss", steps=2)
+        train(perceptron, torch.float32, where=where, steps=2, wrong_labels=True)
+    with pytest.raises(TrainingMismatchError, match="not a multiple of the gradient"):
+        train(perceptron, HALF, steps=2, wrong_labels=True)
 
 
 def test_products_do_not_round_under_an_autocast_of_the_caller():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.optim import SGD, Adam
 
+from telescope_core.errors import ConfigurationError
 from telescope_core.testing import (
     LOSSES,
     OPTIMIZERS,
@@ -44,6 +45,8 @@ EVERY_MODEL = [
             ("convolution", "adamw", "cross-entropy"),
             ("convolution", "sgd-nesterov", "mse"),
             ("attention", "adam-groups", "cross-entropy"),
+            ("lstm", "adamw", "cross-entropy"),
+            ("gru", "sgd-nesterov", "mse"),
             ("attention", "sgd-dampening", "mse"),
             ("tied", "adam", "cross-entropy-smoothed"),
             ("mlp-vector", "sgd-groups", "huber"),
@@ -214,6 +217,20 @@ def test_auto_takes_function_space_for_full_batch_descent_on_a_squared_loss_only
     assert chosen("mlp-vector", "sgd-decay", "mse", batch_size=None) == "parameter-space"
     assert chosen("mlp-vector", "sgd", "huber", batch_size=None) == "parameter-space"
     assert chosen("mlp-outputs", "sgd", "cross-entropy", batch_size=None) == "parameter-space"
+
+
+def test_auto_takes_the_midpoint_rule_for_estimates_of_second_order(lens_of):
+    def chosen(**options):
+        training = Scenario("mlp-vector", "adamw", "mse", steps=2).start()
+        lens = lens_of(training, **options)
+        training.run(lens)
+        return lens.strategy
+
+    assert chosen(probes=6) == "midpoint"
+    assert chosen(probes=8) == "parameter-space"  # as many as labels: exact
+    assert chosen(probes=6, order=1) == "parameter-space"
+    with pytest.raises(ConfigurationError, match="order=2"):
+        chosen(probes=6, order=1, strategy="midpoint")
 
 
 @pytest.mark.parametrize(
