@@ -225,7 +225,7 @@ class TelescopeLens:
             if engine is not None:
                 with exactly:
                     engine.before_update(
-                        self._linearizer.gradient(),
+                        self._linearizer.gradient,
                         lambda: self._recomputed_gradient(batch, watch.autocast),
                     )
 
@@ -250,20 +250,26 @@ class TelescopeLens:
 
     def _batch(self, index: Tensor, inputs: Rows | None, targets: Tensor | None) -> Batch:
         stored = inputs is None and targets is None
-        seen = self._sets["train"].take(index) if inputs is None else inputs
         labels = self._targets[index] if targets is None else targets
-        for name, rows in (("inputs", count_rows(seen)), ("targets", len(labels))):
+        given = {"targets": len(labels)} | (
+            {} if inputs is None else {"inputs": count_rows(inputs)}
+        )
+        for name, rows in given.items():
             if rows != len(index):
                 raise ConfigurationError(
                     f"step() was given {rows} {name} for {len(index)} positions"
                 )
+
+        def seen() -> Rows:
+            return self._sets["train"].take(index) if inputs is None else inputs
+
         return Batch(
             index,
             seen,
             labels,
             self._engines.flat_labels(labels) if self._engines is not None else labels,
             linearizer=self._linearizer,
-            theta=self._linearizer.theta(),
+            theta=self._linearizer.theta,
             block_start=self._track.at_start["train"],
             at_block_start=not self._track.in_open_block,
             stored=stored,

@@ -31,11 +31,11 @@ class Batch:
 
     Args:
         index: Positions in the training set, int64, shape ``(b,)``.
-        inputs: The rows as the model sees them.
+        inputs: Gives the rows as the model sees them.
         targets: Targets as the loss sees them.
         labels: The same as real-valued labels, ``(b, label_width)``.
         linearizer: The model.
-        theta: ``θ_{t−1}``, shape ``(p,)``.
+        theta: Gives ``θ_{t−1}``, shape ``(p,)``; not called once the parameters have moved.
         block_start: The training set linearised at the start of the block.
         at_block_start: Whether no step was taken in the block yet.
         stored: Whether the inputs are the training set's own rows.
@@ -44,12 +44,12 @@ class Batch:
     def __init__(
         self,
         index: Tensor,
-        inputs: Rows,
+        inputs: Callable[[], Rows],
         targets: Tensor,
         labels: Tensor,
         *,
         linearizer: Linearizer,
-        theta: Tensor,
+        theta: Callable[[], Tensor],
         block_start: LinearizedRows,
         at_block_start: bool,
         stored: bool,
@@ -57,12 +57,21 @@ class Batch:
         self.index = index
         self.targets = targets
         self.labels = labels
-        self.inputs = inputs
+        self._take_inputs = inputs
         self._linearizer = linearizer
-        self._theta = theta
+        self._take_theta = theta
         self._block_start = block_start
         self._at_block_start = at_block_start
         self.stored = stored
+
+    @cached_property
+    def inputs(self) -> Rows:
+        """The rows as the model sees them."""
+        return self._take_inputs()
+
+    @cached_property
+    def _theta(self) -> Tensor:
+        return self._take_theta()
 
     @cached_property
     def start(self) -> Linearization:
@@ -141,11 +150,13 @@ class Smoother(ABC):
         """Take in a batch while the parameters are still ``θ_{t−1}``."""
 
     @abstractmethod
-    def before_update(self, gradient: Tensor, recomputed: Callable[[], Tensor]) -> None:
+    def before_update(
+        self, gradient: Callable[[], Tensor], recomputed: Callable[[], Tensor]
+    ) -> None:
         """Compare the gradient the optimizer is about to use, ``(p,)``, with the batch's own.
 
         Args:
-            gradient: The gradient stored in the parameters.
+            gradient: Gives the gradient stored in the parameters.
             recomputed: Computes the batch's gradient the way training does.
 
         Raises:

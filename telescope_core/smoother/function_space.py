@@ -100,11 +100,11 @@ class FunctionSpaceSmoother(Smoother):
             self._expected = batch.now.vjp(g[..., None])[:, 0]
 
     def before_update(  # noqa: D102
-        self, gradient: Tensor, recomputed: Callable[[], Tensor]
+        self, gradient: Callable[[], Tensor], recomputed: Callable[[], Tensor]
     ) -> None:
         if self._expected is None:
             return
-        factor = self._gradient_check.factor(gradient, self._expected, recomputed)
+        factor = self._gradient_check.factor(gradient(), self._expected, recomputed)
         if factor != 1:
             raise TrainingMismatchError(
                 f"the gradient was scaled by {factor:.4g} before the step (clipping, loss "

@@ -96,9 +96,9 @@ class ParameterSpaceSmoother(Smoother):
         self._pulled = batch.now.vjp(g)
 
     def before_update(  # noqa: D102
-        self, gradient: Tensor, recomputed: Callable[[], Tensor]
+        self, gradient: Callable[[], Tensor], recomputed: Callable[[], Tensor]
     ) -> None:
-        factor = self._gradient_check.factor(gradient, self._pulled[:, 0], recomputed)
+        factor = self._gradient_check.factor(gradient(), self._pulled[:, 0], recomputed)
         if factor != 1:
             self._gradient *= factor
             self._scale = None if self._scale is None else self._scale * factor
