@@ -15,6 +15,7 @@ from telescope_core import complexity
 from telescope_core._engine import EngineFactory, Strategy
 from telescope_core._optimizer_watch import watch_step
 from telescope_core._track import Track, restore_track
+from telescope_core._trained_parameters import count_parameters, trained_parameters
 from telescope_core.complexity import (
     classical_degrees_of_freedom,
     degrees_of_freedom,
@@ -105,7 +106,7 @@ class TelescopeLens:
         check.check_model(model)
         if probes is not None or kernel_norms:
             require_rule(optimizer)
-        parameters = _trained_parameters(model, optimizer)
+        parameters = trained_parameters(model, optimizer)
         first = next(iter(parameters.values()))
         inputs: dict[str, Inputs] = {"train": train_inputs, **(eval_sets or {})}
         for name, rows in inputs.items():
@@ -115,7 +116,7 @@ class TelescopeLens:
 
         self._model = model
         self._optimizer = optimizer
-        self._held = _count_parameters(optimizer)
+        self._held = count_parameters(optimizer)
         self._order = order
         self._stride = stride
         self._targets = train_targets
@@ -216,9 +217,9 @@ class TelescopeLens:
                 kernel_norms.add(self._track.at_start, batch.now, preconditioner)
 
         def before_update() -> None:
-            if _count_parameters(self._optimizer) != self._held:
+            if count_parameters(self._optimizer) != self._held:
                 raise TrainingMismatchError(
-                    f"the optimizer holds {_count_parameters(self._optimizer)} parameters, "
+                    f"the optimizer holds {count_parameters(self._optimizer)} parameters, "
                     f"{self._held} when the lens was attached; attach a new lens after adding "
                     "or unfreezing parameters"
                 )
@@ -535,29 +536,6 @@ class TelescopeLens:
             "kernel_norms": self._track.kernel_norms is not None,
             "layer_shares": engines is not None and engines.layers is not None,
         }
-
-
-def _trained_parameters(model: nn.Module, optimizer: object) -> dict[str, Tensor]:
-    """The model's parameters that the optimizer moves, by name."""
-    groups = getattr(optimizer, "param_groups", [])
-    moved = {id(parameter) for group in groups for parameter in group["params"]}
-    parameters: dict[str, Tensor] = {
-        name: p for name, p in model.named_parameters() if p.requires_grad and id(p) in moved
-    }
-    if not parameters:
-        raise ConfigurationError(
-            "the optimizer holds none of the model's trainable parameters; expected "
-            "Optimizer(model.parameters(), ...) of the same model"
-        )
-    devices = {p.device for p in parameters.values()}
-    if len(devices) > 1:
-        listed = ", ".join(sorted(str(d) for d in devices))
-        raise ConfigurationError(f"the trained parameters are on {listed}; expected one device")
-    return parameters
-
-
-def _count_parameters(optimizer: object) -> int:
-    return sum(len(group["params"]) for group in getattr(optimizer, "param_groups", []))
 
 
 def _mean_gap(actual: Tensor, modelled: Tensor) -> float:
