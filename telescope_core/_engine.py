@@ -28,6 +28,7 @@ from telescope_core.smoother import (
     MidpointSmoother,
     ParameterSpaceSmoother,
     Smoother,
+    below,
 )
 from telescope_core.update_rules import rule_for
 
@@ -149,8 +150,7 @@ class EngineFactory:
         basis, weights = tensors["directions/basis"], tensors["directions/weights"]
         self._theta, self._initial = theta_0, initial
         engine = self._make(name, LabelDirections(basis.clone(), weights.clone(), deflated))
-        prefix = "engine/"
-        engine.load({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
+        engine.load(below("engine/", tensors))
         return engine
 
     def _make(self, name: str, directions: LabelDirections) -> Smoother:

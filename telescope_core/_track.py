@@ -17,6 +17,7 @@ from telescope_core.smoother import (
     RowSet,
     Smoother,
     Span,
+    below,
     make_path,
     quadrature_of,
 )
@@ -83,6 +84,8 @@ class Track:
         }
         if self.engine is not None:
             tensors |= {f"engine/{name}": t for name, t in self.engine.tensors().items()}
+            check = self.engine.gradient_check.tensors()
+            tensors |= {f"gradient_check/{name}": t for name, t in check.items()}
             tensors["directions/basis"] = self.engine.directions.basis
             tensors["directions/weights"] = self.engine.directions.weights
         if self.kernel_norms is not None:
@@ -135,9 +138,10 @@ def restore_track(
             track.engine = engines.restore(
                 state["strategy"], state["deflated"], tensors, track.theta_0, track.f_0
             )
+            track.engine.gradient_check.load(below("gradient_check/", tensors))
             track.engine.open_block(track.at_start)
         if track.kernel_norms is not None:
-            track.kernel_norms.load(_below("kernels/", tensors))
+            track.kernel_norms.load(below("kernels/", tensors))
     except (KeyError, TypeError, AttributeError, RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, ConfigurationError):
             raise
@@ -152,7 +156,3 @@ def _like(saved: Tensor, expected: Tensor) -> Tensor:
     if saved.shape != expected.shape:
         raise ValueError(f"shape {tuple(saved.shape)} instead of {tuple(expected.shape)}")
     return saved.to(expected).clone()
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -69,6 +69,16 @@ class GradientCheck:
             )
         self._differed_before = rest > 1
         return factor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything needed to go on, for checkpoints."""
+        state = [self._largest, float(self._differed_before)]
+        return {"state": torch.tensor(state, dtype=torch.float64)}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`tensors` gave."""
+        largest, differed = tensors["state"].tolist()
+        self._largest, self._differed_before = largest, bool(differed)
 
     def _compare(self, actual: Tensor, expected: Tensor) -> tuple[float, float]:
         """The best factor, and what it leaves in units of what is allowed."""

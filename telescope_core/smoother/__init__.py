@@ -4,7 +4,7 @@ Two engines share one interface (:class:`Smoother`): parameter space (any optimi
 rule) and function space (plain full-batch gradient descent on a squared loss, in closed form).
 """
 
-from telescope_core.smoother.base import Batch, Smoother, Spans, State
+from telescope_core.smoother.base import Batch, Smoother, Spans, State, below
 from telescope_core.smoother.function_space import FunctionSpaceSmoother
 from telescope_core.smoother.parameter_space import MidpointSmoother, ParameterSpaceSmoother
 from telescope_core.smoother.path import Path, make_path, quadrature_of
@@ -23,6 +23,7 @@ __all__ = [
     "Span",
     "Spans",
     "State",
+    "below",
     "make_path",
     "quadrature_of",
 ]

@@ -113,6 +113,7 @@ class Smoother(ABC):
 
     Attributes:
         name: How a user names the engine.
+        gradient_check: Compares the optimizer's gradients with the batch's own.
     """
 
     name: ClassVar[str]
@@ -128,7 +129,7 @@ class Smoother(ABC):
         self.directions = directions
         self.labels = labels
         self.loss = loss
-        self._gradient_check = GradientCheck(precision)
+        self.gradient_check = GradientCheck(precision)
         self._initial = initial
 
     @property
@@ -215,3 +216,8 @@ class Smoother(ABC):
             return V_B
         affine = torch.stack([seen - self.labels[index], seen], dim=-1)
         return torch.cat([V_B, affine], dim=-1)
+
+
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose name starts with ``prefix``, named without it."""
+    return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}

@@ -104,7 +104,7 @@ class FunctionSpaceSmoother(Smoother):
     ) -> None:
         if self._expected is None:
             return
-        factor = self._gradient_check.factor(gradient(), self._expected, recomputed)
+        factor = self.gradient_check.factor(gradient(), self._expected, recomputed)
         if factor != 1:
             raise TrainingMismatchError(
                 f"the gradient was scaled by {factor:.4g} before the step (clipping, loss "

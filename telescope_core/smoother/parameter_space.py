@@ -21,7 +21,7 @@ from telescope_core.jacobians import Layers
 from telescope_core.losses import LossGradient
 from telescope_core.low_rank import LowRankSmoother
 from telescope_core.probes import LabelDirections
-from telescope_core.smoother.base import Batch, Smoother, Spans, State
+from telescope_core.smoother.base import Batch, Smoother, Spans, State, below
 from telescope_core.smoother.path import Quadrature, make_path, quadrature_of
 from telescope_core.smoother.stiff_modes import StiffModes
 from telescope_core.update_rules import UpdateRule
@@ -98,7 +98,7 @@ class ParameterSpaceSmoother(Smoother):
     def before_update(  # noqa: D102
         self, gradient: Callable[[], Tensor], recomputed: Callable[[], Tensor]
     ) -> None:
-        factor = self._gradient_check.factor(gradient(), self._pulled[:, 0], recomputed)
+        factor = self.gradient_check.factor(gradient(), self._pulled[:, 0], recomputed)
         if factor != 1:
             self._gradient *= factor
             self._scale = None if self._scale is None else self._scale * factor
@@ -128,8 +128,8 @@ class ParameterSpaceSmoother(Smoother):
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:  # noqa: D102
         self._path.load("A", tensors)
-        self.rule.load_buffers(_below("rule/", tensors))
-        modes = _below("stiff/", tensors)
+        self.rule.load_buffers(below("rule/", tensors))
+        modes = below("stiff/", tensors)
         self._stiff = StiffModes.restore(modes) if modes else None
 
     def model(self, name: str) -> LowRankSmoother | None:  # noqa: D102
@@ -165,7 +165,3 @@ class MidpointSmoother(ParameterSpaceSmoother):
     def _quadrature(order: int) -> Quadrature:
         assert order == 2
         return "midpoint"
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
