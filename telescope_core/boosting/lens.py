@@ -16,7 +16,7 @@ from telescope_core.boosting.inputs import (
 )
 from telescope_core.boosting.recursion import SmootherState
 from telescope_core.boosting.registry import read_trees
-from telescope_core.boosting.trees import Floats
+from telescope_core.boosting.trees import Floats, Integers
 from telescope_core.errors import ConfigurationError
 
 _TOLERANCE: Final = 1e-6
@@ -55,10 +55,10 @@ class BoostingLens:
             sample_weight: The weights given to ``fit``, if any.
 
         Raises:
-            ConfigurationError: The model cannot be followed, or at some round ``S·y + c`` is not
-                what it predicts: off by more than 1e-6 of the range of the labels and the
-                rounding of the library (1e-6 of the predictions for XGBoost, which sums trees in
-                single precision, and from 17 rounds on 2⁻²⁴ a round).
+            ConfigurationError: The model cannot be followed or does not take the inputs, or at some
+                round ``S·y + c`` is not what it predicts: off by more than 1e-6 of the range of the
+                labels and the rounding of the library (1e-6 of the predictions for XGBoost, which
+                sums trees in single precision, and from 17 rounds on 2⁻²⁴ a round).
             ShapeError: Inputs, labels or weights have the wrong shape.
             MissingDependencyError: The library of the model is absent or too old.
         """
@@ -73,7 +73,7 @@ class BoostingLens:
         self._rows = {name: int(X.shape[0]) for name, X in sets.items()}
         self._y = check_column("y_train", y_train, self._rows[TRAIN])
         self._weights = check_weights(sample_weight, self._rows[TRAIN])
-        self._leaves = {name: self._trees.leaves(X) for name, X in sets.items()}
+        self._leaves = {name: self._leaves_of(name, X) for name, X in sets.items()}
         self._state = self._start()
         self._records = list(self._follow(sets))
 
@@ -113,6 +113,17 @@ class BoostingLens:
             return _effective_parameters(self._at(name, round).S[name])
         self._check(name, round)
         return self._records[round - 1][f"{name}/effective_parameters"]
+
+    def _leaves_of(self, name: str, X: Any) -> Integers:
+        try:
+            return self._trees.leaves(X)
+        except Exception as error:
+            # Each library has its own types for columns that it does not know or cannot read.
+            reason = str(error).partition("\n")[0]
+            raise ConfigurationError(
+                f"{self._model_name} does not take the inputs of {name!r}: {reason}; give the "
+                "columns that it was fitted to, named, ordered and prepared as they were for fit"
+            ) from error
 
     def _start(self) -> SmootherState:
         return SmootherState.initial(self._trees, self._weights, self._rows)
@@ -171,7 +182,8 @@ class BoostingLens:
                 "rounding: give X_train, y_train and sample_weight exactly as the trees were "
                 "fitted to them (without rows held out for early stopping), and a model without "
                 "initial scores per row, learning rates that change, options changed since fit or "
-                "lost in a model file (pickle keeps them), or constraints that move leaf values"
+                "lost in a model file (pickle keeps them), constraints that move leaf values, or "
+                "leaves of categories that are regularised more (LightGBM: fit with cat_l2=0)"
             )
         return gaps
 

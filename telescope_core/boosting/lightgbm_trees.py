@@ -47,7 +47,10 @@ class LightGBMTrees(BoostedTrees):
         self.rounds = int(model.best_iteration_ or model.booster_.current_iteration())
         self.learning_rate = float(found["learning_rate"])
         self.leaf_regularization = float(found["lambda_l2"])
-        self.offset = None if int(found["boost_from_average"]) else 0.0
+        # When not even the first tree finds a split, it is the mean of the labels in any case.
+        first = re.search(r"^num_leaves=(\d+)$", text, flags=re.MULTILINE)
+        constant = first is not None and int(first[1]) == 1
+        self.offset = None if int(found["boost_from_average"]) or constant else 0.0
 
     def leaves(self, X: Any) -> Integers:
         """The leaf each row falls into, shape ``(rounds, rows)``."""

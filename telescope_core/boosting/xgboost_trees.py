@@ -23,9 +23,12 @@ class XGBoostTrees(BoostedTrees):
         booster = model.get_booster()
         learner = json.loads(booster.save_config())["learner"]
         machine = learner["gradient_booster"]
+        start = learner["learner_model_param"]
         options = {
             "objective": (learner["objective"]["name"], "reg:squarederror"),
             "booster": (machine["name"], "gbtree"),
+            # Labels of more than one column.
+            "num_target": (int(start["num_target"]), 1),
         }
         require(model, options)
         trees = machine["tree_train_param"]
@@ -46,7 +49,6 @@ class XGBoostTrees(BoostedTrees):
         self.learning_rate = float(trees["learning_rate"])
         self.leaf_regularization = float(trees["reg_lambda"])
         # The mean is estimated when no base_score is given (XGBoost 2.0 and later).
-        start = learner["learner_model_param"]
         estimated = model.get_params().get("base_score") is None
         self.offset = None if estimated else float(start["base_score"].strip("[]"))
 

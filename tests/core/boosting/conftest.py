@@ -64,6 +64,15 @@ def data() -> Data:
 
 
 @pytest.fixture(scope="session")
+def categories(data: Data) -> tuple[Any, np.ndarray]:
+    """A table with a column of twenty categories that the labels depend on, and the labels."""
+    pandas = pytest.importorskip("pandas", reason="the inputs are a table")
+    kinds = np.arange(len(data.y)) % 20
+    table = pandas.DataFrame(data.X, columns=list("abcd"))
+    return table.assign(e=pandas.Categorical(kinds.astype(str))), data.y + 2 * np.sin(kinds)
+
+
+@pytest.fixture(scope="session")
 def boost() -> Callable[..., np.ndarray]:
     """Boosting on trees whose leaves are given, one training row and one leaf at a time."""
 

@@ -32,10 +32,23 @@ from telescope_core.errors import (
         ("xgboost", {"max_delta_step": 1.0}, "max_delta_step=1.0"),
         ("xgboost", {"num_parallel_tree": 3}, "num_parallel_tree=3"),
         ("xgboost", {"booster": "dart"}, "booster='dart'"),
+        ("xgboost", {"booster": "gblinear", "max_depth": None}, "booster='gblinear'"),
+        ("xgboost", {"subsample": 0.5, "tree_method": "approx"}, "subsample=0.5"),
+        ("xgboost", {"objective": "reg:pseudohubererror"}, "objective='reg:pseudohubererror'"),
         ("lightgbm", {"objective": "l1"}, "objective='regression_l1'"),
         ("lightgbm", {"subsample": 0.5, "subsample_freq": 1}, "bagging_fraction=0.5"),
         ("lightgbm", {"reg_alpha": 1.0}, "lambda_l1=1.0"),
         ("lightgbm", {"boosting_type": "dart"}, "boosting='dart'"),
+        ("lightgbm", {"boosting_type": "goss"}, "data_sample_strategy='goss'"),
+        (
+            "lightgbm",
+            {"boosting_type": "rf", "subsample": 0.5, "subsample_freq": 1},
+            "boosting='rf'",
+        ),
+        ("lightgbm", {"objective": "huber"}, "objective='huber'"),
+        ("lightgbm", {"objective": lambda y, f: (f - y, y**0)}, "objective='custom'"),
+        ("lightgbm", {"use_quantized_grad": True}, "use_quantized_grad=1.0"),
+        ("lightgbm", {"reg_sqrt": True}, "reg_sqrt=1.0"),
         ("lightgbm", {"data_sample_strategy": "goss"}, "data_sample_strategy='goss'"),
         ("lightgbm", {"linear_tree": True}, "linear_tree=1.0"),
         ("lightgbm", {"path_smooth": 1.0}, "path_smooth=1.0"),
@@ -78,10 +91,100 @@ def test_other_rows_labels_or_weights(kind: str, make: Callable[..., Any], data:
         BoostingLens(weighted, data.X, data.y)
 
 
-def test_rows_held_out_for_early_stopping(make: Callable[..., Any], data: Any) -> None:
-    model = make("gradient", n_iter_no_change=50).fit(data.X, data.y)
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("gradient", {"n_iter_no_change": 50}),
+        ("hist", {"early_stopping": True, "n_iter_no_change": 50}),
+    ],
+)
+def test_rows_held_out_for_early_stopping(
+    kind: str, options: dict[str, Any], make: Callable[..., Any], data: Any
+) -> None:
+    model = make(kind, **options).fit(data.X, data.y)
     with pytest.raises(ConfigurationError, match="held out"):
         BoostingLens(model, data.X, data.y)
+
+
+def test_forests_of_xgboost(data: Any) -> None:
+    xgboost = pytest.importorskip("xgboost", reason="reads a model of XGBoost")
+    model = xgboost.XGBRFRegressor(n_estimators=3, n_jobs=1).fit(data.X, data.y)
+    with pytest.raises(ConfigurationError, match="XGBRFRegressor was fitted with"):
+        BoostingLens(model, data.X, data.y)
+
+
+@pytest.mark.parametrize("strategy", ["one_output_per_tree", "multi_output_tree"])
+def test_labels_of_several_columns(strategy: str, make: Callable[..., Any], data: Any) -> None:
+    both = np.stack([data.y, -data.y], axis=1)
+    model = make("xgboost", multi_strategy=strategy).fit(data.X, both)
+    for labels in (data.y, both):
+        with pytest.raises(ConfigurationError, match="num_target=2"):
+            BoostingLens(model, data.X, labels)
+
+
+@pytest.mark.parametrize("kind", ["xgboost", "lightgbm", "hist"])
+def test_constraints_that_move_leaf_values(kind: str, make: Callable[..., Any], data: Any) -> None:
+    name = "monotonic_cst" if kind == "hist" else "monotone_constraints"
+    model = make(kind, **{name: (1, 0, 0, 0)}).fit(data.X, data.y)
+    with pytest.raises(ConfigurationError, match="constraints that move leaf values"):
+        BoostingLens(model, data.X, data.y)
+
+
+def test_objectives_that_the_booster_does_not_name(make: Callable[..., Any], data: Any) -> None:
+    # XGBoost writes the default's name for a callable.
+    model = make("xgboost", objective=lambda y, f: (np.sign(f - y), np.ones_like(f)))
+    model.fit(data.X, data.y)
+    with pytest.raises(ConfigurationError, match=r"differ from S·y \+ c"):
+        BoostingLens(model, data.X, data.y)
+
+
+@pytest.mark.parametrize("kind", ["xgboost", "lightgbm"])
+def test_scores_and_rates_that_only_fit_knew(
+    kind: str, make: Callable[..., Any], data: Any
+) -> None:
+    scores = np.linspace(-1.0, 1.0, len(data.y))
+    if kind == "xgboost":
+        import xgboost
+
+        schedule = xgboost.callback.LearningRateScheduler(lambda round: 0.3 / (1 + round))
+        slower = make(kind, callbacks=[schedule]).fit(data.X, data.y)
+        started = make(kind).fit(data.X, data.y, base_margin=scores)
+    else:
+        import lightgbm
+
+        schedule = lightgbm.reset_parameter(learning_rate=lambda round: 0.3 / (1 + round))
+        slower = make(kind).fit(data.X, data.y, callbacks=[schedule])
+        started = make(kind).fit(data.X, data.y, init_score=scores)
+    for model, words in ((slower, "learning rates that change"), (started, "initial scores")):
+        with pytest.raises(ConfigurationError, match=words):
+            BoostingLens(model, data.X, data.y)
+
+
+def test_leaves_of_categories_with_their_own_regularisation(
+    make: Callable[..., Any], categories: Any
+) -> None:
+    table, y = categories
+    model = make("lightgbm", min_data_per_group=3, cat_smooth=1.0).fit(table, y)
+    with pytest.raises(ConfigurationError, match="cat_l2=0"):
+        BoostingLens(model, table, y)
+
+
+@pytest.mark.parametrize("kind", ["xgboost", "lightgbm", "hist"])
+def test_columns_the_library_cannot_read(kind: str, make: Callable[..., Any], data: Any) -> None:
+    pandas = pytest.importorskip("pandas", reason="the inputs are a table")
+    table = pandas.DataFrame(data.X, columns=list("abcd"))
+    model = make(kind).fit(table, data.y)
+    words = table.assign(a="x")
+    with pytest.raises(ConfigurationError, match="does not take the inputs of 'words'"):
+        BoostingLens(model, table, data.y, {"words": words})
+
+
+def test_infinite_inputs_of_xgboost(make: Callable[..., Any], data: Any) -> None:
+    model = make("xgboost").fit(data.X, data.y)
+    inputs = data.X_test.copy()
+    inputs[0, 0] = np.inf
+    with pytest.raises(ConfigurationError, match=r"does not take the inputs of 'far'.*inf"):
+        BoostingLens(model, data.X, data.y, {"far": inputs})
 
 
 @pytest.fixture

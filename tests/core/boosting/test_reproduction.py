@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -23,10 +24,29 @@ _MODELS = [
     ("xgboost", {"reg_lambda": 0.0, "learning_rate": 0.5, "tree_method": "exact"}),
     ("xgboost", {"reg_lambda": 7.0, "base_score": 0.5, "n_estimators": 200}),
     ("xgboost", {"gamma": 0.1, "colsample_bytree": 0.5, "n_estimators": 1}),
+    ("xgboost", {"n_estimators": None, "max_depth": None, "tree_method": "hist"}),
+    ("xgboost", {"tree_method": "approx", "max_bin": 8, "min_child_weight": 4.0}),
+    ("xgboost", {"grow_policy": "lossguide", "max_depth": 0, "max_leaves": 5}),
+    ("xgboost", {"gamma": 3.0, "n_estimators": 30}),
+    (
+        "xgboost",
+        {"colsample_bytree": 0.5, "colsample_bylevel": 0.5, "colsample_bynode": 0.5},
+    ),
+    ("xgboost", {"base_score": 0.0, "reg_lambda": 0.3}),
     ("lightgbm", {}),
     ("lightgbm", {"reg_lambda": 2.5, "learning_rate": 0.5, "num_leaves": 4}),
     ("lightgbm", {"boost_from_average": False, "n_estimators": 150}),
     ("lightgbm", {"lambda_l2": 1.5, "colsample_bytree": 0.5, "n_estimators": 1}),
+    ("lightgbm", {"n_estimators": 100, "min_child_samples": 20}),
+    ("lightgbm", {"colsample_bytree": 0.5, "feature_fraction_bynode": 0.5, "extra_trees": True}),
+    # Rows are drawn only with a frequency, which is 0 unless given.
+    ("lightgbm", {"subsample": 0.5}),
+    ("lightgbm", {"subsample_freq": 3}),
+    ("lightgbm", {"objective": "mse", "max_depth": 2, "max_bin": 16}),
+    ("lightgbm", {"boost_from_average": False, "reg_lambda": 4.0}),
+    # No split is possible, so that the only leaf is the mean.
+    ("lightgbm", {"min_child_samples": 100}),
+    ("lightgbm", {"min_child_samples": 100, "boost_from_average": False}),
 ]
 
 
@@ -144,6 +164,58 @@ def test_tables_with_categories(make: Callable[..., Any], data: Any) -> None:
     model = make("hist", categorical_features="from_dtype").fit(table, data.y)
     lens = BoostingLens(model, table, data.y)
     _close(lens.smoother("train") @ data.y, model.predict(table))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("hist", {"categorical_features": "from_dtype"}),
+        ("xgboost", {"enable_categorical": True}),
+        ("xgboost", {"enable_categorical": True, "max_cat_to_onehot": 2}),
+        ("lightgbm", {"min_data_per_group": 3, "cat_smooth": 1.0, "cat_l2": 0.0}),
+        ("lightgbm", {"min_data_per_group": 3, "max_cat_to_onehot": 30, "min_child_samples": 2}),
+    ],
+)
+def test_many_categories(
+    kind: str, options: dict[str, Any], make: Callable[..., Any], categories: Any
+) -> None:
+    table, y = categories
+    model = make(kind, **options).fit(table, y)
+    lens = BoostingLens(model, table, y)
+    _close(lens.smoother("train") @ y + lens.constant("train"), model.predict(table))
+    if kind == "lightgbm":
+        trees = model.booster_.dump_model()["tree_info"]
+        assert any(tree["num_cat"] for tree in trees), "no split on a category was seen"
+
+
+def test_another_mark_for_missing_values(make: Callable[..., Any], data: Any) -> None:
+    X = np.where(np.random.default_rng(2).random(data.X.shape) < 0.2, -99.0, data.X)
+    model = make("xgboost", missing=-99.0).fit(X, data.y)
+    lens = BoostingLens(model, X, data.y)
+    _close(lens.smoother("train") @ data.y, model.predict(X))
+
+
+@pytest.mark.parametrize("kind", ["xgboost", "lightgbm"])
+def test_copies_and_models_trained_further(kind: str, make: Callable[..., Any], data: Any) -> None:
+    options = {"learning_rate": 0.2, "reg_lambda": 3.0}
+    first = make(kind, **options).fit(data.X, data.y)
+    more = {"xgb_model" if kind == "xgboost" else "init_model": first}
+    further = make(kind, **options).fit(data.X, data.y, **more)
+    for model, rounds in ((copy.deepcopy(first), 12), (further, 24)):
+        lens = BoostingLens(model, data.X, data.y, {"test": data.X_test})
+        assert lens.rounds == rounds
+        _close(lens.smoother("test") @ data.y, model.predict(data.X_test))
+
+
+@pytest.mark.parametrize("kind", ["gradient", "hist", "xgboost", "lightgbm"])
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_labels_in_other_units(
+    kind: str, scale: float, make: Callable[..., Any], data: Any
+) -> None:
+    y = scale * data.y
+    model = make(kind).fit(data.X, y)
+    lens = BoostingLens(model, data.X, y, {"test": data.X_test})
+    _close(lens.smoother("test") @ y, model.predict(data.X_test))
 
 
 def test_a_constant_initial_prediction(make: Callable[..., Any], data: Any) -> None:
