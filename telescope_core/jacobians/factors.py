@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -54,9 +55,9 @@ class Factor(ABC):
     def select(self, index: Tensor) -> Factor:
         """The factor restricted to some rows."""
 
-    def gram(self, other: Factor) -> Tensor:
-        """``J · J_otherᵀ``, shape ``(rows * k, rows_other * k)``."""
-        return self.dense().flatten(0, 1) @ other.dense().flatten(0, 1).T
+    def add_gram(self, result: Tensor, other: Factor) -> None:
+        """Add ``J · J_otherᵀ`` to ``result``, shape ``(rows * k, rows_other * k)``."""
+        result.addmm_(self.dense().flatten(0, 1), other.dense().flatten(0, 1).T)
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,22 @@ class OuterFactor(Factor):
     sum them into an explicit Jacobian.
 
     Attributes:
-        a: Inputs per position, a constant 1 last where the bias is folded in;
-            ``(rows, s, d_in)``, with s the number of positions.
+        inputs: Inputs per position, ``(rows, s, d)``, with s the number of positions.
         delta: ``(rows, k, s, d_out)``.
+        has_bias: Whether a bias is folded in, as one more input that is always 1.
     """
 
-    a: Tensor
+    inputs: Tensor
     delta: Tensor
+    has_bias: bool = False
+
+    @cached_property
+    def a(self) -> Tensor:
+        """The inputs with the constant 1 last, ``(rows, s, d_in)``; tangent kernels need none."""
+        if not self.has_bias:
+            return self.inputs
+        ones = self.inputs.new_ones(*self.inputs.shape[:2], 1)
+        return torch.cat([self.inputs, ones], dim=-1)
 
     def add_jvp(self, result: Tensor, directions: Tensor) -> None:  # noqa: D102
         m = directions.shape[-1]
@@ -130,19 +140,24 @@ class OuterFactor(Factor):
         return self._dense(slice(None))
 
     def select(self, index: Tensor) -> OuterFactor:  # noqa: D102
-        return OuterFactor(self.rows_in_theta, self.a[index], self.delta[index])
+        return OuterFactor(self.rows_in_theta, self.inputs[index], self.delta[index], self.has_bias)
 
-    def gram(self, other: Factor) -> Tensor:  # noqa: D102
+    def add_gram(self, result: Tensor, other: Factor) -> None:  # noqa: D102
         if not isinstance(other, OuterFactor) or self._sizes[0] > 1 or other._sizes[0] > 1:
-            return super().gram(other)
-        inputs = self.a[:, 0] @ other.a[:, 0].T
-        kernel = self.delta.flatten(0, 1).flatten(1) @ other.delta.flatten(0, 1).flatten(1).T
-        (rows, k), (others, _) = self.delta.shape[:2], other.delta.shape[:2]
-        return kernel.view(rows, k, others, k).mul_(inputs[:, None, :, None]).view(kernel.shape)
+            super().add_gram(result, other)
+            return
+        (rows, k), others = self.delta.shape[:2], len(other.delta)
+        # Constant inputs 1 contribute 1 to every entry.
+        one = self.inputs.new_full((), float(self.has_bias))
+        inputs = torch.addmm(one, self.inputs[:, 0], other.inputs[:, 0].T)
+        deltas = self.delta.flatten(0, 1).flatten(1) @ other.delta.flatten(0, 1).flatten(1).T
+        shape = (rows, k, others, k)
+        result.view(shape).addcmul_(deltas.view(shape), inputs[:, None, :, None])
 
     @property
     def _sizes(self) -> tuple[int, int, int]:
-        return self.a.shape[1], self.a.shape[2], self.delta.shape[-1]
+        positions, width = self.inputs.shape[1:]
+        return positions, width + self.has_bias, self.delta.shape[-1]
 
     @property
     def _k(self) -> int:
@@ -150,12 +165,13 @@ class OuterFactor(Factor):
 
     def _prefers_delta_first(self, m: int) -> bool:
         """Whether contracting with δ first leaves no more than contracting with ``a`` first."""
-        s, d_in, d_out = self._sizes
-        return s == 1 and m >= _MANY_COLUMNS and self._k * (d_in - 1) <= d_out
+        positions, width = self.inputs.shape[1:]
+        narrower = self._k * width <= self.delta.shape[-1]
+        return positions == 1 and m >= _MANY_COLUMNS and narrower
 
     def _prefers_dense(self, m: int) -> bool:
         """Whether summing over positions first costs less than pushing every position."""
-        s = self.a.shape[1]
+        s = self.inputs.shape[1]
         return s * m > self._k * (s + m)
 
     def _dense(self, part: slice) -> Tensor:
@@ -165,8 +181,8 @@ class OuterFactor(Factor):
         return product.reshape(rows, k, -1)
 
     def _chunks(self, entries_a_row: int) -> list[slice]:
-        rows = len(self.a)
-        step = max(1, _TEMPORARY_BYTES // max(1, entries_a_row * self.a.dtype.itemsize))
+        rows = len(self.inputs)
+        step = max(1, _TEMPORARY_BYTES // max(1, entries_a_row * self.inputs.dtype.itemsize))
         return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 

@@ -205,8 +205,7 @@ def _outer(layer: Layer, a: Tensor, delta: Tensor) -> Iterator[Factor]:
     weight, bias = layer.weight, layer.bias
     adjacent = weight is not None and bias is not None and weight.stop == bias.start
     if weight is not None and bias is not None and adjacent and not layer.shares:
-        folded = torch.cat([a, a.new_ones(*a.shape[:2], 1)], dim=-1)
-        yield OuterFactor(slice(weight.start, bias.stop), folded, delta)
+        yield OuterFactor(slice(weight.start, bias.stop), a, delta, has_bias=True)
         return
     if weight is not None:
         yield OuterFactor(weight.rows, a, delta)

@@ -81,9 +81,11 @@ class Linearizer:
         self.k: int = outputs[0].numel()
         with without_autocast(self.theta().device):
             self._in_full_precision = self._runs_in_full_precision(sample)
-            self._used = self._used_parameters(sample)
+            theta = self.theta()
+            cotangents, gradients = self._pull_at_random(theta, sample)
+            self._used = frozenset(gradients)
             self._layers: list[Layer] = [] if form == "functional" else find_layers(model, layout)
-            if self._layers and not self._factors_agree(sample):
+            if self._layers and not self._factors_agree(theta, sample, cotangents, gradients):
                 self._layers = []
         if form == "factors" and not self._layers:
             raise ModelError(
@@ -198,43 +200,47 @@ class Linearizer:
             return self._layout.dtype
         return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
-    def _used_parameters(self, sample: Rows) -> frozenset[str]:
-        """Names of the trained parameters that the outputs depend on at all."""
-        leaves, outputs = self._with_graph(sample)
+    def _pull_at_random(self, theta: Tensor, sample: Rows) -> tuple[Tensor, dict[str, Tensor]]:
+        """Backpropagate random cotangents on the sample.
+
+        Returns:
+            The cotangents, shape ``(rows, k, 1)``, and the gradient of each trained parameter that
+            the outputs depend on at all.
+        """
+        with torch.enable_grad():
+            views = self._layout.unflatten(theta)
+            leaves = {name: view.detach().requires_grad_() for name, view in views.items()}
+            outputs = self._forward(leaves, sample)
         if not outputs.requires_grad:
             raise ModelError(
                 "the outputs do not depend on any trained parameter through differentiable "
                 "operations; check for detach() or no_grad() in the model's forward"
             )
-        gradients = torch.autograd.grad(outputs.sum(), list(leaves.values()), allow_unused=True)
-        used = zip(leaves, gradients, strict=True)
-        return frozenset(name for name, gradient in used if gradient is not None)
-
-    def _factors_agree(self, sample: Rows) -> bool:
-        """Whether the layer factors reproduce backpropagation from two random cotangents."""
-        leaves, outputs = self._with_graph(sample)
         generator = torch.Generator().manual_seed(0)
-        cotangents = torch.randn(*outputs.shape, 2, generator=generator, dtype=self._layout.dtype)
+        cotangents = torch.randn(*outputs.shape, 1, generator=generator, dtype=self._layout.dtype)
         cotangents = cotangents.to(outputs.device)
-        expected = torch.stack(
-            [self._gradient_of(outputs, leaves, c.to(outputs)) for c in cotangents.unbind(-1)],
-            dim=-1,
+        pulled = torch.autograd.grad(
+            outputs, list(leaves.values()), cotangents[..., 0].to(outputs), allow_unused=True
         )
-        at = (self._layout, self.theta(), sample, self._used)
+        named = zip(leaves, pulled, strict=True)
+        return cotangents, {name: g for name, g in named if g is not None}
+
+    def _factors_agree(
+        self, theta: Tensor, sample: Rows, cotangents: Tensor, gradients: dict[str, Tensor]
+    ) -> bool:
+        """Whether the layer factors reproduce these gradients of the cotangents."""
+        at = (self._layout, theta, sample, self._used)
         try:
             structured = TracedLinearization(self._forward, self._layers, *at).vjp(cotangents)
         except (RuntimeError, ValueError, IndexError):
             return False
+        expected = torch.zeros_like(structured)
+        views = self._layout.unflatten(expected[:, 0])
+        for name, gradient in gradients.items():
+            views[name].copy_(gradient)
         tolerance = torch.finfo(self._precision()).eps ** 0.75
         scale = float(expected.abs().max()) or 1.0
         return bool((expected - structured).abs().max() <= tolerance * scale)
-
-    def _with_graph(self, sample: Rows) -> tuple[dict[str, Tensor], Tensor]:
-        """Leaves for the trained parameters, and the outputs as a function of them."""
-        views = self._layout.unflatten(self.theta())
-        with torch.enable_grad():
-            leaves = {name: view.detach().requires_grad_() for name, view in views.items()}
-            return leaves, self._forward(leaves, sample)
 
     def _require_products(self, sample: Rows) -> None:
         """Refuse a model through which torch.func cannot push directions."""

@@ -107,7 +107,7 @@ class TracedLinearization(Linearization):
             for its in other._factors:
                 # A layer used several times meets itself in every pair of its uses.
                 if mine.rows_in_theta == its.rows_in_theta:
-                    kernel += mine.gram(its)
+                    mine.add_gram(kernel, its)
         return kernel.view(rows, k, others, k)
 
     def rows(self, index: Tensor) -> TracedLinearization:  # noqa: D102
@@ -183,17 +183,17 @@ def _trace(
     for use in uses:
         stop = start + len(use.outputs)
         x = _over_steps(use.inputs)
-        delta = torch.stack(
-            [
-                _over_steps(
-                    [
-                        torch.zeros_like(z) if g is None else g
-                        for z, g in zip(use.outputs, gradients[start:stop], strict=True)
-                    ]
-                )
-                for gradients in pulled
-            ]
-        ).to(layout.dtype)
+        columns = [
+            _over_steps(
+                [
+                    torch.zeros_like(z) if g is None else g
+                    for z, g in zip(use.outputs, gradients[start:stop], strict=True)
+                ]
+            )
+            for gradients in pulled
+        ]
+        # Stacking would copy the only one.
+        delta = (columns[0][None] if k == 1 else torch.stack(columns)).to(layout.dtype)
         start = stop
         per_row = (len(outputs), -1) if delta.shape[1] != len(outputs) else (len(outputs),)
         delta = delta.view(k, *per_row, *delta.shape[2:]).transpose(0, 1).contiguous()
