@@ -1,4 +1,4 @@
-"""Data sets of the case studies: generated, or shipped inside an installed package.
+"""Data sets of the case studies: generated, shipped inside a package, in a folder, or downloaded.
 
 Each name is imported when it is first asked for, so that using one data set neither loads nor
 depends on the others.
@@ -12,19 +12,49 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from telescope_core.data.dataset import Dataset as Dataset
     from telescope_core.data.digits import load_digits as load_digits
+    from telescope_core.data.images import cifar10 as cifar10
+    from telescope_core.data.images import mnist as mnist
+    from telescope_core.data.images import svhn as svhn
     from telescope_core.data.label_noise import flip_labels as flip_labels
     from telescope_core.data.mnist1d import generate_mnist1d as generate_mnist1d
+    from telescope_core.data.modular import modular_addition as modular_addition
     from telescope_core.data.polynomial import draw_polynomial as draw_polynomial
+    from telescope_core.data.registry import Entry as Entry
+    from telescope_core.data.registry import lookup as lookup
+    from telescope_core.data.tables import Table as Table
+    from telescope_core.data.tables import table as table
 
 _HOMES = {
     "Dataset": "dataset",
+    "Entry": "registry",
+    "Table": "tables",
+    "cifar10": "images",
     "draw_polynomial": "polynomial",
     "flip_labels": "label_noise",
     "generate_mnist1d": "mnist1d",
     "load_digits": "digits",
+    "lookup": "registry",
+    "mnist": "images",
+    "modular_addition": "modular",
+    "svhn": "images",
+    "table": "tables",
 }
 
-__all__ = ["Dataset", "draw_polynomial", "flip_labels", "generate_mnist1d", "load_digits"]
+__all__ = [
+    "Dataset",
+    "Entry",
+    "Table",
+    "cifar10",
+    "draw_polynomial",
+    "flip_labels",
+    "generate_mnist1d",
+    "load_digits",
+    "lookup",
+    "mnist",
+    "modular_addition",
+    "svhn",
+    "table",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,10 +13,10 @@ class Dataset:
     """Training and test tensors with their card.
 
     Attributes:
-        train_inputs: (n, d), float32.
-        train_targets: (n,), float32.
-        test_inputs: (n_test, d), float32.
-        test_targets: (n_test,), float32.
+        train_inputs: (n, ...), float32, or int64 for tokens; (n, d) for most sources.
+        train_targets: (n,), float32 for numbers and binary labels, int64 for more classes.
+        test_inputs: (n_test, ...), like the training inputs.
+        test_targets: (n_test,), like the training targets.
         card: JSON-able description: source, licence, shapes, class counts, normalisation, seeds.
         extras: Further tensors by name, e.g. the training labels before noise was added.
     """
