@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import tangent_kernel
 import torch
 from accuracy import second_order_table
 from straightforward import Straightforward
@@ -40,18 +41,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, nargs="?", default=Path("benchmarks/results.json"))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--memory", choices=["lens", "straightforward"], help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--neural-tangents",
+        default=sys.executable,
+        metavar="PYTHON",
+        help="interpreter that has neural-tangents (this one); without it that figure is left out",
+    )
+    parser.add_argument("--memory", choices=["", "lens", "straightforward"], help=argparse.SUPPRESS)
     parser.add_argument("--workload", choices=WORKLOADS, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    if asked.memory:
-        run_side(asked.memory, asked.workload)
+    if asked.memory is not None:
+        if asked.memory:
+            run_side(asked.memory, asked.workload)
         print(own_peak())
         return
     results = {
         "environment": environment(asked.threads),
         "speed": {name: measure_speed(name) for name in WORKLOADS},
         "predictions-only": measure_predictions(),
+        "tangent-kernel": tangent_kernel.measure(asked.neural_tangents),
         "second-order": second_order_table(),
     }
     asked.out.write_text(json.dumps(results, indent=2) + "\n")
@@ -152,14 +161,13 @@ def run_side(side: str, name: str) -> None:
 
 def peak_memory(side: str, name: str) -> int:
     """Peak resident bytes of a fresh process; without a side, of one that only imports."""
-    if side:
-        arguments = [__file__, "--memory", side, "--workload", name]
-    else:
-        code = "import bench; print(bench.own_peak())"
-        arguments = ["-c", code]
-    folder = Path(__file__).parent
+    # In the same working directory, since the folder with the data may be relative to it.
+    threads = str(torch.get_num_threads())
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=True
+        [sys.executable, __file__, "--memory", side, "--workload", name, "--threads", threads],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return int(done.stdout.split()[-1])
 
@@ -195,6 +203,7 @@ def table(results: dict[str, Any]) -> str:
         )
     r = results["predictions-only"]
     lines.append(f"| predictions only | | {1e3 * r['lens']:.2f} ms | | {r['over_plain']:.2f}× | |")
+    lines += ["", tangent_kernel.table(results["tangent-kernel"])]
     return "\n".join([*lines, "", results["second-order"]["table"]])
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from telescope_core.checkpoints import from_checkpoints as from_checkpoints
     from telescope_core.errors import TelescopeError as TelescopeError
+    from telescope_core.kernels import TangentKernel as TangentKernel
+    from telescope_core.kernels import tangent_kernel as tangent_kernel
     from telescope_core.lens import TelescopeLens as TelescopeLens
     from telescope_core.snapshot import Snapshot as Snapshot
 
@@ -20,9 +22,18 @@ _HOMES = {
     "Snapshot": "telescope_core.snapshot",
     "TelescopeError": "telescope_core.errors",
     "from_checkpoints": "telescope_core.checkpoints",
+    "TangentKernel": "telescope_core.kernels",
+    "tangent_kernel": "telescope_core.kernels",
 }
 
-__all__ = ["Snapshot", "TelescopeError", "TelescopeLens", "from_checkpoints"]
+__all__ = [
+    "Snapshot",
+    "TangentKernel",
+    "TelescopeError",
+    "TelescopeLens",
+    "from_checkpoints",
+    "tangent_kernel",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,14 +1,185 @@
-"""Norms of tangent-kernel rows over training (section 4.2 of the paper)."""
+"""The tangent kernel, and norms of its rows over training (section 4.2 of the paper)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import get_args
 
+import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from telescope_core.jacobians import Linearization
-from telescope_core.smoother import LinearizedRows
+from telescope_core import _validation as check
+from telescope_core.errors import MemoryBudgetError, ModelError
+from telescope_core.inputs import Inputs, take_rows
+from telescope_core.jacobians import Form, Linearization, Linearizer
+from telescope_core.layout import ParameterLayout
+from telescope_core.smoother import LinearizedRows, RowSet
+
+
+def tangent_kernel(
+    model: nn.Module,
+    inputs: Inputs,
+    others: Inputs | None = None,
+    *,
+    chunk_size: int | None = None,
+    form: Form = "auto",
+) -> Tensor:
+    r"""The empirical neural tangent kernel ``K(x, x') = J(x) J(x')ᵀ`` at the model's parameters.
+
+    The Jacobian J is with respect to every parameter that requires a gradient, and the kernel is
+    summed over them.  Outputs are not reduced: K has an entry for every pair of outputs, neither
+    summed nor averaged nor divided by their number.  For a model with one output
+    ``kernel[:, 0, :, 0]`` is the familiar matrix, and ``kernel.flatten(0, 1).flatten(1)`` is the
+    Gram matrix of all outputs of all rows for any k.
+
+    No per-sample Jacobian is formed where layers have factors (MATH 4.3): a linear layer costs two
+    products of Gram matrices, however many parameters it has.  The model is left as it is.  To
+    follow a kernel over training, make one :class:`TangentKernel` and call it again.
+
+    Args:
+        model: Any module whose outputs have rows in the first dimension and whose rows do not
+            influence each other.
+        inputs: Rows x, as the model is called with them: a tensor, a mapping or tuple of tensors,
+            or a map-style dataset.
+        others: Rows x'; ``None`` for the kernel of ``inputs`` with themselves.
+        chunk_size: Rows of either side linearised at once, to bound memory; ``None`` for all (1024
+            of a dataset).  The result is the same to rounding.
+        form: How the Jacobian is represented, see :class:`telescope_core.jacobians.Linearizer`.
+
+    Returns:
+        Shape ``(rows, k, rows_other, k)``, with k the number of outputs of one row (all dimensions
+        of the output but the first, flattened), on the model's device in its dtype, at least
+        float32.
+
+    Raises:
+        ConfigurationError: ``chunk_size`` or ``form`` is not usable.
+        ModelError: The model is random, couples rows or has no trained parameters, or
+            ``form="factors"`` does not describe it.
+        ShapeError: Inputs that the model does not take, or of the wrong dtype or device.
+        NonFiniteError: Inputs or outputs contain NaN or infinities.
+        MemoryBudgetError: The kernel does not fit into memory.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> tangent_kernel(model, torch.randn(5, 3), torch.randn(4, 3)).shape
+        torch.Size([5, 2, 4, 2])
+    """
+    return TangentKernel(model, inputs, chunk_size=chunk_size, form=form)(inputs, others)
+
+
+class TangentKernel:
+    """The tangent kernel of one model, checked once and evaluated as often as asked.
+
+    Args:
+        model: As for :func:`tangent_kernel`.  Parameters that require a gradient now are those
+            that the kernel is summed over, also later.
+        sample: Rows of input; three are used to check the model and its layer factors.
+        chunk_size: Rows of either side linearised at once; ``None`` for all.
+        form: How the Jacobian is represented.
+
+    Raises:
+        ConfigurationError: ``chunk_size`` or ``form`` is not usable.
+        ModelError: The model is random, couples rows or has no trained parameters, or
+            ``form="factors"`` does not describe it.
+        ShapeError: A sample that the model does not take, or of the wrong dtype or device.
+        NonFiniteError: The sample or outputs contain NaN or infinities.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sample: Inputs,
+        *,
+        chunk_size: int | None = None,
+        form: Form = "auto",
+    ) -> None:
+        check.check_settings(1, 1, None, 0, 0, chunk_size)
+        check.check_choice("form", form, get_args(Form))
+        check.check_model(model)
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if not parameters:
+            raise ModelError(
+                "the model has no parameter that requires a gradient, so its tangent kernel is "
+                "zero; call requires_grad_() on those that are trained"
+            )
+        first = next(iter(parameters.values()))
+        self._model = model
+        self._chunk_size = chunk_size
+        self._device, self._dtype = first.device, first.dtype
+        self._check_rows("given", sample)
+        few = take_rows(sample, slice(0, 3), first.device)
+        check.check_determinism(model, few)
+        layout = ParameterLayout(parameters, torch.promote_types(first.dtype, torch.float32))
+        self._linearizer = Linearizer(model, layout, few, form)
+
+    def __call__(self, inputs: Inputs, others: Inputs | None = None) -> Tensor:
+        """The kernel at the parameters that the model has now.
+
+        Args:
+            inputs: Rows x.
+            others: Rows x'; ``None`` for the kernel of ``inputs`` with themselves.
+
+        Returns:
+            Shape ``(rows, k, rows_other, k)``; nothing is summed or averaged over outputs.
+
+        Raises:
+            ModelError: The model was put into train mode and is random there.
+            ShapeError: Inputs that the model does not take, or of the wrong dtype or device.
+            NonFiniteError: Inputs or outputs contain NaN or infinities.
+            MemoryBudgetError: The kernel does not fit into memory.
+        """
+        check.check_model(self._model)
+        rows = self._set("given", inputs)
+        columns = rows if others is None else self._set("other", others)
+        theta = self._linearizer.theta()
+        _check_memory(theta, len(rows), len(columns), self._linearizer.k)
+        if rows.in_one_chunk and columns.in_one_chunk:
+            at_rows = rows.linearize(theta)
+            return at_rows.gram(at_rows if rows is columns else columns.linearize(theta))
+        return _by_chunks(theta, rows, columns, self._linearizer.k)
+
+    def _set(self, name: str, inputs: Inputs) -> RowSet:
+        self._check_rows(name, inputs)
+        return RowSet(self._linearizer, inputs, self._chunk_size, self._device)
+
+    def _check_rows(self, name: str, inputs: Inputs) -> None:
+        check.check_inputs(name, inputs, self._device, self._dtype)
+        check.check_accepts(self._model, name, take_rows(inputs, slice(0, 1), self._device))
+
+
+def _by_chunks(theta: Tensor, rows: RowSet, columns: RowSet, k: int) -> Tensor:
+    """The kernel block by block, the blocks above the diagonal by symmetry where there is one."""
+    symmetric = rows is columns
+    kernel = theta.new_empty(len(rows), k, len(columns), k)
+    at_columns = columns.linearize(theta)
+    top = 0
+    for part in rows.linearize(theta).parts():
+        bottom = top + len(part.outputs)
+        left = 0
+        for other in at_columns.parts():
+            right = left + len(other.outputs)
+            kernel[top:bottom, :, left:right] = block = part.gram(other)
+            if symmetric and left == top:
+                break
+            if symmetric:
+                kernel[left:right, :, top:bottom] = block.permute(2, 3, 0, 1)
+            left = right
+        top = bottom
+    return kernel
+
+
+def _check_memory(like: Tensor, rows: int, others: int, k: int) -> None:
+    needed = rows * k * others * k * like.dtype.itemsize
+    if like.device.type == "cuda":
+        available = torch.cuda.mem_get_info(like.device)[0]
+    else:
+        available = psutil.virtual_memory().available
+    if needed > available:
+        raise MemoryBudgetError(
+            f"a tangent kernel of {rows} × {others} rows and {k} outputs needs {needed:,} bytes on "
+            f"{like.device}, where {available:,} are available; ask for fewer rows at once"
+        )
 
 
 def kernel_row_norms(
