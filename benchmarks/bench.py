@@ -1,8 +1,9 @@
 """Side-by-side timings: the lens, the straightforward way and plain training.
 
 ``python benchmarks/bench.py OUT.json`` runs every measurement on this machine, one after the other,
-writes the figures with the environment and prints a table.  Speeds are medians and are to be read
-as ratios within one run; peak memory comes from a fresh process for each side.
+writes the figures with the environment and prints tables.  Speeds are medians and are to be read
+as ratios within one run; peak memory, beyond that of plain training and with 64 probes where there
+are probes, comes from a fresh process for each side.
 """
 
 from __future__ import annotations
@@ -21,17 +22,21 @@ from typing import Any
 import tangent_kernel
 import torch
 from accuracy import second_order_table
+from estimates import estimates_table, measure_estimates
 from straightforward import Straightforward
 from torch import Tensor
 from workloads import Workload, loss, mlp_adamw, polynomial_gd, wide_momentum
 
 from telescope_core import TelescopeLens
 
+# With two columns for S·Y + c, 46 probes are 48 columns: matrix products like multiples of 16.
 WORKLOADS: dict[str, tuple[Callable[[], Workload], dict[str, Any]]] = {
-    "mlp-adamw": (mlp_adamw, {"probes": 64, "deflate": 16, "stride": 20}),
-    "polynomial-gd": (polynomial_gd, {"probes": "exact", "stride": 16}),
-    "wide-momentum": (wide_momentum, {"probes": 64, "deflate": 16, "stride": 20}),
+    "mlp-adamw": (mlp_adamw, {"probes": 46, "stride": 20}),
+    "polynomial-gd": (polynomial_gd, {"probes": "exact", "stride": 32}),
+    "wide-momentum": (wide_momentum, {"probes": 46, "stride": 20}),
 }
+_MEMORY_OPTIONS = {"probes": 64}
+SIDES = ("plain", "lens", "straightforward")
 _BLOCKS = 5
 _REFERENCE_STEPS = 4
 
@@ -47,19 +52,23 @@ def main() -> None:
         metavar="PYTHON",
         help="interpreter that has neural-tangents (this one); without it that figure is left out",
     )
-    parser.add_argument("--memory", choices=["", "lens", "straightforward"], help=argparse.SUPPRESS)
+    parser.add_argument("--memory", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--workload", choices=WORKLOADS, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     if asked.memory is not None:
-        if asked.memory:
-            run_side(asked.memory, asked.workload)
+        run_side(asked.memory, asked.workload)
         print(own_peak())
         return
     results = {
         "environment": environment(asked.threads),
         "speed": {name: measure_speed(name) for name in WORKLOADS},
         "predictions-only": measure_predictions(),
+        "estimates": {
+            name: measure_estimates(build(), options)
+            for name, (build, options) in WORKLOADS.items()
+            if options["probes"] != "exact"
+        },
         "tangent-kernel": tangent_kernel.measure(asked.neural_tangents),
         "second-order": second_order_table(),
     }
@@ -75,7 +84,7 @@ def measure_speed(name: str) -> dict[str, float]:
     plain = seconds_a_step(*plain_training(workload), 2, stride)
     with_lens = seconds_a_step(*lens_training(workload, options), _BLOCKS, stride)
     reference = seconds_a_step(*straightforward_training(workload), _REFERENCE_STEPS, 1)
-    baseline = peak_memory("", name)
+    baseline = peak_memory("plain", name)
     memory = {side: peak_memory(side, name) - baseline for side in ("lens", "straightforward")}
     return {
         "plain": plain,
@@ -150,7 +159,10 @@ def seconds_a_step(
 def run_side(side: str, name: str) -> None:
     """A few steps of one side, for its peak memory."""
     build, options = WORKLOADS[name]
+    if options["probes"] != "exact":
+        options = options | _MEMORY_OPTIONS
     sides = {
+        "plain": plain_training,
         "lens": lambda w: lens_training(w, options),
         "straightforward": straightforward_training,
     }
@@ -160,7 +172,7 @@ def run_side(side: str, name: str) -> None:
 
 
 def peak_memory(side: str, name: str) -> int:
-    """Peak resident bytes of a fresh process; without a side, of one that only imports."""
+    """Peak resident bytes of a fresh process that trains in one of the ways."""
     # In the same working directory, since the folder with the data may be relative to it.
     threads = str(torch.get_num_threads())
     done = subprocess.run(
@@ -203,6 +215,7 @@ def table(results: dict[str, Any]) -> str:
         )
     r = results["predictions-only"]
     lines.append(f"| predictions only | | {1e3 * r['lens']:.2f} ms | | {r['over_plain']:.2f}× | |")
+    lines += ["", estimates_table(results["estimates"])]
     lines += ["", tangent_kernel.table(results["tangent-kernel"])]
     return "\n".join([*lines, "", results["second-order"]["table"]])
 
