@@ -1,0 +1,78 @@
+"""One network and one ensemble of boosted trees for every table and seed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from telescope_core.seeds import derive_seed
+from telescope_pipeline.cases.boosting_vs_networks._network import train_network
+from telescope_pipeline.cases.boosting_vs_networks._trees import train_trees
+from telescope_pipeline.cases.boosting_vs_networks.names import MODELS, NETWORK, file_stem
+from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
+from telescope_pipeline.schemas.boosting_vs_networks import BoostingVsNetworksCase
+
+
+def members(case: BoostingVsNetworksCase, seed: int) -> list[Member]:
+    """One member per table, model and seed.
+
+    Args:
+        case: The case's parameters.
+        seed: The run's seed; unused, since members are told apart by their number.
+
+    Returns:
+        The members; those of one table and model form a group, and both models of a table and seed
+        train on the same file.
+    """
+    return [
+        Member(
+            name=f"{table}_{model}_seed-{replicate}",
+            group=f"{table}_{model}",
+            seed=replicate,
+            values={"table": table, "model": model},
+            data=file_stem(table, replicate),
+        )
+        for table in case.data.tables
+        for model in MODELS
+        for replicate in range(case.seeds)
+    ]
+
+
+def train(
+    case: BoostingVsNetworksCase,
+    member: Member,
+    data: dict[str, Tensor],
+    *,
+    seed: int,
+    device: torch.device,
+    checkpoint: Checkpoint,
+    progress: Progress,
+) -> Trained:
+    """Search and train one model; record errors, kernel norms and effective parameters.
+
+    Args:
+        case: The case's parameters.
+        member: From :func:`members`.
+        data: Tensors of the member's file.
+        seed: The run's seed.
+        device: Where the network is trained; trees are fitted on the processor.
+        checkpoint: Where the state is kept.
+        progress: Told about finished work.
+
+    Returns:
+        The history over steps or rounds, both from 1, and the final model.
+
+    Raises:
+        NonFiniteError: Every draw of the search diverged.
+    """
+
+    def seed_of(purpose: str) -> int:
+        where = (str(member.values["table"]), str(member.values["model"]))
+        return derive_seed(seed, "boosting_vs_networks", *where, purpose, member.seed)
+
+    if member.values["model"] == NETWORK:
+        on_device = {name: tensor.to(device) for name, tensor in data.items()}
+        return train_network(
+            case, on_device, seed_of=seed_of, checkpoint=checkpoint, progress=progress
+        )
+    return train_trees(case, data, seed_of=seed_of, checkpoint=checkpoint, progress=progress)
