@@ -236,6 +236,8 @@ def _trees_bounded(case: BoostingVsNetworksCase, tables: dict[str, Comparison]) 
                 for name, by_p in ratios.items()
             },
             "furthest_from_one": furthest,
+            # A leaf always holds training rows, so no test row's norm exceeds theirs.
+            "largest": max(ratio.value for by_p in ratios.values() for ratio in by_p.values()),
         },
         threshold={"furthest_from_one": limit},
         holds=furthest <= limit,
