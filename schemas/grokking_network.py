@@ -1,0 +1,191 @@
+"""Parameters of networks that grok from enlarged initial weights (Section 4.1, Figs. 4, 12, 13)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from telescope_pipeline.schemas.sections import (
+    AdamWithRate,
+    AdamWWithRate,
+    Case,
+    NonNegativeFloat,
+    NonNegativeInt,
+    Order,
+    PlotSection,
+    PositiveFloat,
+    PositiveInt,
+    Probes,
+    Proportion,
+    Scalar,
+    Section,
+    SGDWithRate,
+    refuse,
+    unique,
+)
+
+# Rows of the digits data set that scikit-learn ships.
+DIGITS_ROWS = 1797
+
+# The scale of the comparison, whose weights are torch's default.
+STANDARD_ALPHA = 1.0
+
+Output = Literal["linear", "sigmoid"]
+
+_Digit = Annotated[int, Field(ge=0, le=9)]
+
+
+class DigitsSource(Section):
+    """The 8x8 digits of scikit-learn, even as 0 and odd as 1."""
+
+    source: Literal["digits"]
+    train_size: PositiveInt
+    test_size: PositiveInt
+
+    @model_validator(mode="after")
+    def _split_fits(self) -> Self:
+        if self.train_size + self.test_size > DIGITS_ROWS:
+            expected = f"at most {DIGITS_ROWS} rows in train_size and test_size together"
+            raise refuse("test_size", expected)
+        return self
+
+
+class MNISTSource(Section):
+    """Two classes of MNIST at a smaller size; the paper takes 3 and 5 at 8x8 pixels."""
+
+    source: Literal["mnist"]
+    classes: Annotated[list[_Digit], Field(min_length=2, max_length=2), AfterValidator(unique)]
+    side: Annotated[int, Field(ge=1, le=28)] = 8
+    train_size: PositiveInt
+    test_size: PositiveInt
+
+
+ImageData = Annotated[DigitsSource | MNISTSource, Field(discriminator="source")]
+
+
+class ScaledLayers(Section):
+    """A ReLU network whose initial parameters are all multiplied by each alpha."""
+
+    hidden: Annotated[list[PositiveInt], Field(min_length=1)]
+    alphas: Annotated[
+        list[Annotated[float, Field(gt=STANDARD_ALPHA)]],
+        Field(min_length=1),
+        AfterValidator(unique),
+    ]
+
+
+class WarmedUpTraining(Section):
+    """Minibatch training whose learning rate rises linearly over the first steps.
+
+    Attributes:
+        steps: Updates of the members with enlarged weights.
+        batch_size: Rows of a batch; the training set's size for full-batch training.
+        warm_up: Update at which the learning rate reaches its value, from then on constant.
+        optimizer: The paper takes AdamW, whose weight decay is decoupled from the gradient.
+    """
+
+    steps: PositiveInt
+    batch_size: PositiveInt
+    warm_up: NonNegativeInt = 100
+    optimizer: Annotated[SGDWithRate | AdamWithRate | AdamWWithRate, Field(discriminator="name")]
+
+
+class Comparison(Section):
+    """The same training from weights as torch draws them, with each of these outputs."""
+
+    steps: PositiveInt
+    outputs: Annotated[list[Output], AfterValidator(unique)]
+
+
+class ProbedLens(Section):
+    """How the run is telescoped and how often it is recorded."""
+
+    order: Order = 2
+    stride: PositiveInt = 4
+    probes: Probes = 32
+    deflate: NonNegativeInt = 0
+    records: PositiveInt = 60
+    checkpoint_every: PositiveInt = 1000
+
+
+class GrokkingNetworkClaims(Section):
+    """Thresholds of the claims.
+
+    Attributes:
+        memorised_accuracy: Train accuracy that counts as having memorised the training set.
+        generalised_accuracy: Test accuracy that counts as having generalised.
+        confirmations: Records, the first one included, that an event must last to the end.
+        minimum_delay: How many times later test accuracy must get there.
+        minimum_fall: Factor by which test error must still fall after memorisation.
+        divergence_errors: Standard errors of p_train - p_test above which the two count as apart.
+        divergence_gap: Effective parameters by which they must be apart at the least.
+        early_steps: Steps within which the standard initialisation must have generalised.
+        complexity_factor: Times more effective parameters that an enlarged initialisation spends.
+        smoother_error: Largest mean |f - (S Y + c)| at which the smoother is trusted.
+        standard_errors: A difference counts as one if it exceeds this many.
+    """
+
+    memorised_accuracy: Proportion = 0.99
+    generalised_accuracy: Proportion = 0.9
+    confirmations: PositiveInt = 2
+    minimum_delay: PositiveFloat = 3.0
+    minimum_fall: PositiveFloat = 2.0
+    divergence_errors: NonNegativeFloat = 3.0
+    divergence_gap: NonNegativeFloat = 10.0
+    early_steps: PositiveInt = 300
+    complexity_factor: PositiveFloat = 2.0
+    smoother_error: PositiveFloat = 0.1
+    standard_errors: NonNegativeFloat = 2.0
+
+
+class GrokkingNetworkCase(Case):
+    """A case of kind ``grokking_network``; its members differ by alpha, output and seed."""
+
+    required_columns: ClassVar[tuple[str, ...]] = (
+        "train/mse",
+        "test/mse",
+        "train/accuracy",
+        "test/accuracy",
+        "train/effective_parameters",
+        "test/effective_parameters",
+        "test/smoother_error",
+        "test/approximation_error",
+        "test/linearization_error",
+    )
+
+    kind: Literal["grokking_network"]
+    data: ImageData
+    model: ScaledLayers
+    training: WarmedUpTraining
+    comparison: Comparison
+    lens: ProbedLens
+    claims: GrokkingNetworkClaims
+    plot: PlotSection
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        rows = self.data.train_size
+        if self.training.batch_size > rows:
+            raise refuse("training.batch_size", f"at most data.train_size ({rows})")
+        probes = self.lens.probes
+        if isinstance(probes, int):
+            if probes > rows:
+                raise refuse("lens.probes", f"at most data.train_size ({rows})")
+            if self.lens.deflate > probes:
+                raise refuse("lens.deflate", f"at most lens.probes ({probes})")
+        if self.lens.stride > self.training.steps:
+            raise refuse("lens.stride", f"at most training.steps ({self.training.steps})")
+        return self
+
+    def narrowed(self, values: Mapping[str, Scalar], seed: int) -> Self:
+        """Restrict the sweep to ``values["alpha"]`` and ``values["output"]``.
+
+        See :meth:`Case.narrowed`.
+        """
+        compared = values["alpha"] == STANDARD_ALPHA
+        model = self.model.model_copy(update={"alphas": [] if compared else [values["alpha"]]})
+        outputs = [values["output"]] if compared else []
+        comparison = self.comparison.model_copy(update={"outputs": outputs})
+        return self.model_copy(update={"model": model, "comparison": comparison, "seeds": seed + 1})
