@@ -1,0 +1,177 @@
+"""Figures of the weight-averaging case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+
+from telescope_pipeline.cases import _style as style
+from telescope_pipeline.cases._statistics import over_seeds
+from telescope_pipeline.cases.contract import Figure
+from telescope_pipeline.cases.weight_averaging.metrics import layers_of
+from telescope_pipeline.cases.weight_averaging.names import (
+    KINDS,
+    STARTS,
+    STATISTICS,
+    alphas,
+    change_column,
+    gap_column,
+    kind_of,
+    path_column,
+)
+from telescope_pipeline.schemas.weight_averaging import WeightAveragingCase
+
+_STARTS = {"scratch": style.NETWORK, "pretrained": style.TELESCOPED[0]}
+_KIND_COLORS = {"convolution": style.TELESCOPED[2], "norm": style.TELESCOPED[1], "head": style.TEST}
+_SINCE = "checkpoint $t'$ at which children are spawned"
+
+
+def draw(case: WeightAveragingCase, history: pd.DataFrame) -> list[Figure]:
+    """Draw all figures of the case.
+
+    Args:
+        case: The case's parameters.
+        history: Records of all members.
+
+    Returns:
+        The figures with their tables, ``step`` (t′) first.
+    """
+    starts = [start for start in STARTS if start in set(history["setting"])]
+    with style.paper_style():
+        return [
+            _gaps(case, history, starts),
+            _changes(case, history, starts),
+            _paths(case, history, starts),
+        ]
+
+
+def _gaps(case: WeightAveragingCase, history: pd.DataFrame, starts: Sequence[str]) -> Figure:
+    figure, (panels,) = style.grid_of_axes(1, 2, (7.6, 3.4), sharey=True)
+    tables = []
+    judged = case.claims.statistics
+    # The statistics that the claims use come first, as in the caption.
+    ordered = [judged, *(name for name in STATISTICS if name != judged)]
+    for start in starts:
+        part = history[history["setting"] == start]
+        columns: dict[str, pd.Series] = {}
+        for axes, statistics in zip(panels, ordered, strict=True):
+            curve = over_seeds(part, gap_column(statistics))
+            style.draw_band(axes, curve, _STARTS[start], STARTS[start], marker="o")
+            columns |= style.named(f"accuracy_gap_{statistics}", curve)
+        tables.append(pd.DataFrame({"step": curve["step"], "setting": start, **columns}))
+    for axes, statistics in zip(panels, ordered, strict=True):
+        axes.axhline(0.0, color=style.GUIDE, linewidth=0.9, zorder=1)
+        axes.set(title=f"BatchNorm statistics {statistics}")
+        _step_axis(axes, history)
+    panels[0].set_ylabel("accuracy gap at $\\alpha = 1/2$")
+    figure.supxlabel(_SINCE, fontsize=9.5)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    return Figure(
+        name="accuracy-gap",
+        title="Accuracy lost by averaging the weights of two children",
+        caption=(
+            "Mean test accuracy of two children minus that of the network with the mean of their "
+            "weights, by the step t′ at which both were spawned from one network. Left: running "
+            f"statistics of BatchNorm {ordered[0]}, as the claims use them; right: {ordered[1]}. "
+            + style.bands(case.seeds)
+        ),
+        figure=figure,
+        table=pd.concat(tables, ignore_index=True),
+    )
+
+
+def _changes(case: WeightAveragingCase, history: pd.DataFrame, starts: Sequence[str]) -> Figure:
+    figure, rows = style.grid_of_axes(1, len(starts), (3.9 * len(starts), 3.8), sharey=True)
+    layers = layers_of(history)
+    tables = []
+    for axes, start in zip(rows[0], starts, strict=True):
+        axes.set(yscale="log", title=STARTS[start])
+        part = history[history["setting"] == start]
+        columns: dict[str, pd.Series] = {}
+        labelled: set[str] = set()
+        for layer in layers:
+            kind = kind_of(layer)
+            of_kind = [name for name in layers if kind_of(name) == kind]
+            curve = over_seeds(part, change_column(layer))
+            style.draw_band(
+                axes,
+                curve,
+                _shade(_KIND_COLORS[kind], of_kind.index(layer), len(of_kind)),
+                None if kind in labelled else KINDS[kind],
+                linewidth=2.4 if kind == "head" else 1.2,
+                zorder=3 if kind == "head" else 2,
+            )
+            labelled.add(kind)
+            columns |= style.named(f"gradient_change_{layer}", curve)
+        tables.append(pd.DataFrame({"step": curve["step"], "setting": start, **columns}))
+        _step_axis(axes, history)
+    rows[0][0].set_ylabel("gradient change (mean squared)")
+    figure.supxlabel("checkpoint $t'$", fontsize=9.5)
+    figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+    return Figure(
+        name="gradient-change",
+        title="Change of the model's gradients, by layer",
+        caption=(
+            "Mean squared difference of the gradients of the outputs before the softmax between t′ "
+            f"and t′ + {case.lens.gradient_gap}, over {case.lens.gradient_rows} test points, one "
+            "line per layer (darker is deeper). " + style.bands(case.seeds)
+        ),
+        figure=figure,
+        table=pd.concat(tables, ignore_index=True),
+    )
+
+
+def _paths(case: WeightAveragingCase, history: pd.DataFrame, starts: Sequence[str]) -> Figure:
+    figure, rows = style.grid_of_axes(1, len(starts), (3.6 * len(starts) + 1.0, 3.4), sharey=True)
+    positions = alphas(case.lens.alphas)
+    statistics = case.claims.statistics
+    steps = sorted(int(step) for step in history["step"].unique())
+    shades = matplotlib.colormaps["viridis"].resampled(256)
+    tables = []
+    for axes, start in zip(rows[0], starts, strict=True):
+        axes.set(title=STARTS[start], xlabel="$\\alpha$")
+        part = history[history["setting"] == start]
+        columns: dict[str, pd.Series] = {}
+        curves = []
+        for alpha in positions:
+            curve = over_seeds(part, path_column(statistics, alpha))
+            columns |= style.named(f"accuracy_alpha_{alpha:.4f}", curve)
+            curves.append(curve.assign(alpha=alpha))
+        at_all = pd.concat(curves)
+        for position, step in enumerate(steps):
+            path = at_all[at_all["step"] == step]
+            if path.empty:
+                continue
+            color = matplotlib.colors.to_hex(shades(0.92 * (1 - position / max(1, len(steps) - 1))))
+            style.draw_band(axes, path[["alpha", "mean", "stderr"]], color, f"{step}")
+        tables.append(pd.DataFrame({"step": curve["step"], "setting": start, **columns}))
+    rows[0][0].set_ylabel("test accuracy")
+    figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside right center", title="$t'$")
+    return Figure(
+        name="interpolation",
+        title="Accuracy on the line between two children",
+        caption=(
+            "Test accuracy of the network with weights (1 − α) θ_1 + α θ_2 between two children "
+            "spawned at t′ (darker is later), BatchNorm's running statistics "
+            f"{statistics}. " + style.bands(case.seeds)
+        ),
+        figure=figure,
+        table=pd.concat(tables, ignore_index=True),
+    )
+
+
+def _step_axis(axes: Axes, history: pd.DataFrame) -> None:
+    """A logarithmic axis of t′ that has room for t′ = 0."""
+    steps = sorted(int(step) for step in history["step"].unique())
+    axes.set_xscale("symlog", linthresh=min(step for step in steps if step > 0), linscale=0.5)
+    style.ticks_at(axes, [float(step) for step in steps])
+
+
+def _shade(color: str, position: int, count: int) -> str:
+    """A colour, lighter for layers near the input."""
+    light = 0.6 * (1 - position / (count - 1)) if count > 1 else 0.0
+    red, green, blue = (part + (1 - part) * light for part in matplotlib.colors.to_rgb(color))
+    return matplotlib.colors.to_hex((red, green, blue))

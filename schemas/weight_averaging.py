@@ -1,0 +1,189 @@
+"""Parameters of weight averaging after spawning (Section 4.3, Fig. 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from telescope_pipeline.schemas.sections import (
+    Case,
+    Decay,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PlotSection,
+    PositiveFloat,
+    PositiveInt,
+    Proportion,
+    Scalar,
+    Section,
+    refuse,
+    unique,
+)
+
+# Rows of the digits data set that scikit-learn ships.
+DIGITS_ROWS = 1797
+
+Start = Literal["scratch", "pretrained"]
+Statistics = Literal["interpolated", "recomputed"]
+
+
+class DigitImages(Section):
+    """Disjoint parts of the 8×8 digits; those to pre-train on are turned by 90 degrees."""
+
+    source: Literal["digits"]
+    train_size: PositiveInt
+    test_size: PositiveInt
+    pretrain_size: PositiveInt
+
+    @model_validator(mode="after")
+    def _split_fits(self) -> Self:
+        total = self.train_size + self.test_size + self.pretrain_size
+        if total > DIGITS_ROWS:
+            expected = f"at most {DIGITS_ROWS} rows in the three sizes together"
+            raise refuse("pretrain_size", expected)
+        return self
+
+
+class CIFAR10Images(Section):
+    """CIFAR-10, with SVHN to pre-train on, both in their official split."""
+
+    source: Literal["cifar10"]
+
+
+ImageData = Annotated[DigitImages | CIFAR10Images, Field(discriminator="source")]
+
+
+class ResidualModel(Section):
+    """A residual network with BatchNorm; 16, 32, 64 with three blocks each is ResNet-20."""
+
+    widths: Annotated[list[PositiveInt], Field(min_length=1)]
+    blocks: PositiveInt
+
+    @model_validator(mode="after")
+    def _widths_do_not_decrease(self) -> Self:
+        if self.widths != sorted(self.widths):
+            raise refuse("widths", "widths that do not decrease")
+        return self
+
+
+class Phase(Section):
+    """Training with a learning rate that is multiplied by ``factor`` at every milestone."""
+
+    steps: PositiveInt
+    learning_rate: PositiveFloat
+    milestones: Annotated[list[PositiveInt], AfterValidator(unique)] = Field(default_factory=list)
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of update number ``step`` (from 0)."""
+        passed = sum(step >= milestone for milestone in self.milestones)
+        return self.learning_rate * self.factor**passed
+
+
+class AveragingTraining(Section):
+    """SGD with momentum, from scratch or from a pre-trained network.
+
+    Attributes:
+        starts: Which of the two to run.
+        scratch: Training of a freshly initialised network.
+        pretraining: Training on the other data.
+        finetuning: Training of the pre-trained network, whose last layer is drawn anew.
+        crop: Pixels of zero padding out of which images are cropped at random; 0 for none.
+        flip: Mirror half of the images.
+    """
+
+    starts: Annotated[list[Start], Field(min_length=1), AfterValidator(unique)]
+    batch_size: PositiveInt
+    momentum: Decay = 0.9
+    weight_decay: NonNegativeFloat = 0.0
+    crop: NonNegativeInt = 0
+    flip: bool = False
+    scratch: Phase
+    pretraining: Phase
+    finetuning: Phase
+
+    def phase(self, start: str) -> Phase:
+        """The phase in which children are spawned."""
+        return self.finetuning if start == "pretrained" else self.scratch
+
+
+class SpawnLens(Section):
+    """When children are spawned, and what is measured.
+
+    Attributes:
+        spawn_steps: Checkpoints t′ at which two children are spawned; a phase leaves out those less
+            than ``gradient_gap`` before its end, or past it.
+        pairs: Pairs of children at each, with batch orders of their own.
+        alphas: Positions on the line between two children, evenly spaced, the ends included.
+        gradient_gap: Steps from t′ to the checkpoint whose gradients are compared.
+        gradient_rows: Test points on which they are.
+        checkpoint_every: Updates, of parents and children alike, between two saved states.
+    """
+
+    spawn_steps: Annotated[list[NonNegativeInt], Field(min_length=2), AfterValidator(unique)]
+    pairs: PositiveInt = 1
+    alphas: Annotated[int, Field(ge=2)] = 11
+    gradient_gap: PositiveInt
+    gradient_rows: PositiveInt = 64
+    checkpoint_every: PositiveInt = 500
+
+
+class AveragingClaims(Section):
+    """Thresholds of the claims.
+
+    Attributes:
+        statistics: Which running statistics the averaged networks are judged with.
+        rank_correlation: A curve falls with t′ if its rank correlation with t′ is this negative.
+        standard_errors: A difference counts as one if it exceeds this many.
+    """
+
+    statistics: Statistics = "recomputed"
+    rank_correlation: Proportion = 0.5
+    standard_errors: NonNegativeFloat = 2.0
+
+
+class WeightAveragingCase(Case):
+    """A case of kind ``weight_averaging``; its members differ by start and seed."""
+
+    required_columns: ClassVar[tuple[str, ...]] = (
+        "test/accuracy_gap@interpolated",
+        "test/accuracy_gap@recomputed",
+        "test/gradient_change@head",
+    )
+
+    kind: Literal["weight_averaging"]
+    data: ImageData
+    model: ResidualModel
+    training: AveragingTraining
+    lens: SpawnLens
+    claims: AveragingClaims
+    plot: PlotSection
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if isinstance(self.data, DigitImages):
+            smallest = min(self.data.train_size, self.data.pretrain_size)
+            if self.training.batch_size > smallest:
+                expected = f"at most data.train_size and data.pretrain_size ({smallest})"
+                raise refuse("training.batch_size", expected)
+            if self.lens.gradient_rows > self.data.test_size:
+                expected = f"at most data.test_size ({self.data.test_size})"
+                raise refuse("lens.gradient_rows", expected)
+        for start in self.training.starts:
+            if len(self.spawned_at(start)) < 2:
+                steps = self.training.phase(start).steps
+                expected = f"at least two that lie lens.gradient_gap before the end, step {steps}"
+                raise refuse("lens.spawn_steps", expected)
+        return self
+
+    def spawned_at(self, start: str) -> list[int]:
+        """The checkpoints t′ of a start, increasing."""
+        last = self.training.phase(start).steps - self.lens.gradient_gap
+        return sorted(step for step in self.lens.spawn_steps if step <= last)
+
+    def narrowed(self, values: Mapping[str, Scalar], seed: int) -> Self:
+        """Restrict the sweep to ``values["setting"]``; see :meth:`Case.narrowed`."""
+        training = self.training.model_copy(update={"starts": [values["setting"]]})
+        return self.model_copy(update={"training": training, "seeds": seed + 1})
