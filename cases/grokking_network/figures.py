@@ -85,7 +85,7 @@ def _errors_and_complexity(
         part = _group(history, setting)
         tables.append(_column(case, part, top, bottom, setting))
         top.set_title(group_label(*setting), pad=30)
-        bottom.set_xlabel("training step")
+    figure.supxlabel("training step", fontsize=9.5)
     rows[0][0].set_ylabel("misclassification error (%)")
     rows[1][0].set_ylabel("effective parameters")
     rows[0][0].set_ylim(bottom=0)
@@ -161,7 +161,7 @@ def _approximation(
     tables = []
     for axes, setting in zip(panels, settings, strict=True):
         part = _group(history, setting)
-        axes.set(xscale="log", yscale="log", xlabel="training step")
+        axes.set(xscale="log", yscale="log")
         axes.set_title(group_label(*setting).replace(", ", "\n"))
         columns: dict[str, pd.Series] = {}
         for name, (color, label) in _ERRORS.items():
@@ -172,6 +172,7 @@ def _approximation(
         tables.append(
             pd.DataFrame({"step": error["step"], "setting": group_name(*setting), **columns})
         )
+    figure.supxlabel("training step", fontsize=9.5)
     panels[0].set_ylabel("mean absolute error, test images")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return Figure(
