@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Raise it when the same ingredients give other files, e.g. because the manifest changes.
 FORMAT = 1
 
-_LIBRARIES = ("torch", "numpy", "pandas", "pyarrow", "safetensors")
+_LIBRARIES = ("torch", "numpy", "pandas", "pyarrow", "safetensors", "scikit-learn", "scipy")
 
 
 def manifest_of(case: Case, member: Member, run: RunSettings, data_sha256: str) -> dict[str, Any]:
