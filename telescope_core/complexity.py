@@ -36,11 +36,7 @@ def effective_parameters(
     rows, k = S.shape[:2]
     factor = directions.basis.shape[0] / (rows * k)
     squares = S.cpu().double().square().sum(dim=(0, 1))
-    control = None
-    if model is not None:
-        known = model.squares(directions)
-        control = Control(known.columns.sum(dim=0), known.outside.sum())
-    total, error = _sum_with_error(squares, directions, control)
+    total, error = _sum_with_error(squares, directions, _control_of_set(S, directions, model))
     return factor * total, factor * error
 
 
@@ -78,7 +74,9 @@ def effective_parameters_per_example(
     """
     n, k = directions.basis.shape[0], S.shape[1]
     squares = S.cpu().double().square().sum(dim=1)
-    control = None if model is None else model.squares(directions)
+    control = None
+    if model is not None and model.explains(S, directions):
+        control = model.squares(directions)
     return _weighted_sum(squares, directions, control) * (n / k)
 
 
@@ -94,7 +92,9 @@ def degrees_of_freedom(
         model: Ŝ on the training rows.
     """
     products = (S_train.cpu().double() * directions.basis.cpu().double()).sum(dim=(0, 1))
-    control = None if model is None else model.products(directions)
+    control = None
+    if model is not None and model.explains(S_train, directions):
+        control = model.products(directions)
     return float(_weighted_sum(products, directions, control))
 
 
@@ -109,12 +109,18 @@ def classical_degrees_of_freedom(
         model: Ŝ on the training rows.
     """
     squares = S_train.cpu().double().square().sum(dim=(0, 1))
-    control = None
-    if model is not None:
-        known = model.squares(directions)
-        control = Control(known.columns.sum(dim=0), known.outside.sum())
-    total = _weighted_sum(squares, directions, control)
+    total = _weighted_sum(squares, directions, _control_of_set(S_train, directions, model))
     return 2 * degrees_of_freedom(S_train, directions, model) - float(total)
+
+
+def _control_of_set(
+    S: Tensor, directions: LabelDirections, model: LowRankSmoother | None
+) -> Control | None:
+    """The control variate of the sum of squares over rows, if the model explains S."""
+    if model is None or not model.explains(S, directions):
+        return None
+    known = model.squares(directions)
+    return Control(known.columns.sum(dim=0), known.outside.sum())
 
 
 def _weighted_sum(

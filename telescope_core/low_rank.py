@@ -22,7 +22,7 @@ class Control:
     outside: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LowRankSmoother:
     """``Ŝ = Φ C`` on some rows.
 
@@ -33,6 +33,21 @@ class LowRankSmoother:
 
     Phi: Tensor
     C: Tensor
+
+    def explains(self, S: Tensor, directions: LabelDirections) -> bool:
+        """Whether Ŝ is closer than zero to the smoother along the deflated columns.
+
+        The answer does not depend on the random columns, so using it leaves estimates unbiased.
+
+        Args:
+            S: The smoother on the same rows along the directions, shape ``(rows, k, m)``.
+            directions: The label directions.
+        """
+        d = directions.deflated
+        known = S[..., :d].cpu().double()
+        V = directions.basis[..., :d].cpu().double().flatten(0, 1)
+        rest = known - self.Phi @ (self.C @ V)
+        return d > 0 and bool(rest.square().sum() < known.square().sum())
 
     def squares(self, directions: LabelDirections) -> Control:
         """``‖ŝ(x) v‖²`` per row, summed over its outputs: shapes ``(rows, m)`` and ``(rows,)``."""

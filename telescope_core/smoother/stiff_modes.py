@@ -13,8 +13,8 @@ they are easy to follow with *all* labels at once.  With U the leading eigenvect
 for a loss with ``g = c (f − y)``, with Jᵀ U averaged over the last few batches and P as it was when
 the gradient was taken, which costs little beside the probes.  ``Ŝ = Φ C``, with
 ``Φ = H (Uᵀ H_train)⁻¹`` and ``H = J P Jᵀ U``, is then a control variate: its measures are known,
-and probes estimate only the difference to those of S.  The estimate stays unbiased whatever Ŝ is,
-since Ŝ does not depend on the random directions.
+and probes estimate only the difference to those of S.  Ŝ does not depend on the random
+directions, so this is right whatever Ŝ is; where it has lost track of S it is left out.
 """
 
 from __future__ import annotations
