@@ -47,9 +47,20 @@ class DigitImages(Section):
 
 
 class CIFAR10Images(Section):
-    """CIFAR-10, with SVHN to pre-train on, both in their official split."""
+    """CIFAR-10 in colour at full size, and SVHN to pre-train on, in their official splits.
+
+    Attributes:
+        train_size: Training images, drawn from the split; all if null.
+        test_size: Test images, drawn from the split; all if null.
+        pretrain_source: ``svhn``, or null for no images to pre-train on.
+        pretrain_size: Images to pre-train on; all if null.
+    """
 
     source: Literal["cifar10"]
+    train_size: PositiveInt | None = None
+    test_size: PositiveInt | None = None
+    pretrain_source: Literal["svhn"] | None = "svhn"
+    pretrain_size: PositiveInt | None = None
 
 
 ImageData = Annotated[DigitImages | CIFAR10Images, Field(discriminator="source")]
@@ -163,14 +174,17 @@ class WeightAveragingCase(Case):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
-        if isinstance(self.data, DigitImages):
-            smallest = min(self.data.train_size, self.data.pretrain_size)
-            if self.training.batch_size > smallest:
-                expected = f"at most data.train_size and data.pretrain_size ({smallest})"
-                raise refuse("training.batch_size", expected)
-            if self.lens.gradient_rows > self.data.test_size:
-                expected = f"at most data.test_size ({self.data.test_size})"
-                raise refuse("lens.gradient_rows", expected)
+        data = self.data
+        sizes = [size for size in (data.train_size, data.pretrain_size) if size is not None]
+        if sizes and self.training.batch_size > min(sizes):
+            expected = f"at most data.train_size and data.pretrain_size ({min(sizes)})"
+            raise refuse("training.batch_size", expected)
+        if data.test_size is not None and self.lens.gradient_rows > data.test_size:
+            expected = f"at most data.test_size ({data.test_size})"
+            raise refuse("lens.gradient_rows", expected)
+        without = isinstance(data, CIFAR10Images) and data.pretrain_source is None
+        if without and "pretrained" in self.training.starts:
+            raise refuse("training.starts", "only scratch, since data.pretrain_source is null")
         for start in self.training.starts:
             if len(self.spawned_at(start)) < 2:
                 steps = self.training.phase(start).steps

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from telescope_core.data.dataset import Dataset, describe_split
+from telescope_core.data.dataset import describe_split
 from telescope_core.data.digits import load_digits
-from telescope_core.errors import DataError, MissingDependencyError
 from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases.contract import Prepared
-from telescope_pipeline.schemas.weight_averaging import DigitImages, WeightAveragingCase
+from telescope_pipeline.cases.weight_averaging.names import file_stem
+from telescope_pipeline.schemas.weight_averaging import (
+    CIFAR10Images,
+    DigitImages,
+    WeightAveragingCase,
+)
 
 _DIGITS_SIDE = 8
-_COLOURS = 3
-
-
-def file_stem(replicate: int) -> str:
-    """Name of the file that holds the data of one seed."""
-    return f"seed-{replicate}"
 
 
 def prepare(case: WeightAveragingCase, seed: int) -> Prepared:
-    """Split the digits anew for every seed, or read the official split of CIFAR-10 and SVHN.
+    """Split the digits anew for every seed, or read the official splits of CIFAR-10 and SVHN once.
 
     Inputs are images (rows, channels, h, w), every channel with mean 0 and standard deviation 1
     over its own training or pre-training set; targets are class indices.
@@ -35,26 +32,29 @@ def prepare(case: WeightAveragingCase, seed: int) -> Prepared:
         seed: The run's seed.
 
     Returns:
-        One file per seed, with its card.
+        One file per seed, or one for all of them, with its card.
 
     Raises:
-        DataError: A loader gave something other than colour images.
-        MissingDependencyError: This version of the library has no loader for the source.
+        DataError: Files are missing or damaged.
+        MissingDependencyError: A package that reads or downloads them is not installed.
     """
     files, cards = {}, {}
     for replicate in range(case.seeds):
+        stem = file_stem(case.data.source, replicate)
+        if stem in files:
+            continue
+        drawn = derive_seed(seed, "weight_averaging", "split", stem)
         if isinstance(case.data, DigitImages):
-            drawn = derive_seed(seed, "weight_averaging", "split", replicate)
             tensors, about = _digits(case.data, drawn)
         else:
-            tensors, about = _colour_images()
-        _normalise(tensors)
-        files[file_stem(replicate)] = {name: value.contiguous() for name, value in tensors.items()}
-        cards[file_stem(replicate)] = about | {
-            split: describe_split(
-                tensors[f"{split}_inputs"], tensors[f"{split}_targets"], classes=True
+            tensors, about = _colour_images(case.data, drawn)
+        files[stem] = {name: value.contiguous() for name, value in tensors.items()}
+        parts = [name.removesuffix("_inputs") for name in tensors if name.endswith("_inputs")]
+        cards[stem] = about | {
+            part: describe_split(
+                tensors[f"{part}_inputs"], tensors[f"{part}_targets"], classes=True
             )
-            for split in ("train", "test", "pretrain")
+            for part in parts
         }
     return Prepared(files, {"name": case.data.source, "files": cards})
 
@@ -81,47 +81,37 @@ def _digits(sizes: DigitImages, seed: int) -> tuple[dict[str, Tensor], dict[str,
         "licence": split.card["licence"],
         "task": "ten digits; those to pre-train on are other images, turned by 90 degrees",
         "seed": seed,
+        "normalisation": "mean 0 and standard deviation 1 over the training images, and over "
+        "those to pre-train on",
     }
+    _normalise(tensors)
     return tensors, card
 
 
-def _colour_images() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    target, other = _load("cifar10"), _load("svhn")
-    tensors = {
-        "train_inputs": _as_colour(target.train_inputs, "cifar10"),
-        "train_targets": target.train_targets.long(),
-        "test_inputs": _as_colour(target.test_inputs, "cifar10"),
-        "test_targets": target.test_targets.long(),
-        "pretrain_inputs": _as_colour(other.train_inputs, "svhn"),
-        "pretrain_targets": other.train_targets.long(),
+def _colour_images(chosen: CIFAR10Images, seed: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from telescope_core.data.images import cifar10, svhn
+
+    whole: dict[str, Any] = {
+        "classes": None,
+        "size": None,
+        "gray": False,
+        "flat": False,
+        "standardise": True,
+        "seed": seed,
     }
-    return tensors, {"cifar10": target.card, "svhn": other.card}
-
-
-def _load(name: str) -> Dataset:
-    # By name, so that the digits neither need nor depend on loaders of files.
-    loader = getattr(importlib.import_module("telescope_core.data"), name, None)
-    if loader is None:
-        raise MissingDependencyError(
-            f"telescope_core.data has no loader {name!r} in this version; expected a function that "
-            "gives a Dataset: upgrade telescope-lens, or set data.source to digits"
-        )
-    loaded: Dataset = loader()
-    return loaded
-
-
-def _as_colour(inputs: Tensor, source: str) -> Tensor:
-    shape = tuple(inputs.shape)
-    pixels = shape[-1] if len(shape) == 2 else 0
-    side = round((pixels / _COLOURS) ** 0.5)
-    if len(shape) == 2 and _COLOURS * side * side == pixels:
-        return inputs.view(-1, _COLOURS, side, side).float()
-    if len(shape) == 4 and shape[1] == _COLOURS:
-        return inputs.float()
-    raise DataError(
-        f"{source} gave inputs of shape {shape}; expected (rows, 3, h, w) or (rows, 3 h w): load "
-        "the images in colour, at full size"
-    )
+    target = cifar10(train_size=chosen.train_size, test_size=chosen.test_size, **whole)
+    tensors = {
+        "train_inputs": target.train_inputs,
+        "train_targets": target.train_targets,
+        "test_inputs": target.test_inputs,
+        "test_targets": target.test_targets,
+    }
+    card = {"cifar10": target.card}
+    if chosen.pretrain_source is not None:
+        other = svhn(train_size=chosen.pretrain_size, **whole)
+        tensors |= {"pretrain_inputs": other.train_inputs, "pretrain_targets": other.train_targets}
+        card["svhn"] = other.card
+    return tensors, card
 
 
 def _normalise(tensors: dict[str, Tensor]) -> None:

@@ -49,7 +49,7 @@ def draw(case: WeightAveragingCase, history: pd.DataFrame) -> list[Figure]:
 
 
 def _gaps(case: WeightAveragingCase, history: pd.DataFrame, starts: Sequence[str]) -> Figure:
-    figure, (panels,) = style.grid_of_axes(1, 2, (7.6, 3.4), sharey=True)
+    figure, (panels,) = style.grid_of_axes(1, 2, (7.6, 3.4))
     tables = []
     judged = case.claims.statistics
     # The statistics that the claims use come first, as in the caption.
@@ -63,9 +63,9 @@ def _gaps(case: WeightAveragingCase, history: pd.DataFrame, starts: Sequence[str
             columns |= style.named(f"accuracy_gap_{statistics}", curve)
         tables.append(pd.DataFrame({"step": curve["step"], "setting": start, **columns}))
     for axes, statistics in zip(panels, ordered, strict=True):
+        _step_axis(axes, history)
         axes.axhline(0.0, color=style.GUIDE, linewidth=0.9, zorder=1)
         axes.set(title=f"BatchNorm statistics {statistics}")
-        _step_axis(axes, history)
     panels[0].set_ylabel("accuracy gap at $\\alpha = 1/2$")
     figure.supxlabel(_SINCE, fontsize=9.5)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
@@ -91,7 +91,6 @@ def _changes(case: WeightAveragingCase, history: pd.DataFrame, starts: Sequence[
         axes.set(yscale="log", title=STARTS[start])
         part = history[history["setting"] == start]
         columns: dict[str, pd.Series] = {}
-        labelled: set[str] = set()
         for layer in layers:
             kind = kind_of(layer)
             of_kind = [name for name in layers if kind_of(name) == kind]
@@ -100,11 +99,10 @@ def _changes(case: WeightAveragingCase, history: pd.DataFrame, starts: Sequence[
                 axes,
                 curve,
                 _shade(_KIND_COLORS[kind], of_kind.index(layer), len(of_kind)),
-                None if kind in labelled else KINDS[kind],
+                KINDS[kind] if layer == of_kind[-1] else None,
                 linewidth=2.4 if kind == "head" else 1.2,
                 zorder=3 if kind == "head" else 2,
             )
-            labelled.add(kind)
             columns |= style.named(f"gradient_change_{layer}", curve)
         tables.append(pd.DataFrame({"step": curve["step"], "setting": start, **columns}))
         _step_axis(axes, history)

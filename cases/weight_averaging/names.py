@@ -1,4 +1,4 @@
-"""Names of columns, and layers by kind, as training writes and metrics and figures read them."""
+"""Names of files and columns, and layers by kind, as one stage writes and the next reads them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ STATISTICS = ("recomputed", "interpolated")
 
 HEAD = "head"
 KINDS = {"convolution": "convolutions", "norm": "BatchNorm", "head": "last linear layer"}
+
+
+def file_stem(source: str, replicate: int) -> str:
+    """Data file of a seed: the digits are split anew for each, official splits are the same."""
+    return f"seed-{replicate}" if source == "digits" else "shared"
 
 
 def gap_column(statistics: str) -> str:

@@ -12,6 +12,7 @@ from telescope_core.models.resnet import ResidualNetwork
 from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases._training import Row
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
+from telescope_pipeline.cases.weight_averaging import names
 from telescope_pipeline.cases.weight_averaging.measures import Measures
 from telescope_pipeline.cases.weight_averaging.segments import (
     Kept,
@@ -42,7 +43,7 @@ def members(case: WeightAveragingCase, seed: int) -> list[Member]:
             group=start,
             seed=replicate,
             values={"setting": start},
-            data=f"seed-{replicate}",
+            data=names.file_stem(case.data.source, replicate),
         )
         for start in case.training.starts
         for replicate in range(case.seeds)

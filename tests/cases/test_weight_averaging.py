@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -16,17 +15,15 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from telescope_core.connectivity import gradient_change, interpolate, recompute_statistics
+from telescope_core.data import images
 from telescope_core.data.dataset import Dataset
 from telescope_core.errors import (
     ArtifactError,
-    DataError,
-    MissingDependencyError,
     NonFiniteError,
 )
 from telescope_core.models.resnet import ResidualNetwork
 from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases._training import Batches
-from telescope_pipeline.cases.weight_averaging import data as data_module
 from telescope_pipeline.cases.weight_averaging import names
 from telescope_pipeline.cases.weight_averaging.data import prepare
 from telescope_pipeline.cases.weight_averaging.images import augment
@@ -143,33 +140,60 @@ def test_inputs_are_normalised_and_the_card_is_plain() -> None:
             assert float(tensors[f"{part}_inputs"].std()) == pytest.approx(1, abs=1e-5)
 
 
-def _coloured(side: int, rows: int, shape: tuple[int, ...] | None = None) -> Dataset:
-    inputs = torch.rand(rows, 3 * side * side, generator=torch.Generator().manual_seed(side))
-    targets = torch.arange(rows).float() % 10
-    shaped = inputs.view(rows, *shape) if shape else inputs
-    return Dataset(shaped, targets, shaped[:5], targets[:5], {"name": "made up"})
+def _coloured(rows: int, seed: int) -> Dataset:
+    inputs = torch.rand(rows, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    targets = torch.arange(rows) % 10
+    return Dataset(inputs, targets, inputs[:12], targets[:12], {"name": "made up"})
 
 
-def test_cifar_and_svhn_come_from_the_library_s_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
-    facade = importlib.import_module("telescope_core.data")
-    case = _case(data={"source": "cifar10"}, seeds=1)
-    flat, images = _coloured(4, 20), _coloured(4, 30, (3, 4, 4))
-    monkeypatch.setattr(facade, "cifar10", lambda: flat, raising=False)
-    monkeypatch.setattr(facade, "svhn", lambda: images, raising=False)
-    tensors = prepare(case, 0).files["seed-0"]
-    assert tensors["train_inputs"].shape == (20, 3, 4, 4)
-    assert tensors["pretrain_inputs"].shape == (30, 3, 4, 4)
-    assert tensors["train_targets"].dtype == torch.int64
-    channels = tensors["train_inputs"].movedim(1, 0).flatten(1)
-    assert channels.mean(dim=1).tolist() == pytest.approx([0, 0, 0], abs=1e-5)
-    monkeypatch.setattr(facade, "svhn", lambda: _coloured(4, 5, (48, 1)))
-    with pytest.raises(DataError, match=r"svhn gave inputs of shape \(5, 48, 1\)"):
-        prepare(case, 0)
+def test_cifar_and_svhn_are_loaded_in_colour_once_for_all_seeds(
+    monkeypatch: pytest.MonkeyPatch, checkpoints: Any
+) -> None:
+    asked = []
+
+    def loader(name: str, rows: int) -> Callable[..., Dataset]:
+        def load(**options: Any) -> Dataset:
+            asked.append((name, options))
+            return _coloured(rows, len(name))
+
+        return load
+
+    monkeypatch.setattr(images, "cifar10", loader("cifar10", 40))
+    monkeypatch.setattr(images, "svhn", loader("svhn", 30))
+    case = _case(data={"source": "cifar10", "train_size": 40}, training__flip=True)
+    (tensors,) = prepare(case, 0).files.values()
+    assert [name for name, _ in asked] == ["cifar10", "svhn"]
+    for _, options in asked:
+        assert (options["gray"], options["flat"], options["size"]) == (False, False, None)
+        assert options["standardise"]
+        assert options["classes"] is None
+    assert asked[0][1]["train_size"] == 40
+    assert asked[1][1]["train_size"] is None
+    assert tensors["pretrain_inputs"].shape == (30, 3, 8, 8)
+    assert {member.data for member in members(case, 0)} == {"shared"}
+    (member,) = (member for member in members(case, 0) if member.name == "pretrained_seed-1")
+    trained = train(
+        case,
+        member,
+        tensors,
+        seed=0,
+        device=torch.device("cpu"),
+        checkpoint=checkpoints.StoredCheckpoint(),
+        progress=lambda done, total: None,
+    )
+    assert trained.final["stem.weight"].shape == (2, 3, 3, 3)
+    check_member_history(trained.history, case, "colour")
 
 
-def test_a_missing_loader_is_one_clear_error() -> None:
-    with pytest.raises(MissingDependencyError, match="no loader 'no_such_set'"):
-        data_module._load("no_such_set")
+def test_without_pretraining_svhn_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "cifar10", lambda **options: _coloured(20, 0))
+    monkeypatch.setattr(images, "svhn", lambda **options: pytest.fail("was asked for"))
+    data = {"source": "cifar10", "pretrain_source": None}
+    case = _case(data=data, training__starts=["scratch"])
+    (tensors,) = prepare(case, 0).files.values()
+    assert not any(name.startswith("pretrain") for name in tensors)
+    with pytest.raises(ValidationError, match=r"only scratch, since data\.pretrain_source"):
+        _case(data=data)
 
 
 def test_history_is_what_the_tables_allow(run: Callable[..., Any]) -> None:
