@@ -13,7 +13,7 @@ from workloads import Workload, loss
 
 from telescope_core import TelescopeLens
 
-STEPS = (60, 80, 100)
+STEPS = (60,)
 SEEDS = (0, 1, 2)
 _EXACT = {"probes": "exact", "strategy": "midpoint", "stride": 5}
 
