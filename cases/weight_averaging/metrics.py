@@ -263,4 +263,4 @@ def _between_starts(
 ) -> pd.DataFrame:
     """From scratch minus pre-trained, where both have the seed and t′."""
     scratch, other = (_curves(history, start, quantity) for start in ("scratch", "pretrained"))
-    return (scratch - other).dropna(axis=1).dropna(axis=0)
+    return (scratch - other).dropna(axis=1, how="all").dropna(axis=0)

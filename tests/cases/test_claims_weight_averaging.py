@@ -174,6 +174,14 @@ def test_steps_that_only_one_start_has_are_not_compared() -> None:
     assert claim.observed["scratch_minus_pretrained"]["value"] == pytest.approx(expected, abs=0.01)
 
 
+def test_seeds_that_only_one_start_has_are_not_compared() -> None:
+    history = _history(spread=0.0)
+    fewer = history[~((history["setting"] == "pretrained") & (history["seed"] == 2))]
+    (claim,) = (c for c in claims(_case(), fewer) if c.id == "pretraining-lowers-gap")
+    assert list(claim.observed["by_step"]) == [str(step) for step in _STEPS]
+    assert claim.holds
+
+
 def test_layers_are_told_by_kind() -> None:
     assert layers_of(_history()) == list(_LAYERS)
     kinds = [names.kind_of(layer) for layer in _LAYERS]
