@@ -29,9 +29,10 @@ from workloads import Workload, loss, mlp_adamw, polynomial_gd, wide_momentum
 
 from telescope_core import TelescopeLens
 
-# With two columns for S·Y + c, 46 probes are 48 columns: matrix products like multiples of 16.
+# With two columns for S·Y + c, 30 and 46 probes are 32 and 48 columns: matrix products like
+# multiples of 16.
 WORKLOADS: dict[str, tuple[Callable[[], Workload], dict[str, Any]]] = {
-    "mlp-adamw": (mlp_adamw, {"probes": 46, "stride": 20}),
+    "mlp-adamw": (mlp_adamw, {"probes": 30, "stride": 12}),
     "polynomial-gd": (polynomial_gd, {"probes": "exact", "stride": 32}),
     "wide-momentum": (wide_momentum, {"probes": 46, "stride": 20}),
 }

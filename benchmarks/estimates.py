@@ -14,7 +14,7 @@ from workloads import Workload, loss
 from telescope_core import TelescopeLens
 
 STEPS = (60,)
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1, 2, 3, 4, 5)
 _EXACT = {"probes": "exact", "strategy": "midpoint", "stride": 5}
 
 

@@ -90,7 +90,10 @@ class ParameterSpaceSmoother(Smoother):
         batch.now.vjp(dg, out=self._gradient)
         self._batch, self._scale = batch, scale
         # What the optimizer's gradient is checked against, and what the stiff modes need of J.
-        g = self.loss.gradient(f, batch.targets)[..., None]
+        if scale is not None:
+            g = ((f - batch.labels) * scale)[..., None]
+        else:
+            g = self.loss.gradient(f, batch.targets)[..., None]
         if self._stiff is not None:
             g = torch.cat([g, self._stiff.cotangents(batch.index, f.shape[1])], dim=-1)
         self._pulled = batch.now.vjp(g)

@@ -25,6 +25,7 @@ class _FirstMomentRule(UpdateRule):
         affine_columns: int,
     ) -> None:
         super().__init__(optimizer, layout, parameters, columns, affine_columns)
+        self._last_phi: dict[str, Tensor] = {}
         for slot in self.slots:
             self._seed_buffer("first_moment", slot, "exp_avg")
 
@@ -34,12 +35,16 @@ class _FirstMomentRule(UpdateRule):
                 self._seed_buffer("first_moment", slot, "exp_avg")
 
     def push(self, gradient: Tensor, path: Tensor, skipped: frozenset[str]) -> None:
+        self._last_phi = {
+            slot.segment.name: self._denominator(slot, group)
+            for slot, group in self._active(skipped)
+        }
         for slot, group in self._active(skipped):
             arrays = (
                 gradient[slot.segment.rows],
                 path[slot.segment.rows],
                 self._buffers[f"first_moment/{slot.segment.name}"],
-                self._denominator(slot, group)[:, None],
+                self._last_phi[slot.segment.name][:, None],
             )
             along_M, along_G = self._rates(slot, group)
             decay = float(group["weight_decay"])
@@ -56,8 +61,16 @@ class _FirstMomentRule(UpdateRule):
                 if along_G:
                     A.addcdiv_(G, phi, value=-along_G)
 
+    def load_buffers(self, buffers: dict[str, Tensor]) -> None:
+        super().load_buffers(buffers)
+        self._last_phi = {}
+
     def preconditioner(self) -> Tensor:
-        return self._inverse("exp_avg_sq", self._denominator)
+        return self._inverse("exp_avg_sq", self._denominator_of_last_push)
+
+    def _denominator_of_last_push(self, slot: Slot, group: dict[str, Any]) -> Tensor:
+        phi = self._last_phi.get(slot.segment.name)
+        return self._denominator(slot, group) if phi is None else phi
 
     def recursion(self) -> Recursion:
         slot = self.slots[0]
