@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # DVC starts `telescope` from the PATH.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: setup repro test bench lint format wiring clean
+.PHONY: setup repro paper test bench lint format wiring clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,11 @@ repro: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15
+
+# The case studies at the paper's scale, from paper/params.yaml; data sets are downloaded unless
+# TELESCOPE_DATA names a folder that holds them.
+paper: setup
+	cd paper && telescope validate && dvc repro
 
 # Side-by-side timings, about ten minutes; nothing else should run meanwhile.
 bench: setup
@@ -38,7 +43,7 @@ format: setup
 
 # Writes the code dependencies of dvc.yaml anew.
 wiring: setup
-	$(BIN)/python -m telescope_pipeline.wiring
+	$(BIN)/python -m telescope_pipeline.wiring .
 
 # The packages under the names they are installed by, for tools that read folders.
 .PHONY: build/types

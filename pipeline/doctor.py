@@ -122,11 +122,10 @@ def _command() -> Finding:
 
 
 def _repository(root: Path) -> Finding:
-    if not (root / ".dvc" / "config").is_file():
-        return Finding(
-            "DVC repository", "broken", f"{root} has none; run `git init` and `dvc init`"
-        )
-    return Finding("DVC repository", "fine", str(root))
+    for folder in (root, *root.parents):
+        if (folder / ".dvc" / "config").is_file():
+            return Finding("DVC repository", "fine", str(folder))
+    return Finding("DVC repository", "broken", f"{root} has none; run `git init` and `dvc init`")
 
 
 def _wiring(root: Path, parameters: Parameters | None) -> Finding:

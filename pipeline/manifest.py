@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,30 @@ def manifest_of(case: Case, member: Member, run: RunSettings, data_sha256: str) 
         "code": code_digest(f"telescope_pipeline.cases.{case.kind}.training"),
         "libraries": libraries(),
     }
+
+
+def joint(manifests: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Join the manifests of a case's members into one that says everything once.
+
+    Args:
+        manifests: Manifests as they lie beside the members' results.
+
+    Returns:
+        What all members have in common, and under ``members`` the rest by name of the member.
+    """
+    first = manifests[0]
+    common = {
+        key: value
+        for key, value in first.items()
+        if key != "member" and all(other.get(key) == value for other in manifests)
+    }
+    members = {
+        manifest["member"]: {
+            key: value for key, value in manifest.items() if key != "member" and key not in common
+        }
+        for manifest in manifests
+    }
+    return {**common, "members": members}
 
 
 def libraries() -> dict[str, str]:

@@ -5,10 +5,14 @@ they are compared with them (``telescope doctor``) and written from them (``make
 list serves all kinds of case, since DVC fills in names but not lists: a stage depends on its own
 kind's files by name, and on every shared module that some kind imports.  The train stage looks
 closer and trains a member again only if a file it really runs has changed.
+
+A pipeline may lie in a folder of its own below the project, as ``paper/`` does; its paths to the
+code then begin with ``../``.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,24 +37,36 @@ def code_dependencies(stage: str, root: Path) -> list[str]:
 
     Args:
         stage: A stage of ``dvc.yaml``.
-        root: The project's folder.
+        root: The folder of ``dvc.yaml``.
 
     Returns:
         Paths relative to ``root``, sorted; ``${item.kind}`` stands for the kind of the case.
 
     Raises:
-        ConfigurationError: If a module cannot be followed or lies outside ``root``.
+        ConfigurationError: If a module cannot be followed or lies outside the project.
     """
+    project = project_of(root)
     if stage not in STAGE_MODULES:
-        return sorted(_relative(source_closure(*stage_modules(stage)), root))
-    named: set[str] = set()
-    for kind in KINDS:
-        for path in _relative(source_closure(*stage_modules(stage, kind)), root):
-            generic = _generic(path, kind)
-            everywhere = all((root / generic.replace(_KIND, other)).is_file() for other in KINDS)
-            # What only one kind has is named as it is, or DVC would miss it in the others.
-            named.add(generic if everywhere else path)
-    return sorted(named)
+        named = set(_relative(source_closure(*stage_modules(stage)), project))
+    else:
+        named = set(_of_every_kind(stage, project))
+    way = Path(os.path.relpath(project, root.resolve()))
+    return sorted((way / path).as_posix() for path in named)
+
+
+def project_of(root: Path) -> Path:
+    """Find the folder that holds the code: ``root``, or the nearest one above it.
+
+    Raises:
+        ConfigurationError: If there is none.
+    """
+    root = root.resolve()
+    for folder in (root, *root.parents):
+        if (folder / "telescope_core").is_dir():
+            return folder
+    raise ConfigurationError(
+        f"neither {root} nor a folder above it holds the code of the project (telescope_core/)"
+    )
 
 
 def declared(root: Path) -> dict[str, list[str]]:
@@ -73,7 +89,7 @@ def disagreements(root: Path, cases: Sequence[str]) -> list[str]:
     """Say where ``dvc.yaml`` differs from the code and from the cases.
 
     Args:
-        root: The project's folder.
+        root: The folder of ``dvc.yaml``.
         cases: The names of the cases in ``params.yaml``.
 
     Returns:
@@ -124,8 +140,16 @@ def _rewritten(lines: Sequence[str], root: Path) -> Iterator[str]:
             yield from (f"{indent}- {path}" for path in code_dependencies(stage, root))
 
 
+def _of_every_kind(stage: str, project: Path) -> Iterator[str]:
+    for kind in KINDS:
+        for path in _relative(source_closure(*stage_modules(stage, kind)), project):
+            generic = _generic(path, kind)
+            everywhere = all((project / generic.replace(_KIND, other)).is_file() for other in KINDS)
+            # What only one kind has is named as it is, or DVC would miss it in the others.
+            yield generic if everywhere else path
+
+
 def _relative(paths: Sequence[Path], root: Path) -> list[str]:
-    root = root.resolve()
     outside = [path for path in paths if not path.is_relative_to(root)]
     if outside:
         message = f"{outside[0]} lies outside {root}; install the project with `pip install -e .`"
@@ -138,17 +162,20 @@ def _generic(path: str, kind: str) -> str:
 
 
 def _is_code(path: str) -> bool:
-    return path.split("/")[0] in {"cases", "pipeline", "schemas", "stages", "telescope_core"}
+    first = path.removeprefix("../").split("/")[0]
+    return first in {"cases", "pipeline", "schemas", "stages", "telescope_core"}
 
 
-def main() -> None:
-    """Rewrite ``dvc.yaml`` in the working directory."""
-    try:
-        changed = rewrite(Path.cwd())
-    except (ArtifactError, ConfigurationError) as error:
-        sys.exit(f"error: {error}")
-    sys.stdout.write("dvc.yaml: rewritten\n" if changed else "dvc.yaml: in line with the code\n")
+def main(folders: Sequence[str]) -> None:
+    """Rewrite ``dvc.yaml`` in some folders, the working directory if none is named."""
+    for name in folders or ["."]:
+        path = Path(name) / "dvc.yaml"
+        try:
+            changed = rewrite(Path(name))
+        except (ArtifactError, ConfigurationError) as error:
+            sys.exit(f"error: {error}")
+        sys.stdout.write(f"{path}: {'rewritten' if changed else 'in line with the code'}\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -10,6 +10,7 @@ from telescope_core.errors import ArtifactError, ConfigurationError
 from telescope_pipeline import files, tables
 from telescope_pipeline.cases.contract import Claim, Member
 from telescope_pipeline.layout import Layout
+from telescope_pipeline.manifest import joint
 from telescope_pipeline.parameters import case_of, load_parameters
 from telescope_pipeline.plain import plain
 from telescope_pipeline.progress import spinner
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def run(case_name: str, parameters_path: Path) -> None:
-    """Write ``history.parquet``, ``metrics.json`` and ``claims.json`` to ``results/<case>/``.
+    """Write ``history.parquet``, ``metrics.json``, ``claims.json`` and ``manifest.json``.
+
+    They go to ``results/<case>/``; the manifest says what the members were made of, so that results
+    can be told apart where the runs are not kept.
 
     Args:
         case_name: A case in the parameter file.
@@ -34,7 +38,7 @@ def run(case_name: str, parameters_path: Path) -> None:
     case = case_of(parameters, case_name)
     layout = Layout.beside(parameters_path)
     with spinner(f"metrics {case_name}"):
-        history = collect(layout.runs(case_name), case)
+        history, manifest = collect(layout.runs(case_name), case)
         module = import_module(f"telescope_pipeline.cases.{case.kind}.metrics")
         metrics = plain(module.summarize(case, history), f"{case_name}: metrics")
         claims = [_as_json(claim, case_name) for claim in module.claims(case, history)]
@@ -44,9 +48,10 @@ def run(case_name: str, parameters_path: Path) -> None:
         files.write_parquet(results / "history.parquet", history)
         files.write_json(results / "metrics.json", metrics)
         files.write_json(results / "claims.json", claims)
+        files.write_json(results / "manifest.json", manifest)
 
 
-def collect(runs: Path, case: Case) -> pd.DataFrame:
+def collect(runs: Path, case: Case) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Join the histories of all members of a case.
 
     Args:
@@ -55,7 +60,7 @@ def collect(runs: Path, case: Case) -> pd.DataFrame:
 
     Returns:
         The table described by :class:`~telescope_pipeline.schemas.tables.CaseHistory`, members in
-        the order of their names.
+        the order of their names, and their joint manifest.
 
     Raises:
         ArtifactError: If a member's files are missing or damaged.
@@ -67,9 +72,12 @@ def collect(runs: Path, case: Case) -> pd.DataFrame:
     if not folders:
         raise ArtifactError(f"{runs}: no trained members; run the train stage first")
     frames = []
+    manifests = []
     values: list[str] = []
     for folder in folders:
-        member, digests = _member(folder)
+        manifest = files.read_json(folder / "manifest.json")
+        member, digests = _member(manifest, folder)
+        manifests.append(manifest)
         history = folder / "history.parquet"
         if files.sha256(history) != digests.get(history.name):
             message = f"{history} is not the file that manifest.json describes; train it again"
@@ -78,12 +86,11 @@ def collect(runs: Path, case: Case) -> pd.DataFrame:
         frames.append(tables.with_identity(frame, member))
         values = list(member.values)
     joined = pd.concat(frames, ignore_index=True)
-    return tables.check_case_history(joined, case, values, f"history of {runs.name}")
+    checked = tables.check_case_history(joined, case, values, f"history of {runs.name}")
+    return checked, joint(manifests)
 
 
-def _member(folder: Path) -> tuple[Member, dict[str, str]]:
-    path = folder / "manifest.json"
-    manifest = files.read_json(path)
+def _member(manifest: Any, folder: Path) -> tuple[Member, dict[str, str]]:
     try:
         member = Member(
             name=manifest["member"],
@@ -94,6 +101,7 @@ def _member(folder: Path) -> tuple[Member, dict[str, str]]:
         )
         return member, dict(manifest["outputs"])
     except (KeyError, TypeError, AttributeError) as error:
+        path = folder / "manifest.json"
         raise ArtifactError(f"{path}: not a manifest ({error}); train it again") from None
 
 

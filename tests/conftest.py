@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -171,14 +172,11 @@ def build_project(folder: Path) -> Project:
     (root / "params.yaml").write_text(tiny_parameters())
     project = Project(root, _environment(folder, root))
     pipeline = root / "dvc.yaml"
-    cases = ("grokking_polynomial", "double_descent", "approximation_quality")
-    lines = pipeline.read_text().splitlines()
-    lines = [
-        line.replace("grokking_polynomial", "first").replace("double_descent", "second")
-        for line in lines
-        if line.strip() != f"- results/{cases[2]}/receipt.json"
-    ]
-    pipeline.write_text("\n".join(lines) + "\n")
+    block = re.compile(r"(?:^ *- results/\w+/receipt\.json\n)+", re.MULTILINE)
+    receipts = "".join(f"      - results/{case}/receipt.json\n" for case in ("first", "second"))
+    text, count = block.subn(receipts, pipeline.read_text())
+    assert count == 1
+    pipeline.write_text(text)
     subprocess.run(
         [sys.executable, "-m", "telescope_pipeline.wiring"],
         cwd=root,

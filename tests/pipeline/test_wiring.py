@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from telescope_core.errors import ArtifactError
+from telescope_core.errors import ArtifactError, ConfigurationError
 from telescope_pipeline import wiring
 from telescope_pipeline.code import source_closure, stage_modules
 from telescope_pipeline.parameters import load_parameters
@@ -56,13 +56,18 @@ def copy(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path
 
 
-def test_differences_are_named_and_mended(copy: Path) -> None:
+@pytest.fixture
+def cases(repository: Path) -> list[str]:
+    """The names of the project's own cases."""
+    return list(load_parameters(repository / "params.yaml").cases)
+
+
+def test_differences_are_named_and_mended(copy: Path, cases: list[str]) -> None:
     path = copy / "dvc.yaml"
     whole = path.read_text()
     line = "        - stages/train.py\n"
     assert line in whole
     path.write_text(whole.replace(line, "        - stages/gone.py\n"))
-    cases = ["grokking_polynomial", "double_descent", "approximation_quality"]
     assert disagreements(copy, cases) == [
         "train: stages/gone.py is in deps but not imported",
         "train: stages/train.py is imported but not in deps",
@@ -72,12 +77,28 @@ def test_differences_are_named_and_mended(copy: Path) -> None:
     assert not rewrite(copy)
 
 
-def test_the_report_waits_for_every_case(copy: Path) -> None:
-    lines = disagreements(copy, ["grokking_polynomial", "double_descent", "another"])
+def test_the_report_waits_for_every_case(copy: Path, cases: list[str]) -> None:
+    lines = disagreements(copy, ["another", *cases[1:]])
     assert lines == [
         "report: results/another/receipt.json is missing in deps",
-        "report: results/approximation_quality/receipt.json belongs to no case",
+        f"report: results/{cases[0]}/receipt.json belongs to no case",
     ]
+
+
+def test_a_pipeline_below_the_project_names_the_code_above_it(
+    repository: Path, tmp_path: Path
+) -> None:
+    for folder in ("telescope_core", "paper"):
+        (tmp_path / folder).mkdir()
+    assert wiring.project_of(tmp_path / "paper") == tmp_path.resolve()
+    here = wiring.code_dependencies("train", repository)
+    below = wiring.code_dependencies("train", repository / "tests")
+    assert below == [f"../{path}" for path in here]
+
+
+def test_a_pipeline_without_code_above_it_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="telescope_core"):
+        wiring.project_of(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "stages: 3\n", "stages: {train: [1\n"])
