@@ -8,26 +8,24 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from telescope_pipeline.schemas.sections import (
-    AdamWithRate,
-    AdamWWithRate,
     Case,
+    Claims,
+    DigitsSplit,
+    HiddenLayers,
     NonNegativeFloat,
     NonNegativeInt,
-    Order,
+    OptimizerWithRate,
     PlotSection,
     PositiveFloat,
     PositiveInt,
+    ProbedLens,
     Probes,
     Proportion,
     Scalar,
     Section,
-    SGDWithRate,
-    refuse,
+    batch_fits,
     unique,
 )
-
-# Rows of the digits data set that scikit-learn ships.
-DIGITS_ROWS = 1797
 
 # The scale of the comparison, whose weights are torch's default.
 STANDARD_ALPHA = 1.0
@@ -37,19 +35,10 @@ Output = Literal["linear", "sigmoid"]
 _Digit = Annotated[int, Field(ge=0, le=9)]
 
 
-class DigitsSource(Section):
+class DigitsSource(DigitsSplit):
     """The 8x8 digits of scikit-learn, even as 0 and odd as 1."""
 
     source: Literal["digits"]
-    train_size: PositiveInt
-    test_size: PositiveInt
-
-    @model_validator(mode="after")
-    def _split_fits(self) -> Self:
-        if self.train_size + self.test_size > DIGITS_ROWS:
-            expected = f"at most {DIGITS_ROWS} rows in train_size and test_size together"
-            raise refuse("test_size", expected)
-        return self
 
 
 class MNISTSource(Section):
@@ -65,10 +54,9 @@ class MNISTSource(Section):
 ImageData = Annotated[DigitsSource | MNISTSource, Field(discriminator="source")]
 
 
-class ScaledLayers(Section):
+class ScaledLayers(HiddenLayers):
     """A ReLU network whose initial parameters are all multiplied by each alpha."""
 
-    hidden: Annotated[list[PositiveInt], Field(min_length=1)]
     alphas: Annotated[
         list[Annotated[float, Field(gt=STANDARD_ALPHA)]],
         Field(min_length=1),
@@ -89,7 +77,7 @@ class WarmedUpTraining(Section):
     steps: PositiveInt
     batch_size: PositiveInt
     warm_up: NonNegativeInt = 100
-    optimizer: Annotated[SGDWithRate | AdamWithRate | AdamWWithRate, Field(discriminator="name")]
+    optimizer: OptimizerWithRate
 
 
 class Comparison(Section):
@@ -99,18 +87,16 @@ class Comparison(Section):
     outputs: Annotated[list[Output], AfterValidator(unique)]
 
 
-class ProbedLens(Section):
+class GrokkingNetworkLens(ProbedLens):
     """How the run is telescoped and how often it is recorded."""
 
-    order: Order = 2
     stride: PositiveInt = 4
     probes: Probes = 32
     deflate: NonNegativeInt = 0
     records: PositiveInt = 60
-    checkpoint_every: PositiveInt = 1000
 
 
-class GrokkingNetworkClaims(Section):
+class GrokkingNetworkClaims(Claims):
     """Thresholds of the claims.
 
     Attributes:
@@ -124,7 +110,6 @@ class GrokkingNetworkClaims(Section):
         early_steps: Steps within which the standard initialisation must have generalised.
         complexity_factor: Times more effective parameters that an enlarged initialisation spends.
         smoother_error: Largest mean |f - (S Y + c)| at which the smoother is trusted.
-        standard_errors: A difference counts as one if it exceeds this many.
     """
 
     memorised_accuracy: Proportion = 0.99
@@ -137,7 +122,6 @@ class GrokkingNetworkClaims(Section):
     early_steps: PositiveInt = 300
     complexity_factor: PositiveFloat = 2.0
     smoother_error: PositiveFloat = 0.1
-    standard_errors: NonNegativeFloat = 2.0
 
 
 class GrokkingNetworkCase(Case):
@@ -160,23 +144,17 @@ class GrokkingNetworkCase(Case):
     model: ScaledLayers
     training: WarmedUpTraining
     comparison: Comparison
-    lens: ProbedLens
+    lens: GrokkingNetworkLens
     claims: GrokkingNetworkClaims
     plot: PlotSection
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         rows = self.data.train_size
-        if self.training.batch_size > rows:
-            raise refuse("training.batch_size", f"at most data.train_size ({rows})")
-        probes = self.lens.probes
-        if isinstance(probes, int):
-            if probes > rows:
-                raise refuse("lens.probes", f"at most data.train_size ({rows})")
-            if self.lens.deflate > probes:
-                raise refuse("lens.deflate", f"at most lens.probes ({probes})")
-        if self.lens.stride > self.training.steps:
-            raise refuse("lens.stride", f"at most training.steps ({self.training.steps})")
+        batch_fits(self.training.batch_size, rows)
+        self.lens.check_fit(rows=rows, steps=self.training.steps)
+        if self.comparison.outputs:
+            self.lens.check_fit(steps=self.comparison.steps, steps_from="comparison.steps")
         return self
 
     def narrowed(self, values: Mapping[str, Scalar], seed: int) -> Self:

@@ -13,11 +13,13 @@ from torch import Tensor
 from telescope_core.lens import TelescopeLens
 from telescope_core.models.mlp import MLP
 from telescope_core.schedules import log_spaced_steps
-from telescope_pipeline.cases._optimizers import build_optimizer
+from telescope_pipeline.cases._members import SeedOf
 from telescope_pipeline.cases._training import (
     Batches,
     TrainingRun,
     half_squared_error,
+    optimizer_of,
+    smoother_lens,
     squared_error,
 )
 from telescope_pipeline.cases.boosting_vs_networks._mixtures import POOLS, Mixtures
@@ -37,7 +39,7 @@ class _Run:
         self,
         case: BoostingVsNetworksCase,
         data: dict[str, Tensor],
-        seed_of: Callable[[str], int],
+        seed_of: SeedOf,
     ) -> None:
         self.case = case
         self.data = data
@@ -54,9 +56,7 @@ class _Run:
         return MLP(sizes, seed=self.seed_of("weights")).to(inputs.device)
 
     def optimizer(self, model: MLP, learning_rate: float) -> torch.optim.Optimizer:
-        settings = self.case.training.network.optimizer
-        options = settings.model_dump(exclude={"name"})
-        return build_optimizer(settings.name, model.parameters(), learning_rate, options)
+        return optimizer_of(self.case.training.network.optimizer, model, learning_rate)
 
     def error(self, model: MLP, part: str) -> float:
         return squared_error(model(self.data[f"{part}_inputs"]), self.data[f"{part}_targets"])
@@ -99,7 +99,7 @@ def train_network(
     case: BoostingVsNetworksCase,
     data: dict[str, Tensor],
     *,
-    seed_of: Callable[[str], int],
+    seed_of: SeedOf,
     checkpoint: Checkpoint,
     progress: Progress,
 ) -> Trained:
@@ -204,17 +204,7 @@ def _lenses(run: _Run, model: MLP, optimizer: torch.optim.Optimizer) -> dict[str
         probes=None,
         kernel_norms=True,
     )
-    smoother = TelescopeLens(
-        model,
-        optimizer,
-        half_squared_error,
-        inputs,
-        targets,
-        eval_sets=pools,
-        order=case.lens.order,
-        stride=case.lens.stride,
-        probes=case.lens.probes,
-        deflate=case.lens.deflate,
-        seed=run.seed_of("probes"),
+    smoother = smoother_lens(
+        case.lens, model, optimizer, data, seed=run.seed_of("probes"), eval_sets=tuple(pools)
     )
     return {"norms": norms, "smoother": smoother}

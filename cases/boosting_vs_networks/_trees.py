@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from telescope_core.boosting import BoostingLens
 from telescope_core.schedules import log_spaced_steps
+from telescope_pipeline.cases._members import SeedOf
 from telescope_pipeline.cases.boosting_vs_networks._mixtures import POOLS, Mixtures, Segment
 from telescope_pipeline.cases.boosting_vs_networks._search import (
     SearchCheckpoint,
@@ -35,7 +35,7 @@ def train_trees(
     case: BoostingVsNetworksCase,
     data: dict[str, Tensor],
     *,
-    seed_of: Callable[[str], int],
+    seed_of: SeedOf,
     checkpoint: Checkpoint,
     progress: Progress,
 ) -> Trained:

@@ -44,7 +44,7 @@ def _case(*tables: str) -> BoostingVsNetworksCase:
                 "network": {"epochs": 1, "batch_size": 32, "optimizer": {"name": "sgd"}},
                 "trees": {},
             },
-            "lens": {},
+            "lens": {"stride": 2},
             "claims": {},
             "plot": {},
         }

@@ -249,6 +249,7 @@ def test_network_kernel_norms_are_those_of_its_definition(
             "optimizer": {"name": "sgd"},
             "learning_rates": [1e-12, 2e-12],
         },
+        lens__stride=2,
     )
     trained = _train(case, "network", data, checkpoints.StoredCheckpoint())
     model = MLP((4, 6, 5, 1))
