@@ -126,13 +126,25 @@ class SearchedTraining(Section):
 
     Attributes:
         draws: Settings tried for each model, table and seed.
-        network: The network's.
-        trees: The trees'.
+        network: The network's; null to leave networks out, and what compares them with trees.
+        trees: The trees'; null likewise.
     """
 
     draws: PositiveInt
-    network: NetworkSearch
-    trees: TreesSearch
+    network: NetworkSearch | None = None
+    trees: TreesSearch | None = None
+
+    @model_validator(mode="after")
+    def _something_is_trained(self) -> Self:
+        if not self.searches:
+            raise refuse("network", "a search for the network, for the trees or for both")
+        return self
+
+    @property
+    def searches(self) -> dict[str, NetworkSearch | TreesSearch]:
+        """The searches there are, by the name of their model."""
+        found = {"network": self.network, "trees": self.trees}
+        return {name: search for name, search in found.items() if search is not None}
 
 
 class ComparisonLens(ProbedLens):
@@ -185,11 +197,17 @@ class BoostingVsNetworksCase(Case):
     @model_validator(mode="after")
     def _lens_fits(self) -> Self:
         rows, network = self.data.train_size, self.training.network
-        steps = network.epochs * math.ceil(rows / network.batch_size)
-        self.lens.check_fit(rows=rows, steps=steps, steps_from="the updates of a network")
+        if network is not None:
+            steps = network.epochs * math.ceil(rows / network.batch_size)
+            self.lens.check_fit(rows=rows, steps=steps, steps_from="the updates of a network")
         return self
 
     def narrowed(self, values: Mapping[str, Scalar], seed: int) -> Self:
-        """Restrict the sweep to ``values["table"]``; see :meth:`Case.narrowed`."""
+        """Restrict the sweep to ``values["table"]`` and ``values["model"]``.
+
+        See :meth:`Case.narrowed`.
+        """
         data = self.data.model_copy(update={"tables": [values["table"]]})
-        return self.model_copy(update={"data": data, "seeds": seed + 1})
+        others = {name: None for name in self.training.searches if name != values["model"]}
+        training = self.training.model_copy(update=others)
+        return self.model_copy(update={"data": data, "training": training, "seeds": seed + 1})

@@ -24,6 +24,7 @@ from telescope_pipeline.schemas.sections import (
     Scalar,
     Section,
     batch_fits,
+    refuse,
     unique,
 )
 
@@ -57,11 +58,14 @@ ImageData = Annotated[DigitsSource | MNISTSource, Field(discriminator="source")]
 class ScaledLayers(HiddenLayers):
     """A ReLU network whose initial parameters are all multiplied by each alpha."""
 
-    alphas: Annotated[
-        list[Annotated[float, Field(gt=STANDARD_ALPHA)]],
-        Field(min_length=1),
-        AfterValidator(unique),
-    ]
+    alphas: Annotated[list[Annotated[float, Field(gt=STANDARD_ALPHA)]], AfterValidator(unique)]
+
+
+class Comparison(Section):
+    """The same training from weights as torch draws them, with each of these outputs."""
+
+    steps: PositiveInt
+    outputs: Annotated[list[Output], AfterValidator(unique)]
 
 
 class WarmedUpTraining(Section):
@@ -72,19 +76,14 @@ class WarmedUpTraining(Section):
         batch_size: Rows of a batch; the training set's size for full-batch training.
         warm_up: Update at which the learning rate reaches its value, from then on constant.
         optimizer: The paper takes AdamW, whose weight decay is decoupled from the gradient.
+        comparison: Members without enlarged weights; no outputs for none.
     """
 
     steps: PositiveInt
     batch_size: PositiveInt
     warm_up: NonNegativeInt = 100
     optimizer: OptimizerWithRate
-
-
-class Comparison(Section):
-    """The same training from weights as torch draws them, with each of these outputs."""
-
-    steps: PositiveInt
-    outputs: Annotated[list[Output], AfterValidator(unique)]
+    comparison: Comparison
 
 
 class GrokkingNetworkLens(ProbedLens):
@@ -143,7 +142,6 @@ class GrokkingNetworkCase(Case):
     data: ImageData
     model: ScaledLayers
     training: WarmedUpTraining
-    comparison: Comparison
     lens: GrokkingNetworkLens
     claims: GrokkingNetworkClaims
     plot: PlotSection
@@ -153,8 +151,12 @@ class GrokkingNetworkCase(Case):
         rows = self.data.train_size
         batch_fits(self.training.batch_size, rows)
         self.lens.check_fit(rows=rows, steps=self.training.steps)
-        if self.comparison.outputs:
-            self.lens.check_fit(steps=self.comparison.steps, steps_from="comparison.steps")
+        comparison = self.training.comparison
+        if comparison.outputs:
+            leaf = "training.comparison.steps"
+            self.lens.check_fit(steps=comparison.steps, steps_from=leaf)
+        elif not self.model.alphas:
+            raise refuse("model.alphas", "at least one, since training.comparison has no outputs")
         return self
 
     def narrowed(self, values: Mapping[str, Scalar], seed: int) -> Self:
@@ -165,5 +167,6 @@ class GrokkingNetworkCase(Case):
         compared = values["alpha"] == STANDARD_ALPHA
         model = self.model.model_copy(update={"alphas": [] if compared else [values["alpha"]]})
         outputs = [values["output"]] if compared else []
-        comparison = self.comparison.model_copy(update={"outputs": outputs})
-        return self.model_copy(update={"model": model, "comparison": comparison, "seeds": seed + 1})
+        comparison = self.training.comparison.model_copy(update={"outputs": outputs})
+        training = self.training.model_copy(update={"comparison": comparison})
+        return self.model_copy(update={"model": model, "training": training, "seeds": seed + 1})

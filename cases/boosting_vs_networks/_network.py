@@ -29,7 +29,7 @@ from telescope_pipeline.cases.boosting_vs_networks._search import (
     network_settings,
 )
 from telescope_pipeline.cases.contract import Checkpoint, Progress, Trained
-from telescope_pipeline.schemas.boosting_vs_networks import BoostingVsNetworksCase
+from telescope_pipeline.schemas.boosting_vs_networks import BoostingVsNetworksCase, NetworkSearch
 
 
 class _Run:
@@ -38,16 +38,18 @@ class _Run:
     def __init__(
         self,
         case: BoostingVsNetworksCase,
+        search: NetworkSearch,
         data: dict[str, Tensor],
         seed_of: SeedOf,
     ) -> None:
         self.case = case
+        self.search = search
         self.data = data
         self.seed_of = seed_of
         self.mixtures = Mixtures(case.data.proportions, case.data.test_size)
         rows = len(data["train_inputs"])
-        self.batches = Batches(rows, case.training.network.batch_size, seed_of("batches"))
-        self.steps = case.training.network.epochs * self.batches.per_epoch
+        self.batches = Batches(rows, search.batch_size, seed_of("batches"))
+        self.steps = search.epochs * self.batches.per_epoch
 
     def model(self) -> MLP:
         """The network at its initialisation, the same in every draw."""
@@ -56,7 +58,7 @@ class _Run:
         return MLP(sizes, seed=self.seed_of("weights")).to(inputs.device)
 
     def optimizer(self, model: MLP, learning_rate: float) -> torch.optim.Optimizer:
-        return optimizer_of(self.case.training.network.optimizer, model, learning_rate)
+        return optimizer_of(self.search.optimizer, model, learning_rate)
 
     def error(self, model: MLP, part: str) -> float:
         return squared_error(model(self.data[f"{part}_inputs"]), self.data[f"{part}_targets"])
@@ -97,6 +99,7 @@ class _Forgetful:
 
 def train_network(
     case: BoostingVsNetworksCase,
+    search: NetworkSearch,
     data: dict[str, Tensor],
     *,
     seed_of: SeedOf,
@@ -110,6 +113,7 @@ def train_network(
 
     Args:
         case: The case's parameters.
+        search: What to try.
         data: Tensors of the member's file, on the device to compute on.
         seed_of: Seeds by purpose: ``search``, ``weights``, ``batches`` and ``probes``.
         checkpoint: Where the state is kept.
@@ -121,11 +125,11 @@ def train_network(
     Raises:
         NonFiniteError: Every draw diverged.
     """
-    run = _Run(case, data, seed_of)
+    run = _Run(case, search, data, seed_of)
     draws = case.training.draws
     total = (draws + 1) * run.steps
     searched = SearchCheckpoint(checkpoint)
-    settings = network_settings(case.training.network, draws, seed_of("search"))
+    settings = network_settings(search, draws, seed_of("search"))
 
     def error_of(draw: int, setting: dict[str, Any]) -> float:
         model = run.model()

@@ -10,9 +10,9 @@ from torch import Tensor
 from telescope_pipeline.cases._members import replicates, seeds_of
 from telescope_pipeline.cases.boosting_vs_networks._network import train_network
 from telescope_pipeline.cases.boosting_vs_networks._trees import train_trees
-from telescope_pipeline.cases.boosting_vs_networks.names import MODELS, NETWORK, file_stem
+from telescope_pipeline.cases.boosting_vs_networks.names import file_stem
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
-from telescope_pipeline.schemas.boosting_vs_networks import BoostingVsNetworksCase
+from telescope_pipeline.schemas.boosting_vs_networks import BoostingVsNetworksCase, NetworkSearch
 
 
 def members(case: BoostingVsNetworksCase, seed: int) -> list[Member]:
@@ -29,7 +29,7 @@ def members(case: BoostingVsNetworksCase, seed: int) -> list[Member]:
     return [
         member
         for table in case.data.tables
-        for model in MODELS
+        for model in case.training.searches
         for member in replicates(
             f"{table}_{model}",
             case.seeds,
@@ -68,9 +68,12 @@ def train(
     """
     where = (str(member.values["table"]), str(member.values["model"]))
     seed_of = seeds_of(member, seed, "boosting_vs_networks", *where)
-    if member.values["model"] == NETWORK:
+    search = case.training.searches[where[1]]
+    if isinstance(search, NetworkSearch):
         on_device = {name: tensor.to(device) for name, tensor in data.items()}
         return train_network(
-            case, on_device, seed_of=seed_of, checkpoint=checkpoint, progress=progress
+            case, search, on_device, seed_of=seed_of, checkpoint=checkpoint, progress=progress
         )
-    return train_trees(case, data, seed_of=seed_of, checkpoint=checkpoint, progress=progress)
+    return train_trees(
+        case, search, data, seed_of=seed_of, checkpoint=checkpoint, progress=progress
+    )

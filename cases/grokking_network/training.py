@@ -33,7 +33,7 @@ def members(case: GrokkingNetworkCase, seed: int) -> list[Member]:
         longest, come first.
     """
     settings = [(alpha, "linear") for alpha in sorted(case.model.alphas, reverse=True)]
-    settings += [(STANDARD_ALPHA, output) for output in case.comparison.outputs]
+    settings += [(STANDARD_ALPHA, output) for output in case.training.comparison.outputs]
     return [
         member
         for alpha, output in settings
@@ -121,7 +121,7 @@ def train(
             group["lr"] = rate
         return batches.at(step)
 
-    steps = case.comparison.steps if alpha == STANDARD_ALPHA else case.training.steps
+    steps = case.training.comparison.steps if alpha == STANDARD_ALPHA else case.training.steps
     return TrainingRun(
         model=model,
         optimizer=optimizer,
