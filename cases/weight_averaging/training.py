@@ -112,7 +112,8 @@ def train(
     rows, kept = run.run(checkpoint, progress)
     history = pd.DataFrame(rows).astype({"step": "int64"})
     final = weights_of(kept[_parent(case.spawned_at(start)[-1])])
-    return Trained(history, {name: value.cpu() for name, value in final.items()})
+    # By name: a state that went through a checkpoint has forgotten the model's own order.
+    return Trained(history, {name: final[name].cpu() for name in sorted(final)})
 
 
 def _network(case: WeightAveragingCase, seed: int) -> nn.Module:
