@@ -1,10 +1,10 @@
-"""The training loop that the case studies share: plain PyTorch with lenses attached."""
+"""What the case studies' training shares: the loop, plain PyTorch with lenses attached."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,15 @@ from telescope_core.errors import NonFiniteError
 from telescope_core.lens import TelescopeLens
 from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases._checkpoints import pack, unpack
-from telescope_pipeline.cases.contract import Checkpoint, Progress
+from telescope_pipeline.cases._optimizers import build_optimizer
+from telescope_pipeline.cases.contract import Checkpoint, Progress, Trained
+from telescope_pipeline.schemas.sections import (
+    SGD,
+    Adam,
+    AdamW,
+    OptimizerWithRate,
+    SmootherLens,
+)
 
 Row = dict[str, int | float]
 
@@ -36,6 +44,83 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float:
     """Part of the rows on the right side of 1/2, for targets 0 and 1."""
     right = (outputs.reshape(targets.shape) > 0.5) == (targets > 0.5)
     return int(right.sum()) / len(targets)
+
+
+def fit(model: nn.Module, data: Mapping[str, Tensor]) -> Row:
+    """Errors and accuracies of a network on its two sets.
+
+    Args:
+        model: Gives outputs (rows, 1).
+        data: ``<set>_inputs`` (rows, d) and ``<set>_targets`` (rows,) of ``train`` and ``test``;
+            ``train_clean_targets`` too, if labels were changed.
+
+    Returns:
+        ``<set>/mse`` and ``<set>/accuracy``, and ``train/clean_accuracy`` where it applies.
+    """
+    outputs = {name: model(data[f"{name}_inputs"]) for name in ("train", "test")}
+    row: Row = {
+        f"{name}/mse": squared_error(seen, data[f"{name}_targets"])
+        for name, seen in outputs.items()
+    }
+    row["train/accuracy"] = accuracy(outputs["train"], data["train_targets"])
+    if "train_clean_targets" in data:
+        row["train/clean_accuracy"] = accuracy(outputs["train"], data["train_clean_targets"])
+    row["test/accuracy"] = accuracy(outputs["test"], data["test_targets"])
+    return row
+
+
+def optimizer_of(
+    settings: SGD | Adam | AdamW | OptimizerWithRate,
+    model: nn.Module,
+    learning_rate: float | None = None,
+) -> torch.optim.Optimizer:
+    """Build the optimizer of a network from its validated settings.
+
+    Args:
+        settings: The optimizer's section.
+        model: What it trains.
+        learning_rate: The rate, for settings that have none of their own.
+
+    Returns:
+        The optimizer.
+    """
+    options = settings.model_dump(exclude={"name"})
+    rate = float(options.pop("learning_rate") if learning_rate is None else learning_rate)
+    return build_optimizer(settings.name, model.parameters(), rate, options)
+
+
+def smoother_lens(
+    settings: SmootherLens,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: Mapping[str, Tensor],
+    *,
+    seed: int,
+    eval_sets: Sequence[str] = ("test",),
+) -> TelescopeLens:
+    """Attach a lens that follows the smoother of half the mean squared error.
+
+    Args:
+        settings: Order, stride and probes; ``deflate`` too, if there is a choice.
+        model: Gives outputs (rows, 1).
+        optimizer: Over the model's parameters.
+        data: ``train_inputs``, ``train_targets``, and the inputs of each further set.
+        seed: Decides the probes.
+        eval_sets: Names of the further sets.
+
+    Returns:
+        The lens.
+    """
+    return TelescopeLens(
+        model,
+        optimizer,
+        half_squared_error,
+        data["train_inputs"],
+        data["train_targets"],
+        eval_sets={name: data[f"{name}_inputs"] for name in eval_sets},
+        seed=seed,
+        **settings.model_dump(include={"order", "stride", "probes", "deflate"}),
+    )
 
 
 @dataclass(frozen=True)
@@ -133,6 +218,12 @@ class TrainingRun:
             if step % often == 0 or step == self.steps:
                 progress(step, self.steps)
         return pd.DataFrame(rows).astype({"step": "int64"})
+
+    def finish(self, checkpoint: Checkpoint, progress: Progress) -> Trained:
+        """Train to the end as :meth:`run` does; give the history and the final weights."""
+        history = self.run(checkpoint, progress)
+        final = {name: value.cpu() for name, value in self.model.state_dict().items()}
+        return Trained(history, final)
 
     def _update(self, index: Tensor) -> None:
         with contextlib.ExitStack() as watched:

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from telescope_pipeline.schemas.sections import (
     Case,
+    DigitsSplit,
+    HiddenLayers,
     Optimizer,
     Order,
     PlotSection,
@@ -16,32 +18,14 @@ from telescope_pipeline.schemas.sections import (
     PositiveInt,
     Scalar,
     Section,
+    batch_fits,
     refuse,
     unique,
 )
 
-# Rows of the digits data set that scikit-learn ships.
-DIGITS_ROWS = 1797
 
-
-class DigitsData(Section):
+class DigitsData(DigitsSplit):
     """A disjoint split of the 8×8 digits, odd against even."""
-
-    train_size: PositiveInt
-    test_size: PositiveInt
-
-    @model_validator(mode="after")
-    def _split_fits(self) -> Self:
-        if self.train_size + self.test_size > DIGITS_ROWS:
-            expected = f"at most {DIGITS_ROWS} rows in train_size and test_size together"
-            raise refuse("test_size", expected)
-        return self
-
-
-class HiddenLayers(Section):
-    """A multilayer perceptron with these hidden widths."""
-
-    hidden: Annotated[list[PositiveInt], Field(min_length=1)]
 
 
 class OptimizerSetting(Section):
@@ -101,9 +85,7 @@ class ApproximationQualityCase(Case):
 
     @model_validator(mode="after")
     def _batches_and_settings(self) -> Self:
-        if self.training.batch_size > self.data.train_size:
-            expected = f"at most data.train_size ({self.data.train_size})"
-            raise refuse("training.batch_size", expected)
+        batch_fits(self.training.batch_size, self.data.train_size)
         names = [setting.optimizer.name for setting in self.training.settings]
         if len(set(names)) < len(names):
             raise refuse("training.settings", "each optimizer at most once")

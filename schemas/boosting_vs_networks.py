@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -11,14 +12,14 @@ from pydantic_core import PydanticCustomError
 
 from telescope_pipeline.schemas.sections import (
     Case,
+    Claims,
+    HiddenLayers,
     NonNegativeFloat,
-    NonNegativeInt,
     Optimizer,
-    Order,
     PlotSection,
     PositiveFloat,
     PositiveInt,
-    Probes,
+    ProbedLens,
     Proportion,
     Scalar,
     Section,
@@ -80,12 +81,6 @@ class TabularData(Section):
         return self
 
 
-class HiddenLayers(Section):
-    """A ReLU network; two hidden layers make the paper's three layers."""
-
-    hidden: Annotated[list[PositiveInt], Field(min_length=1)]
-
-
 class NetworkSearch(Section):
     """How a network is trained, and the rates that are tried.
 
@@ -131,47 +126,46 @@ class SearchedTraining(Section):
 
     Attributes:
         draws: Settings tried for each model, table and seed.
-        network: The network's.
-        trees: The trees'.
+        network: The network's; null to leave networks out, and what compares them with trees.
+        trees: The trees'; null likewise.
     """
 
     draws: PositiveInt
-    network: NetworkSearch
-    trees: TreesSearch
+    network: NetworkSearch | None = None
+    trees: TreesSearch | None = None
+
+    @model_validator(mode="after")
+    def _something_is_trained(self) -> Self:
+        if not self.searches:
+            raise refuse("network", "a search for the network, for the trees or for both")
+        return self
+
+    @property
+    def searches(self) -> dict[str, NetworkSearch | TreesSearch]:
+        """The searches there are, by the name of their model."""
+        found = {"network": self.network, "trees": self.trees}
+        return {name: search for name, search in found.items() if search is not None}
 
 
-class ComparisonLens(Section):
+class ComparisonLens(ProbedLens):
     """How the best network is telescoped, and how often both models are recorded.
 
     Attributes:
-        order: Of the smoother.
-        stride: Steps between two evaluations for the smoother.
         norm_stride: Steps between two samples of the kernel norms, which cost much more.
-        probes: Label directions.
-        deflate: How many of them are leading eigenvectors of the kernel.
-        records: Records of each member.
-        checkpoint_every: Steps between two checkpoints.
     """
 
-    order: Order = 2
-    stride: PositiveInt = 10
     norm_stride: PositiveInt = 40
-    probes: Probes = 48
-    deflate: NonNegativeInt = 12
     records: PositiveInt = 24
-    checkpoint_every: PositiveInt = 1000
 
 
-class ComparisonClaims(Section):
+class ComparisonClaims(Claims):
     """Thresholds of the claims.
 
     Attributes:
         trees_norm_ratio: The trees' kernel-norm ratios may differ this much from 1.
-        standard_errors: A difference counts as one if it exceeds this many.
     """
 
     trees_norm_ratio: PositiveFloat = 0.25
-    standard_errors: NonNegativeFloat = 2.0
 
 
 class BoostingVsNetworksCase(Case):
@@ -201,12 +195,19 @@ class BoostingVsNetworksCase(Case):
     plot: PlotSection
 
     @model_validator(mode="after")
-    def _deflation_fits(self) -> Self:
-        if isinstance(self.lens.probes, int) and self.lens.deflate > self.lens.probes:
-            raise refuse("lens.deflate", f"at most lens.probes ({self.lens.probes})")
+    def _lens_fits(self) -> Self:
+        rows, network = self.data.train_size, self.training.network
+        if network is not None:
+            steps = network.epochs * math.ceil(rows / network.batch_size)
+            self.lens.check_fit(rows=rows, steps=steps, steps_from="the updates of a network")
         return self
 
     def narrowed(self, values: Mapping[str, Scalar], seed: int) -> Self:
-        """Restrict the sweep to ``values["table"]``; see :meth:`Case.narrowed`."""
+        """Restrict the sweep to ``values["table"]`` and ``values["model"]``.
+
+        See :meth:`Case.narrowed`.
+        """
         data = self.data.model_copy(update={"tables": [values["table"]]})
-        return self.model_copy(update={"data": data, "seeds": seed + 1})
+        others = {name: None for name in self.training.searches if name != values["model"]}
+        training = self.training.model_copy(update=others)
+        return self.model_copy(update={"data": data, "training": training, "seeds": seed + 1})

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from telescope_pipeline.schemas.sections import (
     Case,
-    NonNegativeFloat,
-    NonNegativeInt,
+    Claims,
     OptimizerWithRate,
-    Order,
     PlotSection,
     PositiveFloat,
     PositiveInt,
-    Probes,
+    ProbedLens,
     Proportion,
     Scalar,
     Section,
-    refuse,
     unique,
 )
 
@@ -49,30 +46,17 @@ class EpochTraining(Section):
     optimizer: OptimizerWithRate
 
 
-class ProbedLens(Section):
-    """How the run is telescoped and how often it is recorded."""
-
-    order: Order = 2
-    stride: PositiveInt = 10
-    probes: Probes = 48
-    deflate: NonNegativeInt = 12
-    records: PositiveInt = 12
-    checkpoint_every: PositiveInt = 1000
-
-
-class DoubleDescentClaims(Section):
+class DoubleDescentClaims(Claims):
     """Thresholds of the claims.
 
     Attributes:
         interpolation_mse: Final train error that counts as none; the width at which it is reached
             is the interpolation threshold.
         peak_factor: The test error's peak may lie this factor in width from the threshold.
-        standard_errors: A difference counts as one if it exceeds this many.
     """
 
     interpolation_mse: PositiveFloat = 0.01
     peak_factor: PositiveFloat = 3.0
-    standard_errors: NonNegativeFloat = 2.0
 
 
 class DoubleDescentCase(Case):
@@ -92,12 +76,6 @@ class DoubleDescentCase(Case):
     lens: ProbedLens
     claims: DoubleDescentClaims
     plot: PlotSection
-
-    @model_validator(mode="after")
-    def _deflation_fits(self) -> Self:
-        if isinstance(self.lens.probes, int) and self.lens.deflate > self.lens.probes:
-            raise refuse("lens.deflate", f"at most lens.probes ({self.lens.probes})")
-        return self
 
     def narrowed(self, values: Mapping[str, Scalar], seed: int) -> Self:
         """Restrict the sweep to ``values["width"]``; see :meth:`Case.narrowed`."""

@@ -8,26 +8,25 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from telescope_pipeline.schemas.sections import (
-    AdamWithRate,
-    AdamWWithRate,
     Case,
+    Claims,
+    DigitsSplit,
+    HiddenLayers,
     NonNegativeFloat,
     NonNegativeInt,
-    Order,
+    OptimizerWithRate,
     PlotSection,
     PositiveFloat,
     PositiveInt,
+    ProbedLens,
     Probes,
     Proportion,
     Scalar,
     Section,
-    SGDWithRate,
+    batch_fits,
     refuse,
     unique,
 )
-
-# Rows of the digits data set that scikit-learn ships.
-DIGITS_ROWS = 1797
 
 # The scale of the comparison, whose weights are torch's default.
 STANDARD_ALPHA = 1.0
@@ -37,19 +36,10 @@ Output = Literal["linear", "sigmoid"]
 _Digit = Annotated[int, Field(ge=0, le=9)]
 
 
-class DigitsSource(Section):
+class DigitsSource(DigitsSplit):
     """The 8x8 digits of scikit-learn, even as 0 and odd as 1."""
 
     source: Literal["digits"]
-    train_size: PositiveInt
-    test_size: PositiveInt
-
-    @model_validator(mode="after")
-    def _split_fits(self) -> Self:
-        if self.train_size + self.test_size > DIGITS_ROWS:
-            expected = f"at most {DIGITS_ROWS} rows in train_size and test_size together"
-            raise refuse("test_size", expected)
-        return self
 
 
 class MNISTSource(Section):
@@ -65,15 +55,17 @@ class MNISTSource(Section):
 ImageData = Annotated[DigitsSource | MNISTSource, Field(discriminator="source")]
 
 
-class ScaledLayers(Section):
+class ScaledLayers(HiddenLayers):
     """A ReLU network whose initial parameters are all multiplied by each alpha."""
 
-    hidden: Annotated[list[PositiveInt], Field(min_length=1)]
-    alphas: Annotated[
-        list[Annotated[float, Field(gt=STANDARD_ALPHA)]],
-        Field(min_length=1),
-        AfterValidator(unique),
-    ]
+    alphas: Annotated[list[Annotated[float, Field(gt=STANDARD_ALPHA)]], AfterValidator(unique)]
+
+
+class Comparison(Section):
+    """The same training from weights as torch draws them, with each of these outputs."""
+
+    steps: PositiveInt
+    outputs: Annotated[list[Output], AfterValidator(unique)]
 
 
 class WarmedUpTraining(Section):
@@ -84,33 +76,26 @@ class WarmedUpTraining(Section):
         batch_size: Rows of a batch; the training set's size for full-batch training.
         warm_up: Update at which the learning rate reaches its value, from then on constant.
         optimizer: The paper takes AdamW, whose weight decay is decoupled from the gradient.
+        comparison: Members without enlarged weights; no outputs for none.
     """
 
     steps: PositiveInt
     batch_size: PositiveInt
     warm_up: NonNegativeInt = 100
-    optimizer: Annotated[SGDWithRate | AdamWithRate | AdamWWithRate, Field(discriminator="name")]
+    optimizer: OptimizerWithRate
+    comparison: Comparison
 
 
-class Comparison(Section):
-    """The same training from weights as torch draws them, with each of these outputs."""
-
-    steps: PositiveInt
-    outputs: Annotated[list[Output], AfterValidator(unique)]
-
-
-class ProbedLens(Section):
+class GrokkingNetworkLens(ProbedLens):
     """How the run is telescoped and how often it is recorded."""
 
-    order: Order = 2
     stride: PositiveInt = 4
     probes: Probes = 32
     deflate: NonNegativeInt = 0
     records: PositiveInt = 60
-    checkpoint_every: PositiveInt = 1000
 
 
-class GrokkingNetworkClaims(Section):
+class GrokkingNetworkClaims(Claims):
     """Thresholds of the claims.
 
     Attributes:
@@ -124,7 +109,6 @@ class GrokkingNetworkClaims(Section):
         early_steps: Steps within which the standard initialisation must have generalised.
         complexity_factor: Times more effective parameters that an enlarged initialisation spends.
         smoother_error: Largest mean |f - (S Y + c)| at which the smoother is trusted.
-        standard_errors: A difference counts as one if it exceeds this many.
     """
 
     memorised_accuracy: Proportion = 0.99
@@ -137,7 +121,6 @@ class GrokkingNetworkClaims(Section):
     early_steps: PositiveInt = 300
     complexity_factor: PositiveFloat = 2.0
     smoother_error: PositiveFloat = 0.1
-    standard_errors: NonNegativeFloat = 2.0
 
 
 class GrokkingNetworkCase(Case):
@@ -159,24 +142,21 @@ class GrokkingNetworkCase(Case):
     data: ImageData
     model: ScaledLayers
     training: WarmedUpTraining
-    comparison: Comparison
-    lens: ProbedLens
+    lens: GrokkingNetworkLens
     claims: GrokkingNetworkClaims
     plot: PlotSection
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         rows = self.data.train_size
-        if self.training.batch_size > rows:
-            raise refuse("training.batch_size", f"at most data.train_size ({rows})")
-        probes = self.lens.probes
-        if isinstance(probes, int):
-            if probes > rows:
-                raise refuse("lens.probes", f"at most data.train_size ({rows})")
-            if self.lens.deflate > probes:
-                raise refuse("lens.deflate", f"at most lens.probes ({probes})")
-        if self.lens.stride > self.training.steps:
-            raise refuse("lens.stride", f"at most training.steps ({self.training.steps})")
+        batch_fits(self.training.batch_size, rows)
+        self.lens.check_fit(rows=rows, steps=self.training.steps)
+        comparison = self.training.comparison
+        if comparison.outputs:
+            leaf = "training.comparison.steps"
+            self.lens.check_fit(steps=comparison.steps, steps_from=leaf)
+        elif not self.model.alphas:
+            raise refuse("model.alphas", "at least one, since training.comparison has no outputs")
         return self
 
     def narrowed(self, values: Mapping[str, Scalar], seed: int) -> Self:
@@ -187,5 +167,6 @@ class GrokkingNetworkCase(Case):
         compared = values["alpha"] == STANDARD_ALPHA
         model = self.model.model_copy(update={"alphas": [] if compared else [values["alpha"]]})
         outputs = [values["output"]] if compared else []
-        comparison = self.comparison.model_copy(update={"outputs": outputs})
-        return self.model_copy(update={"model": model, "comparison": comparison, "seeds": seed + 1})
+        comparison = self.training.comparison.model_copy(update={"outputs": outputs})
+        training = self.training.model_copy(update={"comparison": comparison})
+        return self.model_copy(update={"model": model, "training": training, "seeds": seed + 1})

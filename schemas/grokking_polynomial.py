@@ -8,14 +8,14 @@ from pydantic import model_validator
 
 from telescope_pipeline.schemas.sections import (
     Case,
+    Claims,
     NonNegativeFloat,
-    Order,
     PlotSection,
     PositiveFloat,
     PositiveInt,
     Probes,
     Section,
-    refuse,
+    SmootherLens,
 )
 
 
@@ -41,17 +41,16 @@ class FullBatchTraining(Section):
     learning_rate: PositiveFloat
 
 
-class GrokkingLens(Section):
+class GrokkingLens(SmootherLens):
     """How the run is telescoped and how often it is recorded."""
 
-    order: Order = 2
     stride: PositiveInt = 16
     probes: Probes = "exact"
     records: PositiveInt = 80
     checkpoint_every: PositiveInt = 2000
 
 
-class GrokkingClaims(Section):
+class GrokkingClaims(Claims):
     """Thresholds of the claims.
 
     Attributes:
@@ -61,7 +60,6 @@ class GrokkingClaims(Section):
         minimum_fall: Factor by which test error must still fall from then on.
         early_lead: Part by which p_test must exceed p_train at some early step.
         smoother_error: Largest mean |f − (S·Y + c)| at which the smoother is trusted.
-        standard_errors: A number counts as above a threshold if it is by this many.
     """
 
     low_error: PositiveFloat = 0.1
@@ -70,7 +68,6 @@ class GrokkingClaims(Section):
     minimum_fall: PositiveFloat = 2.0
     early_lead: PositiveFloat = 0.01
     smoother_error: PositiveFloat = 0.001
-    standard_errors: NonNegativeFloat = 2.0
 
 
 class GrokkingPolynomialCase(Case):
@@ -92,9 +89,6 @@ class GrokkingPolynomialCase(Case):
     plot: PlotSection
 
     @model_validator(mode="after")
-    def _probes_fit(self) -> Self:
-        if isinstance(self.lens.probes, int) and self.lens.probes > self.data.train_size:
-            raise refuse("lens.probes", f"at most data.train_size ({self.data.train_size})")
-        if self.lens.stride > self.training.steps:
-            raise refuse("lens.stride", f"at most training.steps ({self.training.steps})")
+    def _lens_fits(self) -> Self:
+        self.lens.check_fit(rows=self.data.train_size, steps=self.training.steps)
         return self

@@ -12,6 +12,9 @@ _MODELS = {
     "grokking_polynomial": "GrokkingPolynomialCase",
     "double_descent": "DoubleDescentCase",
     "approximation_quality": "ApproximationQualityCase",
+    "boosting_vs_networks": "BoostingVsNetworksCase",
+    "grokking_network": "GrokkingNetworkCase",
+    "weight_averaging": "WeightAveragingCase",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -18,6 +18,10 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 Proportion = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Order = Literal[1, 2]
+
+
+# Rows of the digits data set that scikit-learn ships.
+DIGITS_ROWS = 1797
 
 
 def refuse(field: str, expected: str) -> PydanticCustomError:
@@ -75,6 +79,26 @@ def unique(values: list[Any]) -> list[Any]:
     if len({repr(value) for value in values}) < len(values):
         raise PydanticCustomError("unique", "expected entries that differ from each other")
     return values
+
+
+def listed(words: Sequence[str]) -> str:
+    """Join words as in ``"a, b and c"``."""
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def batch_fits(batch_size: int, rows: int) -> None:
+    """Refuse a ``training.batch_size`` beyond the ``rows`` of ``data.train_size``.
+
+    Args:
+        batch_size: Rows of a batch.
+        rows: Size of the training set.
+
+    Raises:
+        PydanticCustomError: To be raised in a validator of the case.
+    """
+    if batch_size > rows:
+        raise refuse("training.batch_size", f"at most data.train_size ({rows})")
 
 
 class Section(BaseModel):
@@ -141,6 +165,90 @@ Optimizer = Annotated[SGD | Adam | AdamW, Field(discriminator="name")]
 OptimizerWithRate = Annotated[
     SGDWithRate | AdamWithRate | AdamWWithRate, Field(discriminator="name")
 ]
+
+
+class DigitsSplit(Section):
+    """Disjoint parts of the 8×8 digits that scikit-learn ships."""
+
+    train_size: PositiveInt
+    test_size: PositiveInt
+
+    @model_validator(mode="after")
+    def _split_fits(self) -> Self:
+        parts = [name for name in type(self).model_fields if name.endswith("_size")]
+        if sum(getattr(self, name) for name in parts) > DIGITS_ROWS:
+            expected = f"at most {DIGITS_ROWS} rows in {listed(parts)} together"
+            raise refuse(parts[-1], expected)
+        return self
+
+
+class HiddenLayers(Section):
+    """A ReLU network with these hidden widths; two of them make the paper's three layers."""
+
+    hidden: Annotated[list[PositiveInt], Field(min_length=1)]
+
+
+class SmootherLens(Section):
+    """How a run is telescoped with its smoother, and how often it is recorded.
+
+    Attributes:
+        order: Of the telescoping model.
+        stride: Steps between two evaluations of it.
+        probes: Label directions, or ``exact`` for all of them.
+        records: Records of each member.
+        checkpoint_every: Steps between two checkpoints.
+    """
+
+    order: Order = 2
+    stride: PositiveInt = 10
+    probes: Probes = 48
+    records: PositiveInt = 12
+    checkpoint_every: PositiveInt = 1000
+
+    def check_fit(
+        self, *, rows: int | None = None, steps: int, steps_from: str = "training.steps"
+    ) -> None:
+        """Refuse a lens that does not fit the training it watches.
+
+        Args:
+            rows: Size of the training set, ``data.train_size``, if parameters tell it.
+            steps: Number of updates of the shortest member.
+            steps_from: The leaf that decides it.
+
+        Raises:
+            PydanticCustomError: More probes than labels, or a stride longer than the run; to be
+                raised in a validator of the case.
+        """
+        if rows is not None and isinstance(self.probes, int) and self.probes > rows:
+            raise refuse("lens.probes", f"at most data.train_size ({rows})")
+        if self.stride > steps:
+            raise refuse("lens.stride", f"at most {steps_from} ({steps})")
+
+
+class ProbedLens(SmootherLens):
+    """A lens whose probes may follow the kernel's leading directions.
+
+    Attributes:
+        deflate: How many of the probes are leading eigenvectors of the kernel.
+    """
+
+    deflate: NonNegativeInt = 12
+
+    @model_validator(mode="after")
+    def _deflation_fits(self) -> Self:
+        if isinstance(self.probes, int) and self.deflate > self.probes:
+            raise refuse("deflate", f"at most lens.probes ({self.probes})")
+        return self
+
+
+class Claims(Section):
+    """Thresholds of claims that compare means over seeds.
+
+    Attributes:
+        standard_errors: A difference counts as one if it exceeds this many.
+    """
+
+    standard_errors: NonNegativeFloat = 2.0
 
 
 class PlotSection(Section):

@@ -9,7 +9,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from telescope_pipeline.schemas.sections import (
     Case,
+    Claims,
     Decay,
+    DigitsSplit,
     NonNegativeFloat,
     NonNegativeInt,
     PlotSection,
@@ -22,28 +24,15 @@ from telescope_pipeline.schemas.sections import (
     unique,
 )
 
-# Rows of the digits data set that scikit-learn ships.
-DIGITS_ROWS = 1797
-
 Start = Literal["scratch", "pretrained"]
 Statistics = Literal["interpolated", "recomputed"]
 
 
-class DigitImages(Section):
+class DigitImages(DigitsSplit):
     """Disjoint parts of the 8×8 digits; those to pre-train on are turned by 90 degrees."""
 
     source: Literal["digits"]
-    train_size: PositiveInt
-    test_size: PositiveInt
     pretrain_size: PositiveInt
-
-    @model_validator(mode="after")
-    def _split_fits(self) -> Self:
-        total = self.train_size + self.test_size + self.pretrain_size
-        if total > DIGITS_ROWS:
-            expected = f"at most {DIGITS_ROWS} rows in the three sizes together"
-            raise refuse("pretrain_size", expected)
-        return self
 
 
 class CIFAR10Images(Section):
@@ -141,18 +130,16 @@ class SpawnLens(Section):
     checkpoint_every: PositiveInt = 500
 
 
-class AveragingClaims(Section):
+class AveragingClaims(Claims):
     """Thresholds of the claims.
 
     Attributes:
         statistics: Which running statistics the averaged networks are judged with.
         rank_correlation: A curve falls with t′ if its rank correlation with t′ is this negative.
-        standard_errors: A difference counts as one if it exceeds this many.
     """
 
     statistics: Statistics = "recomputed"
     rank_correlation: Proportion = 0.5
-    standard_errors: NonNegativeFloat = 2.0
 
 
 class WeightAveragingCase(Case):

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from telescope_core.lens import TelescopeLens
 from telescope_core.models.mlp import MLP
 from telescope_core.schedules import log_spaced_steps
-from telescope_core.seeds import derive_seed
-from telescope_pipeline.cases._optimizers import build_optimizer
+from telescope_pipeline.cases._members import replicates, seeds_of
 from telescope_pipeline.cases._training import (
     Batches,
+    Row,
     TrainingRun,
     accuracy,
+    fit,
     half_squared_error,
-    squared_error,
+    optimizer_of,
 )
 from telescope_pipeline.cases.approximation_quality.names import group_name, lens_name
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
@@ -35,16 +34,15 @@ def members(case: ApproximationQualityCase, seed: int) -> list[Member]:
         The members; those of one optimizer and learning rate form a group.
     """
     return [
-        Member(
-            name=f"{group_name(setting.optimizer.name, rate)}_seed-{replicate}",
-            group=group_name(setting.optimizer.name, rate),
-            seed=replicate,
-            values={"optimizer": setting.optimizer.name, "learning_rate": rate},
-            data="shared",
-        )
+        member
         for setting in case.training.settings
         for rate in setting.learning_rates
-        for replicate in range(case.seeds)
+        for member in replicates(
+            group_name(setting.optimizer.name, rate),
+            case.seeds,
+            {"optimizer": setting.optimizer.name, "learning_rate": rate},
+            data=lambda replicate: "shared",
+        )
     ]
 
 
@@ -78,21 +76,14 @@ def train(
     data = {name: tensor.to(device) for name, tensor in data.items()}
     inputs, targets = data["train_inputs"], data["train_targets"]
 
-    def seed_of(purpose: str) -> int:
-        return derive_seed(seed, "approximation_quality", purpose, member.seed)
-
+    seed_of = seeds_of(member, seed, "approximation_quality")
     model = MLP((inputs.shape[1], *case.model.hidden, 1), seed=seed_of("weights")).to(device)
     (settings,) = (
         setting.optimizer
         for setting in case.training.settings
         if setting.optimizer.name == member.values["optimizer"]
     )
-    optimizer = build_optimizer(
-        settings.name,
-        model.parameters(),
-        float(member.values["learning_rate"]),
-        settings.model_dump(exclude={"name"}),
-    )
+    optimizer = optimizer_of(settings, model, float(member.values["learning_rate"]))
     lenses = {
         lens_name(variant.order, variant.stride): TelescopeLens(
             model,
@@ -108,15 +99,8 @@ def train(
         for variant in case.lens.lenses
     }
 
-    def record() -> dict[str, Any]:
-        on_train, on_test = model(inputs), model(data["test_inputs"])
-        goal = data["test_targets"]
-        row: dict[str, Any] = {
-            "train/mse": squared_error(on_train, targets),
-            "test/mse": squared_error(on_test, goal),
-            "train/accuracy": accuracy(on_train, targets),
-            "test/accuracy": accuracy(on_test, goal),
-        }
+    def record() -> Row:
+        row, goal = fit(model, data), data["test_targets"]
         for position, (name, lens) in enumerate(lenses.items()):
             seen = lens.snapshot().to_record()
             if position == 0:
@@ -132,7 +116,7 @@ def train(
     batches = Batches(len(inputs), case.training.batch_size, seed_of("batches"))
     steps = case.training.steps
     longest = max(variant.stride for variant in case.lens.lenses)
-    run = TrainingRun(
+    return TrainingRun(
         model=model,
         optimizer=optimizer,
         lenses=lenses,
@@ -143,6 +127,4 @@ def train(
         record_steps=log_spaced_steps(steps, case.lens.records, stride=longest),
         record=record,
         checkpoint_every=case.lens.checkpoint_every,
-    )
-    history = run.run(checkpoint, progress)
-    return Trained(history, {name: value.cpu() for name, value in model.state_dict().items()})
+    ).finish(checkpoint, progress)

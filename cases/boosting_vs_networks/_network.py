@@ -13,11 +13,13 @@ from torch import Tensor
 from telescope_core.lens import TelescopeLens
 from telescope_core.models.mlp import MLP
 from telescope_core.schedules import log_spaced_steps
-from telescope_pipeline.cases._optimizers import build_optimizer
+from telescope_pipeline.cases._members import SeedOf
 from telescope_pipeline.cases._training import (
     Batches,
     TrainingRun,
     half_squared_error,
+    optimizer_of,
+    smoother_lens,
     squared_error,
 )
 from telescope_pipeline.cases.boosting_vs_networks._mixtures import POOLS, Mixtures
@@ -27,7 +29,7 @@ from telescope_pipeline.cases.boosting_vs_networks._search import (
     network_settings,
 )
 from telescope_pipeline.cases.contract import Checkpoint, Progress, Trained
-from telescope_pipeline.schemas.boosting_vs_networks import BoostingVsNetworksCase
+from telescope_pipeline.schemas.boosting_vs_networks import BoostingVsNetworksCase, NetworkSearch
 
 
 class _Run:
@@ -36,16 +38,18 @@ class _Run:
     def __init__(
         self,
         case: BoostingVsNetworksCase,
+        search: NetworkSearch,
         data: dict[str, Tensor],
-        seed_of: Callable[[str], int],
+        seed_of: SeedOf,
     ) -> None:
         self.case = case
+        self.search = search
         self.data = data
         self.seed_of = seed_of
         self.mixtures = Mixtures(case.data.proportions, case.data.test_size)
         rows = len(data["train_inputs"])
-        self.batches = Batches(rows, case.training.network.batch_size, seed_of("batches"))
-        self.steps = case.training.network.epochs * self.batches.per_epoch
+        self.batches = Batches(rows, search.batch_size, seed_of("batches"))
+        self.steps = search.epochs * self.batches.per_epoch
 
     def model(self) -> MLP:
         """The network at its initialisation, the same in every draw."""
@@ -54,9 +58,7 @@ class _Run:
         return MLP(sizes, seed=self.seed_of("weights")).to(inputs.device)
 
     def optimizer(self, model: MLP, learning_rate: float) -> torch.optim.Optimizer:
-        settings = self.case.training.network.optimizer
-        options = settings.model_dump(exclude={"name"})
-        return build_optimizer(settings.name, model.parameters(), learning_rate, options)
+        return optimizer_of(self.search.optimizer, model, learning_rate)
 
     def error(self, model: MLP, part: str) -> float:
         return squared_error(model(self.data[f"{part}_inputs"]), self.data[f"{part}_targets"])
@@ -97,9 +99,10 @@ class _Forgetful:
 
 def train_network(
     case: BoostingVsNetworksCase,
+    search: NetworkSearch,
     data: dict[str, Tensor],
     *,
-    seed_of: Callable[[str], int],
+    seed_of: SeedOf,
     checkpoint: Checkpoint,
     progress: Progress,
 ) -> Trained:
@@ -110,6 +113,7 @@ def train_network(
 
     Args:
         case: The case's parameters.
+        search: What to try.
         data: Tensors of the member's file, on the device to compute on.
         seed_of: Seeds by purpose: ``search``, ``weights``, ``batches`` and ``probes``.
         checkpoint: Where the state is kept.
@@ -121,11 +125,11 @@ def train_network(
     Raises:
         NonFiniteError: Every draw diverged.
     """
-    run = _Run(case, data, seed_of)
+    run = _Run(case, search, data, seed_of)
     draws = case.training.draws
     total = (draws + 1) * run.steps
     searched = SearchCheckpoint(checkpoint)
-    settings = network_settings(case.training.network, draws, seed_of("search"))
+    settings = network_settings(search, draws, seed_of("search"))
 
     def error_of(draw: int, setting: dict[str, Any]) -> float:
         model = run.model()
@@ -204,17 +208,7 @@ def _lenses(run: _Run, model: MLP, optimizer: torch.optim.Optimizer) -> dict[str
         probes=None,
         kernel_norms=True,
     )
-    smoother = TelescopeLens(
-        model,
-        optimizer,
-        half_squared_error,
-        inputs,
-        targets,
-        eval_sets=pools,
-        order=case.lens.order,
-        stride=case.lens.stride,
-        probes=case.lens.probes,
-        deflate=case.lens.deflate,
-        seed=run.seed_of("probes"),
+    smoother = smoother_lens(
+        case.lens, model, optimizer, data, seed=run.seed_of("probes"), eval_sets=tuple(pools)
     )
     return {"norms": norms, "smoother": smoother}

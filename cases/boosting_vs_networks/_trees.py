@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from telescope_core.boosting import BoostingLens
 from telescope_core.schedules import log_spaced_steps
+from telescope_pipeline.cases._members import SeedOf
 from telescope_pipeline.cases.boosting_vs_networks._mixtures import POOLS, Mixtures, Segment
 from telescope_pipeline.cases.boosting_vs_networks._search import (
     SearchCheckpoint,
@@ -24,7 +24,7 @@ from telescope_pipeline.cases.boosting_vs_networks._search import (
 )
 from telescope_pipeline.cases.boosting_vs_networks.names import set_name
 from telescope_pipeline.cases.contract import Checkpoint, Progress, Trained
-from telescope_pipeline.schemas.boosting_vs_networks import BoostingVsNetworksCase
+from telescope_pipeline.schemas.boosting_vs_networks import BoostingVsNetworksCase, TreesSearch
 
 _Floats = npt.NDArray[np.float64]
 _Record = dict[str, float]
@@ -33,9 +33,10 @@ _AVERAGED = ("effective_parameters", "smoother_error")
 
 def train_trees(
     case: BoostingVsNetworksCase,
+    search: TreesSearch,
     data: dict[str, Tensor],
     *,
-    seed_of: Callable[[str], int],
+    seed_of: SeedOf,
     checkpoint: Checkpoint,
     progress: Progress,
 ) -> Trained:
@@ -43,6 +44,7 @@ def train_trees(
 
     Args:
         case: The case's parameters.
+        search: What to try.
         data: Tensors of the member's file.
         seed_of: Seeds by purpose: ``search`` and ``trees``.
         checkpoint: Where the errors of finished draws are kept.
@@ -55,7 +57,7 @@ def train_trees(
         NonFiniteError: Every draw diverged.
     """
     arrays = {name: tensor.cpu().double().numpy() for name, tensor in data.items()}
-    settings = trees_settings(case.training.trees, case.training.draws, seed_of("search"))
+    settings = trees_settings(search, case.training.draws, seed_of("search"))
 
     def fit(setting: Setting) -> GradientBoostingRegressor:
         model = GradientBoostingRegressor(random_state=seed_of("trees") % 2**32, **setting)

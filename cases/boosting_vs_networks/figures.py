@@ -22,12 +22,15 @@ _SETS = {
     "regular": (style.TEST, "regular test rows"),
     "irregular": (style.TELESCOPED[1], "irregular test rows"),
 }
+_WORK = {NETWORK: "steps", TREES: "boosting rounds"}
 _PROPORTION = "part of irregular examples in the test set"
 _PROGRESS = np.geomspace(0.01, 1.0, 25)
 
 
 def draw(case: BoostingVsNetworksCase, history: pd.DataFrame) -> list[Figure]:
     """Draw all figures of the case, one row of panels per table.
+
+    Without one of the models there is no gap, and no figure of it.
 
     Args:
         case: The case's parameters.
@@ -38,8 +41,9 @@ def draw(case: BoostingVsNetworksCase, history: pd.DataFrame) -> list[Figure]:
     """
     tables = compare(case, history)
     with style.paper_style():
+        whole = len(case.training.searches) == len(MODELS)
         return [
-            _gaps_and_norms(case, tables),
+            *([_gaps_and_norms(case, tables)] if whole else []),
             _errors(case, tables),
             _trajectories(case, history),
         ]
@@ -102,7 +106,7 @@ def _errors(case: BoostingVsNetworksCase, tables: dict[str, Comparison]) -> Figu
     parts = []
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
         columns: dict[str, pd.Series] = {}
-        for model in MODELS:
+        for model in table.models:
             color, marker, words = _MODELS[model]
             curve = _curve(table, [estimate(table.errors(model, p)) for p in table.proportions])
             style.draw_band(axes, curve, color, words, marker=marker)
@@ -125,13 +129,12 @@ def _errors(case: BoostingVsNetworksCase, tables: dict[str, Comparison]) -> Figu
 
 
 def _trajectories(case: BoostingVsNetworksCase, history: pd.DataFrame) -> Figure:
-    names = list(case.data.tables)
-    figure, rows = style.grid_of_axes(
-        len(names), 2, (7.6, 0.7 + 2.6 * len(names)), sharex=True, sharey="row"
-    )
+    names, models = list(case.data.tables), list(case.training.searches)
+    size = (0.8 + 3.4 * len(models), 0.7 + 2.6 * len(names))
+    figure, rows = style.grid_of_axes(len(names), len(models), size, sharex=True, sharey="row")
     parts = []
     for panels, name in zip(rows, names, strict=True):
-        for axes, model in zip(panels, MODELS, strict=True):
+        for axes, model in zip(panels, models, strict=True):
             chosen = history[(history["table"] == name) & (history["model"] == model)]
             columns: dict[str, pd.Series] = {}
             axes.set(xscale="log", yscale="log", title=f"{name}, {_MODELS[model][2]}")
@@ -142,8 +145,8 @@ def _trajectories(case: BoostingVsNetworksCase, history: pd.DataFrame) -> Figure
             frame = {"progress": _PROGRESS, "table": name, "model": model, **columns}
             parts.append(pd.DataFrame(frame))
         panels[0].set(ylabel="effective parameters")
-    for axes, what in zip(rows[-1], ("steps", "boosting rounds"), strict=True):
-        axes.set(xlabel=f"part of the {what} done")
+    for axes, model in zip(rows[-1], models, strict=True):
+        axes.set(xlabel=f"part of the {_WORK[model]} done")
     figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return Figure(
         name="effective-parameters",

@@ -37,12 +37,18 @@ class Comparison:
     def __init__(
         self, final: pd.DataFrame, proportions: list[float], standard_errors: float
     ) -> None:
+        self.models = [model for model in MODELS if (final["model"] == model).any()]
         # Sorted, so that the seeds of both models stand beside each other.
         self._final = {
-            model: final[final["model"] == model].sort_values("seed") for model in MODELS
+            model: final[final["model"] == model].sort_values("seed") for model in self.models
         }
         self.proportions = proportions
         self.standard_errors = standard_errors
+
+    @property
+    def whole(self) -> bool:
+        """Whether both models were trained, so that there is a gap."""
+        return self.models == list(MODELS)
 
     def errors(self, model: str, proportion: float) -> _Floats:
         """Mean squared error of every seed."""
@@ -114,16 +120,18 @@ def summarize(case: BoostingVsNetworksCase, history: pd.DataFrame) -> dict[str, 
 def _summary(found: Comparison) -> dict[str, Any]:
     summary: dict[str, Any] = {"test": {}, "effective_parameters": {}, "search": {}}
     for proportion in found.proportions:
-        values = _flat("gap", estimate(found.gaps(proportion)))
-        relative = found.relative_gaps(proportion)
-        if relative is not None:
-            values |= _flat("relative_gap", estimate(relative))
-        for model in MODELS:
+        values: dict[str, Any] = {}
+        if found.whole:
+            values |= _flat("gap", estimate(found.gaps(proportion)))
+            relative = found.relative_gaps(proportion)
+            if relative is not None:
+                values |= _flat("relative_gap", estimate(relative))
+        for model in found.models:
             values |= _flat(f"{model}_mse", estimate(found.errors(model, proportion)))
             ratio = estimate(found.norm_ratios(model, proportion))
             values |= _flat(f"{model}_kernel_norm_ratio", ratio)
         summary["test"][set_name(proportion)] = values
-    for model in MODELS:
+    for model in found.models:
         values = {}
         for name in _SETS:
             values |= _flat(name, found.effective_parameters(model, name))
@@ -139,6 +147,8 @@ def _flat(name: str, measured: Estimate) -> dict[str, float]:
 def claims(case: BoostingVsNetworksCase, history: pd.DataFrame) -> list[Claim]:
     """Evaluate the case's claims; each must hold on every table.
 
+    A claim about a model that the case leaves out is left out too.
+
     Args:
         case: The case's parameters; its ``claims`` section holds every threshold.
         history: Records of all members.
@@ -147,27 +157,35 @@ def claims(case: BoostingVsNetworksCase, history: pd.DataFrame) -> list[Claim]:
         One claim per finding, whether it holds or not.
     """
     tables = compare(case, history)
-    return [
-        _trees_win(case, tables),
-        _grows(
-            case,
-            "gap-grows",
-            "The network's error exceeds the trees' by more, the larger the part of irregular "
-            "examples in the test set.",
-            {name: {p: t.gaps(p) for p in t.proportions} for name, t in tables.items()},
-        ),
-        _grows(
-            case,
-            "network-kernel-norm-ratio-grows",
-            "The largest norm of the network's tangent kernel over a test set, relative to the "
-            "training set, grows with the part of irregular examples.",
-            {
-                name: {p: t.norm_ratios(NETWORK, p) for p in t.proportions}
-                for name, t in tables.items()
-            },
-        ),
-        _trees_bounded(case, tables),
-    ]
+    models = case.training.searches
+    found: list[Claim] = []
+    if set(models) == set(MODELS):
+        found += [
+            _trees_win(case, tables),
+            _grows(
+                case,
+                "gap-grows",
+                "The network's error exceeds the trees' by more, the larger the part of irregular "
+                "examples in the test set.",
+                {name: {p: t.gaps(p) for p in t.proportions} for name, t in tables.items()},
+            ),
+        ]
+    if NETWORK in models:
+        found.append(
+            _grows(
+                case,
+                "network-kernel-norm-ratio-grows",
+                "The largest norm of the network's tangent kernel over a test set, relative to "
+                "the training set, grows with the part of irregular examples.",
+                {
+                    name: {p: t.norm_ratios(NETWORK, p) for p in t.proportions}
+                    for name, t in tables.items()
+                },
+            )
+        )
+    if TREES in models:
+        found.append(_trees_bounded(case, tables))
+    return found
 
 
 def _trees_win(case: BoostingVsNetworksCase, tables: dict[str, Comparison]) -> Claim:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from telescope_core.seeds import derive_seed
+from telescope_pipeline.cases._members import replicates, seeds_of
 from telescope_pipeline.cases.boosting_vs_networks._network import train_network
 from telescope_pipeline.cases.boosting_vs_networks._trees import train_trees
-from telescope_pipeline.cases.boosting_vs_networks.names import MODELS, NETWORK, file_stem
+from telescope_pipeline.cases.boosting_vs_networks.names import file_stem
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
-from telescope_pipeline.schemas.boosting_vs_networks import BoostingVsNetworksCase
+from telescope_pipeline.schemas.boosting_vs_networks import BoostingVsNetworksCase, NetworkSearch
 
 
 def members(case: BoostingVsNetworksCase, seed: int) -> list[Member]:
@@ -25,16 +27,15 @@ def members(case: BoostingVsNetworksCase, seed: int) -> list[Member]:
         train on the same file.
     """
     return [
-        Member(
-            name=f"{table}_{model}_seed-{replicate}",
-            group=f"{table}_{model}",
-            seed=replicate,
-            values={"table": table, "model": model},
-            data=file_stem(table, replicate),
-        )
+        member
         for table in case.data.tables
-        for model in MODELS
-        for replicate in range(case.seeds)
+        for model in case.training.searches
+        for member in replicates(
+            f"{table}_{model}",
+            case.seeds,
+            {"table": table, "model": model},
+            data=partial(file_stem, table),
+        )
     ]
 
 
@@ -65,14 +66,14 @@ def train(
     Raises:
         NonFiniteError: Every draw of the search diverged.
     """
-
-    def seed_of(purpose: str) -> int:
-        where = (str(member.values["table"]), str(member.values["model"]))
-        return derive_seed(seed, "boosting_vs_networks", *where, purpose, member.seed)
-
-    if member.values["model"] == NETWORK:
+    where = (str(member.values["table"]), str(member.values["model"]))
+    seed_of = seeds_of(member, seed, "boosting_vs_networks", *where)
+    search = case.training.searches[where[1]]
+    if isinstance(search, NetworkSearch):
         on_device = {name: tensor.to(device) for name, tensor in data.items()}
         return train_network(
-            case, on_device, seed_of=seed_of, checkpoint=checkpoint, progress=progress
+            case, search, on_device, seed_of=seed_of, checkpoint=checkpoint, progress=progress
         )
-    return train_trees(case, data, seed_of=seed_of, checkpoint=checkpoint, progress=progress)
+    return train_trees(
+        case, search, data, seed_of=seed_of, checkpoint=checkpoint, progress=progress
+    )

@@ -40,7 +40,9 @@ def draw(case: GrokkingNetworkCase, history: pd.DataFrame) -> list[Figure]:
         The figures with their tables, ``step`` first.
     """
     enlarged: list[_Setting] = [(alpha, "linear") for alpha in sorted(case.model.alphas)]
-    standard: list[_Setting] = [(STANDARD_ALPHA, output) for output in case.comparison.outputs]
+    standard: list[_Setting] = [
+        (STANDARD_ALPHA, output) for output in case.training.comparison.outputs
+    ]
     figures = []
     with style.paper_style():
         if enlarged:

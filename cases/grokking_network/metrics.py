@@ -115,11 +115,15 @@ def claims(case: GrokkingNetworkCase, history: pd.DataFrame) -> list[Claim]:
     """
     parts = {alpha: _group(history, alpha, "linear") for alpha in sorted(case.model.alphas)}
     events = {alpha: events_of(case, part) for alpha, part in parts.items()}
-    found = [
-        _delayed_generalisation(case, events),
-        _test_error_keeps_falling(case, parts, events),
-        _complexities_diverge(case, parts, events),
-        _gap_widens(case, parts, events),
+    found: list[Claim | None] = []
+    if parts:
+        found = [
+            _delayed_generalisation(case, events),
+            _test_error_keeps_falling(case, parts, events),
+            _complexities_diverge(case, parts, events),
+            _gap_widens(case, parts, events),
+        ]
+    found += [
         _larger_scale_learns_later(case, events),
         _larger_scale_diverges_later(case, events),
         _standard_learns_early(case, history),

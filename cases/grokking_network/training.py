@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from telescope_core.lens import TelescopeLens
 from telescope_core.models.mlp import MLP
 from telescope_core.schedules import log_spaced_steps
-from telescope_core.seeds import derive_seed
-from telescope_pipeline.cases._optimizers import build_optimizer
+from telescope_pipeline.cases._members import replicates, seeds_of
 from telescope_pipeline.cases._training import (
     Batches,
+    Row,
     TrainingRun,
-    accuracy,
-    half_squared_error,
-    squared_error,
+    fit,
+    optimizer_of,
+    smoother_lens,
 )
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
 from telescope_pipeline.cases.grokking_network.names import group_name
@@ -36,17 +33,13 @@ def members(case: GrokkingNetworkCase, seed: int) -> list[Member]:
         longest, come first.
     """
     settings = [(alpha, "linear") for alpha in sorted(case.model.alphas, reverse=True)]
-    settings += [(STANDARD_ALPHA, output) for output in case.comparison.outputs]
+    settings += [(STANDARD_ALPHA, output) for output in case.training.comparison.outputs]
     return [
-        Member(
-            name=f"{group_name(alpha, output)}_seed-{replicate}",
-            group=group_name(alpha, output),
-            seed=replicate,
-            values={"alpha": alpha, "output": output},
-            data=f"seed-{replicate}",
-        )
+        member
         for alpha, output in settings
-        for replicate in range(case.seeds)
+        for member in replicates(
+            group_name(alpha, output), case.seeds, {"alpha": alpha, "output": output}
+        )
     ]
 
 
@@ -107,42 +100,16 @@ def train(
     inputs, targets = data["train_inputs"], data["train_targets"]
     alpha, output = float(member.values["alpha"]), str(member.values["output"])
 
-    def seed_of(purpose: str) -> int:
-        return derive_seed(seed, "grokking_network", purpose, member.seed)
-
+    seed_of = seeds_of(member, seed, "grokking_network")
     model = scaled_network(
         inputs.shape[1], case.model.hidden, alpha, output, seed=seed_of("weights")
     ).to(device)
     settings = case.training.optimizer
-    optimizer = build_optimizer(
-        settings.name,
-        model.parameters(),
-        settings.learning_rate,
-        settings.model_dump(exclude={"name", "learning_rate"}),
-    )
-    lens = TelescopeLens(
-        model,
-        optimizer,
-        half_squared_error,
-        inputs,
-        targets,
-        eval_sets={"test": data["test_inputs"]},
-        order=case.lens.order,
-        stride=case.lens.stride,
-        probes=case.lens.probes,
-        deflate=case.lens.deflate,
-        seed=seed_of("probes"),
-    )
+    optimizer = optimizer_of(settings, model)
+    lens = smoother_lens(case.lens, model, optimizer, data, seed=seed_of("probes"))
 
-    def record() -> dict[str, Any]:
-        on_train, on_test = model(inputs), model(data["test_inputs"])
-        return {
-            "train/mse": squared_error(on_train, targets),
-            "test/mse": squared_error(on_test, data["test_targets"]),
-            "train/accuracy": accuracy(on_train, targets),
-            "test/accuracy": accuracy(on_test, data["test_targets"]),
-            **lens.snapshot().to_record(),
-        }
+    def record() -> Row:
+        return {**fit(model, data), **lens.snapshot().to_record()}
 
     batches = Batches(len(inputs), case.training.batch_size, seed_of("batches"))
 
@@ -154,8 +121,8 @@ def train(
             group["lr"] = rate
         return batches.at(step)
 
-    steps = case.comparison.steps if alpha == STANDARD_ALPHA else case.training.steps
-    run = TrainingRun(
+    steps = case.training.comparison.steps if alpha == STANDARD_ALPHA else case.training.steps
+    return TrainingRun(
         model=model,
         optimizer=optimizer,
         lenses={"lens": lens},
@@ -166,6 +133,4 @@ def train(
         record_steps=log_spaced_steps(steps, case.lens.records, stride=case.lens.stride),
         record=record,
         checkpoint_every=case.lens.checkpoint_every,
-    )
-    history = run.run(checkpoint, progress)
-    return Trained(history, {name: value.cpu() for name, value in model.state_dict().items()})
+    ).finish(checkpoint, progress)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from telescope_core.lens import TelescopeLens
 from telescope_core.models.polynomial import PolynomialNetwork
 from telescope_core.schedules import log_spaced_steps
-from telescope_core.seeds import derive_seed
-from telescope_pipeline.cases._training import TrainingRun, half_squared_error, squared_error
+from telescope_pipeline.cases._members import replicates, seeds_of
+from telescope_pipeline.cases._training import Row, TrainingRun, smoother_lens, squared_error
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
 from telescope_pipeline.schemas.grokking_polynomial import GrokkingPolynomialCase
 
@@ -26,16 +23,7 @@ def members(case: GrokkingPolynomialCase, seed: int) -> list[Member]:
     Returns:
         The members, all in one group.
     """
-    return [
-        Member(
-            name=f"polynomial_seed-{replicate}",
-            group="polynomial",
-            seed=replicate,
-            values={},
-            data=f"seed-{replicate}",
-        )
-        for replicate in range(case.seeds)
-    ]
+    return replicates("polynomial", case.seeds, {})
 
 
 def train(
@@ -64,27 +52,14 @@ def train(
     """
     data = {name: tensor.to(device) for name, tensor in data.items()}
     inputs, targets = data["train_inputs"], data["train_targets"]
+    seed_of = seeds_of(member, seed, "grokking_polynomial")
     model = PolynomialNetwork(
-        case.data.dimension,
-        case.model.hidden,
-        case.model.epsilon,
-        seed=derive_seed(seed, "grokking_polynomial", "weights", member.seed),
+        case.data.dimension, case.model.hidden, case.model.epsilon, seed=seed_of("weights")
     ).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=case.training.learning_rate)
-    lens = TelescopeLens(
-        model,
-        optimizer,
-        half_squared_error,
-        inputs,
-        targets,
-        eval_sets={"test": data["test_inputs"]},
-        order=case.lens.order,
-        stride=case.lens.stride,
-        probes=case.lens.probes,
-        seed=derive_seed(seed, "grokking_polynomial", "probes", member.seed),
-    )
+    lens = smoother_lens(case.lens, model, optimizer, data, seed=seed_of("probes"))
 
-    def record() -> dict[str, Any]:
+    def record() -> Row:
         return {
             "train/mse": squared_error(model(inputs), targets),
             "test/mse": squared_error(model(data["test_inputs"]), data["test_targets"]),
@@ -93,7 +68,7 @@ def train(
 
     everything = torch.arange(len(inputs), device=device)
     steps = case.training.steps
-    run = TrainingRun(
+    return TrainingRun(
         model=model,
         optimizer=optimizer,
         lenses={"lens": lens},
@@ -104,6 +79,4 @@ def train(
         record_steps=log_spaced_steps(steps, case.lens.records, stride=case.lens.stride),
         record=record,
         checkpoint_every=case.lens.checkpoint_every,
-    )
-    history = run.run(checkpoint, progress)
-    return Trained(history, {name: value.cpu() for name, value in model.state_dict().items()})
+    ).finish(checkpoint, progress)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from telescope_core.models.resnet import ResidualNetwork
-from telescope_core.seeds import derive_seed
+from telescope_pipeline.cases._members import SeedOf, replicates, seeds_of
 from telescope_pipeline.cases._training import Row
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
 from telescope_pipeline.cases.weight_averaging import names
@@ -38,15 +36,14 @@ def members(case: WeightAveragingCase, seed: int) -> list[Member]:
         The members; those of one start form a group.
     """
     return [
-        Member(
-            name=f"{start}_seed-{replicate}",
-            group=start,
-            seed=replicate,
-            values={"setting": start},
-            data=names.file_stem(case.data.source, replicate),
-        )
+        member
         for start in case.training.starts
-        for replicate in range(case.seeds)
+        for member in replicates(
+            start,
+            case.seeds,
+            {"setting": start},
+            data=lambda replicate: names.file_stem(case.data.source, replicate),
+        )
     ]
 
 
@@ -84,8 +81,7 @@ def train(
     start = str(member.values["setting"])
     pairs = range(case.lens.pairs)
 
-    def seed_of(*purpose: str | int) -> int:
-        return derive_seed(seed, "weight_averaging", *purpose, member.seed)
+    seed_of = seeds_of(member, seed, "weight_averaging")
 
     def build(purpose: str = "weights") -> nn.Module:
         return _network(case, seed_of(purpose)).to(device)
@@ -116,7 +112,8 @@ def train(
     rows, kept = run.run(checkpoint, progress)
     history = pd.DataFrame(rows).astype({"step": "int64"})
     final = weights_of(kept[_parent(case.spawned_at(start)[-1])])
-    return Trained(history, {name: value.cpu() for name, value in final.items()})
+    # By name: a state that went through a checkpoint has forgotten the model's own order.
+    return Trained(history, {name: final[name].cpu() for name in sorted(final)})
 
 
 def _network(case: WeightAveragingCase, seed: int) -> nn.Module:
@@ -126,7 +123,7 @@ def _network(case: WeightAveragingCase, seed: int) -> nn.Module:
     )
 
 
-def _segments(case: WeightAveragingCase, start: str, seed_of: Callable[..., int]) -> list[Segment]:
+def _segments(case: WeightAveragingCase, start: str, seed_of: SeedOf) -> list[Segment]:
     pretraining, phase = case.training.pretraining, case.training.phase(start)
     steps, gap = case.spawned_at(start), case.lens.gradient_gap
     first = Segment(

@@ -5,7 +5,7 @@ Each loader takes images from the official training and test splits, so the two 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,8 @@ from telescope_core.data.dataset import Dataset
 from telescope_core.data.files import Content, read_files
 from telescope_core.data.formats import check_pair, parse_cifar10, parse_idx, parse_svhn
 from telescope_core.data.registry import Entry, lookup
+
+_Contents = Mapping[str, Content]
 
 
 def mnist(
@@ -55,17 +57,6 @@ def mnist(
         DataError: Files are missing or damaged, or an argument is not possible.
         MissingDependencyError: A download is needed and pooch is not installed.
     """
-    entry = entry or lookup("mnist")
-    contents = read_files(entry, folder=folder)
-    splits = []
-    for prefix in ("train", "t10k"):
-        pixels, labels = (
-            contents[f"{prefix}-{part}-ubyte"] for part in ("images-idx3", "labels-idx1")
-        )
-        images = parse_idx(pixels.data, pixels.form.path)
-        digits = parse_idx(labels.data, labels.form.path)
-        check_pair(images, digits, pixels.form.path)
-        splits.append(Split(images[:, None], digits))
     options = Options(
         classes=classes,
         train_size=train_size,
@@ -78,7 +69,7 @@ def mnist(
         noise_seed=noise_seed,
         seed=seed,
     )
-    return make_task(entry, splits[0], splits[1], options, contents)
+    return _load("mnist", _mnist_splits, options, folder, entry)
 
 
 def cifar10(
@@ -124,9 +115,6 @@ def cifar10(
         DataError: Files are missing or damaged, or an argument is not possible.
         MissingDependencyError: A download is needed and pooch is not installed.
     """
-    entry = entry or lookup("cifar10")
-    contents = read_files(entry, folder=folder)
-    train = [name for name in contents if name != "test_batch"]
     options = Options(
         classes=classes,
         train_size=train_size,
@@ -139,9 +127,7 @@ def cifar10(
         noise_seed=noise_seed,
         seed=seed,
     )
-    return make_task(
-        entry, _batches(contents, train), _batches(contents, ["test_batch"]), options, contents
-    )
+    return _load("cifar10", _cifar10_splits, options, folder, entry)
 
 
 def svhn(
@@ -183,12 +169,6 @@ def svhn(
         DataError: Files are missing or damaged, or an argument is not possible.
         MissingDependencyError: SciPy is not installed, or pooch is not and a download is needed.
     """
-    entry = entry or lookup("svhn")
-    contents = read_files(entry, folder=folder)
-    train, test = (
-        Split(*parse_svhn(contents[name].data, contents[name].form.path))
-        for name in ("train", "test")
-    )
     options = Options(
         classes=classes,
         train_size=train_size,
@@ -201,10 +181,50 @@ def svhn(
         noise_seed=noise_seed,
         seed=seed,
     )
+    return _load("svhn", _svhn_splits, options, folder, entry)
+
+
+def _load(
+    name: str,
+    splits: Callable[[_Contents], tuple[Split, Split]],
+    options: Options,
+    folder: str | Path | None,
+    entry: Entry | None,
+) -> Dataset:
+    """Read the files of a data set, part them into training and test images, and select."""
+    entry = entry or lookup(name)
+    contents = read_files(entry, folder=folder)
+    train, test = splits(contents)
     return make_task(entry, train, test, options, contents)
 
 
-def _batches(contents: Mapping[str, Content], names: Sequence[str]) -> Split:
+def _mnist_splits(contents: _Contents) -> tuple[Split, Split]:
+    def split(prefix: str) -> Split:
+        pixels, labels = (
+            contents[f"{prefix}-{part}-ubyte"] for part in ("images-idx3", "labels-idx1")
+        )
+        images = parse_idx(pixels.data, pixels.form.path)
+        digits = parse_idx(labels.data, labels.form.path)
+        check_pair(images, digits, pixels.form.path)
+        return Split(images[:, None], digits)
+
+    return split("train"), split("t10k")
+
+
+def _cifar10_splits(contents: _Contents) -> tuple[Split, Split]:
+    train = [name for name in contents if name != "test_batch"]
+    return _batches(contents, train), _batches(contents, ["test_batch"])
+
+
+def _svhn_splits(contents: _Contents) -> tuple[Split, Split]:
+    train, test = (
+        Split(*parse_svhn(contents[name].data, contents[name].form.path))
+        for name in ("train", "test")
+    )
+    return train, test
+
+
+def _batches(contents: _Contents, names: Sequence[str]) -> Split:
     parsed = [parse_cifar10(contents[name].data, contents[name].form.path) for name in names]
     images, labels = zip(*parsed, strict=True)
     return Split(np.concatenate(images), np.concatenate(labels))

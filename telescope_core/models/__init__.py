@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from telescope_core.models.mlp import MLP as MLP
     from telescope_core.models.polynomial import PolynomialNetwork as PolynomialNetwork
+    from telescope_core.models.resnet import ResidualNetwork as ResidualNetwork
+    from telescope_core.models.resnet import digits_resnet as digits_resnet
+    from telescope_core.models.resnet import resnet20 as resnet20
 
-_HOMES = {"MLP": "mlp", "PolynomialNetwork": "polynomial"}
+_HOMES = {
+    "MLP": "mlp",
+    "PolynomialNetwork": "polynomial",
+    "ResidualNetwork": "resnet",
+    "digits_resnet": "resnet",
+    "resnet20": "resnet",
+}
 
-__all__ = ["MLP", "PolynomialNetwork"]
+__all__ = ["MLP", "PolynomialNetwork", "ResidualNetwork", "digits_resnet", "resnet20"]
 
 
 def __getattr__(name: str) -> Any:

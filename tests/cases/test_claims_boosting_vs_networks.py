@@ -44,7 +44,7 @@ def _case(*tables: str) -> BoostingVsNetworksCase:
                 "network": {"epochs": 1, "batch_size": 32, "optimizer": {"name": "sgd"}},
                 "trees": {},
             },
-            "lens": {},
+            "lens": {"stride": 2},
             "claims": {},
             "plot": {},
         }
@@ -135,6 +135,28 @@ def test_each_claim_fails_by_itself(change: dict[str, Any], failing: set[str]) -
     assert failing <= _failing(_history(**change))
     if "spread" not in change:
         assert _failing(_history(**change)) == failing
+
+
+@pytest.mark.parametrize(
+    ("left_out", "ids"),
+    [
+        ("network", {"trees-kernel-norm-ratio-near-one"}),
+        ("trees", {"network-kernel-norm-ratio-grows"}),
+    ],
+)
+def test_without_one_of_the_models_nothing_is_said_about_it(left_out: str, ids: set[str]) -> None:
+    case = _case()
+    one = case.model_copy(update={"training": case.training.model_copy(update={left_out: None})})
+    history = _history()
+    history = history[history["model"] != left_out]
+    assert {claim.id for claim in claims(one, history)} == ids
+    summary = summarize(one, history)["table"]["houses"]
+    assert list(summary["search"]) == [name for name in ("network", "trees") if name != left_out]
+    assert not any("gap" in name for name in summary["test"]["test_p000"])
+    figures = draw(one, history)
+    assert [figure.name for figure in figures] == ["errors", "effective-parameters"]
+    for figure in figures:
+        assert not any(left_out in str(name) for name in figure.table.columns)
 
 
 def test_a_claim_must_hold_on_every_table() -> None:

@@ -47,7 +47,7 @@ def _case(seeds: int = 2, **settings: Any) -> BoostingVsNetworksCase:
                 "network": {"epochs": 1, "batch_size": 32, "optimizer": {"name": "sgd"}},
                 "trees": {},
             },
-            "lens": {},
+            "lens": {"stride": 2},
             "claims": {},
             "plot": {},
         }

@@ -17,6 +17,9 @@ from matplotlib.colors import to_hex
 
 from telescope_pipeline.cases import _style as style
 
+# Columns that, beside the x axis, tell the rows of a table apart.
+_TOLD_APART_BY = ["setting", "optimizer", "table", "model"]
+
 _Trained = Callable[[str], tuple[Any, pd.DataFrame]]
 
 
@@ -42,11 +45,14 @@ def test_tables_are_tidy_with_the_x_axis_first(kind: str, trained: _Trained) -> 
     _, history = trained(kind)
     for figure in _draw(kind, trained):
         x = figure.table.columns[0]
-        assert x in {"step", "width", "learning_rate"}
-        assert set(figure.table[x]) <= set(history[x])
+        if x in {"proportion", "progress"}:
+            assert figure.table[x].between(0, 1).all()
+        else:
+            assert x in {"step", "width", "learning_rate"}
+            assert set(figure.table[x]) <= set(history[x])
         assert np.isfinite(figure.table.select_dtypes("number").to_numpy()).all()
         assert figure.table.columns.is_unique
-        keys = [x, *figure.table.columns.intersection(["setting", "optimizer"])]
+        keys = [x, *figure.table.columns.intersection(_TOLD_APART_BY)]
         keys += [name for name in ("width",) if name in figure.table and name != x]
         assert not figure.table.duplicated(keys).any()
 

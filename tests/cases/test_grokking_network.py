@@ -37,8 +37,8 @@ SMALL: dict[str, Any] = {
             "betas": [0.9, 0.99],
             "weight_decay": 0.3,
         },
+        "comparison": {"steps": 15, "outputs": ["linear", "sigmoid"]},
     },
-    "comparison": {"steps": 15, "outputs": ["linear", "sigmoid"]},
     "lens": {"stride": 4, "probes": 12, "deflate": 4, "records": 6, "checkpoint_every": 7},
     "claims": {},
     "plot": {"dpi": 60},
@@ -275,12 +275,23 @@ def test_a_table_holds_the_means_of_the_history(history: pd.DataFrame) -> None:
 
 
 def test_a_case_without_comparison_has_its_own_figures_and_claims(history: pd.DataFrame) -> None:
-    case = _case(comparison={"steps": 15, "outputs": []})
+    case = _case(training=SMALL["training"] | {"comparison": {"steps": 15, "outputs": []}})
     enlarged = history[history["alpha"] > 1]
     assert len(figures.draw(case, enlarged)) == 2
     ids = {claim.id for claim in metrics.claims(case, enlarged)}
     assert not any(name.startswith(("standard", "sigmoid")) for name in ids)
     assert "larger-scale-learns-later" in ids
+
+
+def test_a_case_of_standard_members_alone_claims_nothing_of_others(history: pd.DataFrame) -> None:
+    case = _case(model={"hidden": [8, 6], "alphas": []})
+    standard = history[history["alpha"] == 1]
+    assert len(figures.draw(case, standard)) == 2
+    assert {claim.id for claim in metrics.claims(case, standard)} == {
+        "standard-initialisation-learns-early",
+        "sigmoid-needs-fewer",
+        "smoother-explains-predictions",
+    }
 
 
 @pytest.mark.parametrize(
@@ -291,6 +302,17 @@ def test_a_case_without_comparison_has_its_own_figures_and_claims(history: pd.Da
         ({"lens": SMALL["lens"] | {"probes": 31}}, "at most data.train_size"),
         ({"lens": SMALL["lens"] | {"deflate": 13}}, "at most lens.probes"),
         ({"lens": SMALL["lens"] | {"stride": 25}}, "at most training.steps"),
+        (
+            {"training": SMALL["training"] | {"comparison": {"steps": 3, "outputs": ["linear"]}}},
+            "at most training.comparison.steps",
+        ),
+        (
+            {
+                "model": {"hidden": [4], "alphas": []},
+                "training": SMALL["training"] | {"comparison": {"steps": 15, "outputs": []}},
+            },
+            "at least one",
+        ),
         ({"model": {"hidden": [4], "alphas": [1.0]}}, "greater than 1"),
         ({"model": {"hidden": [4], "alphas": [2.0, 2.0]}}, "differ from each other"),
         ({"data": SMALL["data"] | {"source": "letters"}}, "digits"),

@@ -162,6 +162,15 @@ def test_members_are_every_table_model_and_seed() -> None:
         narrowed = case.narrowed(member.values, member.seed)
         assert member in training.members(narrowed, 0)
         assert narrowed.data.tables == [member.values["table"]]
+        assert list(narrowed.training.searches) == [member.values["model"]]
+
+
+def test_a_finished_model_outlives_a_change_of_the_other_ones_search() -> None:
+    trees = _member("trees")
+    longer = _case(training__network__epochs=5)
+    assert longer.narrowed(trees.values, 0) == _case().narrowed(trees.values, 0)
+    network = _member("network")
+    assert longer.narrowed(network.values, 0) != _case().narrowed(network.values, 0)
 
 
 @pytest.mark.parametrize("model", ["network", "trees"])
@@ -249,6 +258,7 @@ def test_network_kernel_norms_are_those_of_its_definition(
             "optimizer": {"name": "sgd"},
             "learning_rates": [1e-12, 2e-12],
         },
+        lens__stride=2,
     )
     trained = _train(case, "network", data, checkpoints.StoredCheckpoint())
     model = MLP((4, 6, 5, 1))
@@ -407,7 +417,10 @@ def test_trees_that_always_diverge_are_one_error(data: dict[str, Tensor], checkp
         ({"training__network__learning_rates": [0.1, 0.01]}, "learning_rates"),
         ({"training__trees__estimators": [0.1, 4.0]}, "trees"),
         ({"training__trees__depths": [0]}, "depths"),
-        ({"lens__deflate": 9}, ""),
+        ({"training__network": None, "training__trees": None}, "training"),
+        ({"lens__deflate": 9}, "lens"),
+        ({"lens__probes": _TRAIN + 1}, ""),
+        ({"lens__stride": 17}, ""),
     ],
 )
 def test_what_cannot_work_is_refused(changes: dict[str, Any], where: str) -> None:
