@@ -160,7 +160,8 @@ class DesignChoicesCase(Case):
             raise refuse("training.batch_size", expected)
         if isinstance(self.lens.probes, int) and self.lens.probes > self.data.train_size:
             raise refuse("lens.probes", f"at most data.train_size ({self.data.train_size})")
-        if self.training.choices[0].name != "plain":
+        choices = self.training.choices
+        if len(choices) > 1 and choices[0].name != "plain":
             raise refuse("training.choices", "the choice 'plain' first, to compare with")
         return self
 

@@ -72,10 +72,11 @@ def _what_each_does(case: DesignChoicesCase, history: pd.DataFrame) -> Figure:
             "Top: weight of every step's gradient in the final parameters, relative to what a "
             "lasting gradient gets from plain SGD. Momentum has used only part of the last "
             "gradients; weight decay forgets the early ones, and the initial weights with them "
-            "(diamonds). Bottom left: learning rate of the parameters, median and the range from "
-            "the 10th to the 90th percentile (mean over seeds). Bottom right: norms of tangent-"
-            "kernel rows of fifths of the test points by confidence, of the trained network with "
-            "its sigmoid and of the same network without. " + style.bands(case.seeds)
+            "(diamonds). Bottom left: learning rates of the parameters that had a gradient, median "
+            "and the range from the 10th to the 90th percentile (mean over seeds). Bottom right: "
+            "norms of tangent-kernel rows of fifths of the test points by confidence, of the "
+            "trained network with its sigmoid and of the same network without. "
+            + style.bands(case.seeds)
         ),
         figure=figure,
         table=pd.concat(tables, ignore_index=True),
@@ -108,7 +109,7 @@ def _draw_momentum(axes: Axes, case: DesignChoicesCase, weights: dict[str, pd.Da
     axes.set(
         title="Momentum: the last gradients are still at work",
         xlabel="steps before the end",
-        ylabel="weight of the gradient in $\\theta_T$",
+        ylabel="relative weight in $\\theta_T$",
         ylim=(0, 1.1),
     )
     axes.set_xlim(min(60, steps - 1), -1)
@@ -124,7 +125,7 @@ def _draw_decay(axes: Axes, case: DesignChoicesCase, weights: dict[str, pd.DataF
     axes.set(
         title="Weight decay: early steps are forgotten",
         xlabel="step of the gradient",
-        ylabel="weight in $\\theta_T$",
+        ylabel="relative weight in $\\theta_T$",
         ylim=(0, 1.1),
     )
 
@@ -140,6 +141,18 @@ def _draw_rates(axes: Axes, case: DesignChoicesCase, history: pd.DataFrame) -> N
         axes.fill_between(
             median["step"], low["mean"], high["mean"], color=_COLORS[name], alpha=0.2, linewidth=0
         )
+        if name == "adaptive":
+            axes.annotate(
+                "median, and 10th to 90th percentile",
+                (0.98, 0.98),
+                xycoords="axes fraction",
+                ha="right",
+                va="top",
+                fontsize=8.0,
+                color=style.GUIDE,
+            )
+    # Room for the words above the range.
+    axes.set_ylim(top=2.5 * axes.get_ylim()[1])
     axes.set(
         title="Adaptive rates: one for every parameter",
         xlabel="training step",
@@ -181,7 +194,7 @@ def _draw_sigmoid(axes: Axes, final: pd.DataFrame) -> None:
             fontsize=8.0,
             color=style.GUIDE,
         )
-    axes.margins(y=0.25)
+    axes.margins(y=0.2)
 
 
 def _complexity(case: DesignChoicesCase, history: pd.DataFrame) -> Figure:

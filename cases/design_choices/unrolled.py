@@ -45,8 +45,9 @@ class Unrolled:
             that of θ_0 in θ_T, ``(T + 1,)``.
         shares: Norms of the contributions of steps 1 to t to θ_T, as a part of those of all steps,
             ``(T + 1,)``.
-        rates: 10th, 50th and 90th percentile over parameters of ``γ P_t``, ``(T + 1, 3)``; before
-            the first step P is the identity.
+        rates: 10th, 50th and 90th percentile of ``γ P_t`` over the parameters that had a gradient
+            other than zero by then, ``(T + 1, 3)``; before the first step P is the identity. The
+            weights of pixels that are always blank have a rate of γ/ε, which moves nothing.
         cosines: Mean cosine between consecutive updates up to each step, 0 before the second,
             ``(T + 1,)``.
     """
@@ -204,13 +205,17 @@ def unroll_run(
     cosines = torch.nn.functional.cosine_similarity(moves[1:], moves[:-1], dim=1)
     counts = torch.arange(1, steps, dtype=torch.float64)
     quantiles = torch.tensor(_QUANTILES, dtype=torch.float64)
-    rates = torch.cat([torch.ones(1, size, dtype=torch.float64), diagonals])
+    moved = gradients[0].ne(0).cumsum(0) > 0
+    percentiles = [
+        torch.quantile(diagonal[had], quantiles)
+        for diagonal, had in zip(diagonals, moved, strict=True)
+    ]
     return Unrolled(
         prediction_error=gaps[:, 0] / largest,
         smoother_error=gaps[:, 1] / largest,
         weights=torch.cat([initial.reshape(1), weights.mean(dim=1) / rate]),
         shares=torch.cat([start, contributions.cumsum(0) / contributions.sum()]),
-        rates=rate * torch.quantile(rates, quantiles, dim=1).T,
+        rates=rate * torch.stack([torch.ones(3, dtype=torch.float64), *percentiles]),
         cosines=torch.cat([start, start, cosines.cumsum(0) / counts]),
     )
 

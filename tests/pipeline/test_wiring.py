@@ -62,7 +62,7 @@ def test_differences_are_named_and_mended(copy: Path) -> None:
     line = "        - stages/train.py\n"
     assert line in whole
     path.write_text(whole.replace(line, "        - stages/gone.py\n"))
-    cases = ["grokking_polynomial", "double_descent", "approximation_quality"]
+    cases = ["grokking_polynomial", "double_descent", "approximation_quality", "design_choices"]
     assert disagreements(copy, cases) == [
         "train: stages/gone.py is in deps but not imported",
         "train: stages/train.py is imported but not in deps",
@@ -77,6 +77,7 @@ def test_the_report_waits_for_every_case(copy: Path) -> None:
     assert lines == [
         "report: results/another/receipt.json is missing in deps",
         "report: results/approximation_quality/receipt.json belongs to no case",
+        "report: results/design_choices/receipt.json belongs to no case",
     ]
 
 
