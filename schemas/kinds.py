@@ -15,6 +15,7 @@ _MODELS = {
     "boosting_vs_networks": "BoostingVsNetworksCase",
     "grokking_network": "GrokkingNetworkCase",
     "weight_averaging": "WeightAveragingCase",
+    "design_choices": "DesignChoicesCase",
 }
 
 

@@ -142,6 +142,44 @@ SMALL: dict[str, dict[str, Any]] = {
         "claims": {},
         "plot": {"dpi": 60},
     },
+    "design_choices": {
+        "kind": "design_choices",
+        "seeds": 2,
+        "data": {"train_size": 40, "test_size": 30},
+        "model": {"hidden": [6]},
+        "training": {
+            "steps": 24,
+            "batch_size": 10,
+            "choices": [
+                {"name": "plain", "optimizer": {"name": "sgd", "learning_rate": 0.1}},
+                {
+                    "name": "momentum",
+                    "optimizer": {"name": "sgd", "learning_rate": 0.02, "momentum": 0.8},
+                },
+                {
+                    "name": "weight_decay",
+                    "optimizer": {"name": "sgd", "learning_rate": 0.1, "weight_decay": 0.5},
+                },
+                {
+                    "name": "sigmoid",
+                    "optimizer": {"name": "sgd", "learning_rate": 0.1},
+                    "output": "sigmoid",
+                },
+                {
+                    "name": "adaptive",
+                    "optimizer": {
+                        "name": "adamw",
+                        "learning_rate": 0.002,
+                        "betas": [0.5, 0.9],
+                        "weight_decay": 0.5,
+                    },
+                },
+            ],
+        },
+        "lens": {"stride": 5, "probes": "exact", "records": 6, "checkpoint_every": 7},
+        "claims": {},
+        "plot": {"dpi": 60},
+    },
 }
 
 

@@ -71,6 +71,7 @@ def test_the_projects_own_parameters_are_valid(repository: Path) -> None:
         "boosting_vs_networks",
         "grokking_network",
         "weight_averaging",
+        "design_choices",
     }
     assert all(type(case).model_fields["kind"] for case in parameters.cases.values())
 
