@@ -6,12 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from telescope_core.models.convolutional import ConvolutionalNetwork as ConvolutionalNetwork
+    from telescope_core.models.deep import DeepNetwork as DeepNetwork
     from telescope_core.models.mlp import MLP as MLP
     from telescope_core.models.polynomial import PolynomialNetwork as PolynomialNetwork
 
-_HOMES = {"MLP": "mlp", "PolynomialNetwork": "polynomial"}
+_HOMES = {
+    "MLP": "mlp",
+    "PolynomialNetwork": "polynomial",
+    "DeepNetwork": "deep",
+    "ConvolutionalNetwork": "convolutional",
+}
 
-__all__ = ["MLP", "PolynomialNetwork"]
+__all__ = ["MLP", "ConvolutionalNetwork", "DeepNetwork", "PolynomialNetwork"]
 
 
 def __getattr__(name: str) -> Any:
