@@ -6,6 +6,7 @@ compared are ratios of errors within a seed, averaged as logarithms over seeds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -102,10 +103,7 @@ def claims(case: DepthCase, history: pd.DataFrame) -> list[Claim]:
 
 def _networks_train(case: DepthCase, final: pd.DataFrame) -> Claim:
     limits = case.claims
-    reached = {
-        group: part["train/accuracy"]
-        for group, part in ((name, final[final["group"] == name]) for name in _groups(case))
-    }
+    reached = {name: part["train/accuracy"] for name, part in _groups(case, final)}
     return Claim(
         id="networks-train",
         statement=(
@@ -208,7 +206,7 @@ def _second_order_holds(case: DepthCase, final: pd.DataFrame) -> Claim | None:
 def _second_order_closer(case: DepthCase, final: pd.DataFrame) -> Claim:
     ratios = {
         name: _ratio(part[error_column(1)], part[error_column(2)])
-        for name, part in ((name, final[final["group"] == name]) for name in _groups(case))
+        for name, part in _groups(case, final)
     }
     return Claim(
         id="second-order-closer",
@@ -245,12 +243,10 @@ def _plain_worse(case: DepthCase, final: pd.DataFrame) -> Claim | None:
     )
 
 
-def _groups(case: DepthCase) -> list[str]:
-    return [
-        group_name(architecture, depth)
-        for architecture in case.model.architectures
-        for depth in sorted(case.model.depths)
-    ]
+def _groups(case: DepthCase, final: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    for architecture in case.model.architectures:
+        for depth in sorted(case.model.depths):
+            yield group_name(architecture, depth), _group(final, architecture, depth)
 
 
 def _group(final: pd.DataFrame, architecture: str, depth: int) -> pd.DataFrame:
