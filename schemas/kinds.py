@@ -13,6 +13,7 @@ _MODELS = {
     "double_descent": "DoubleDescentCase",
     "approximation_quality": "ApproximationQualityCase",
     "depth": "DepthCase",
+    "convolutional_network": "ConvolutionalNetworkCase",
 }
 
 
