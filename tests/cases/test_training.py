@@ -138,9 +138,9 @@ def test_a_member_does_not_depend_on_the_rest_of_the_sweep(
 def test_seeds_of_a_group_give_different_runs(
     kind: str, trained: Callable[[str], tuple[Any, pd.DataFrame]]
 ) -> None:
-    _, history = trained(kind)
+    case, history = trained(kind)
     for _, group in history.groupby("group"):
-        at_start = group[group["step"] == 0]["train/mse"]
+        at_start = group[group["step"] == 0][case.required_columns[0]]
         assert at_start.nunique() == len(at_start) == 2
 
 
