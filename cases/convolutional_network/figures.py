@@ -62,8 +62,10 @@ def _over_training(case: ConvolutionalNetworkCase, history: pd.DataFrame) -> Fig
             parameters = over_seeds(part, p, error_column=f"{p}_stderr")
             norm = over_seeds(part, f"{name}/kernel_norm_mean")
             style.draw_band(accuracy, _in_percent(right), color, f"{name} points")
-            style.draw_band(complexity, style.after_start(parameters), color)
-            style.draw_band(norms, style.after_start(norm), color)
+            # The two sets may coincide: the broader line shows from under the other.
+            width = 3.6 if name == "train" else 1.2
+            style.draw_band(complexity, style.after_start(parameters), color, linewidth=width)
+            style.draw_band(norms, style.after_start(norm), color, linewidth=width)
             columns |= style.named(f"{name}_accuracy", right)
             columns |= style.named(f"{name}_effective_parameters", parameters)
             columns |= style.named(f"{name}_kernel_norm_mean", norm)
@@ -78,8 +80,8 @@ def _over_training(case: ConvolutionalNetworkCase, history: pd.DataFrame) -> Fig
         title="Accuracy, effective parameters and kernel norms over training",
         caption=(
             f"{_source(case)} Accuracy against the labels trained on, effective parameters on "
-            "training and on test points, and the norm of tangent-kernel rows, averaged over the "
-            f"steps so far. {_SENSITIVITY} {style.bands(case.seeds)}"
+            "training (broad line) and on test points, and the norm of tangent-kernel rows, "
+            f"averaged over the steps so far. {_SENSITIVITY} {style.bands(case.seeds)}"
         ),
         figure=figure,
         table=pd.concat(tables, ignore_index=True),

@@ -122,7 +122,7 @@ def _first_order_grows(case: DepthCase, final: pd.DataFrame) -> Claim | None:
     if shallowest == deepest:
         return None
     column = error_column(1)
-    ratios = {
+    ratios: dict[str, pd.Series[float]] = {
         architecture: _ratio(
             _group(final, architecture, deepest)[column],
             _group(final, architecture, shallowest)[column],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-ORDERS = (1, 2)
+from typing import Final, Literal
+
+ORDERS: Final[tuple[Literal[1], Literal[2]]] = (1, 2)
 
 
 def group_name(architecture: str, depth: int) -> str:

@@ -69,10 +69,11 @@ def test_data_follows_the_seed_of_the_run(kind: str, build: Callable[..., Any]) 
     prepare = _module(kind, "data").prepare
     case = build(kind, seeds=1)
     first, again, other = (prepare(case, seed).files for seed in (0, 0, 1))
-    (stem,) = first
-    for name in first[stem]:
-        assert torch.equal(first[stem][name], again[stem][name])
-    assert any(not torch.equal(first[stem][name], other[stem][name]) for name in first[stem])
+    assert list(first) == list(again) == list(other)
+    for stem, tensors in first.items():
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, again[stem][name])
+        assert any(not torch.equal(tensors[name], other[stem][name]) for name in tensors)
 
 
 def test_histories_are_wide_numbers_over_increasing_steps(

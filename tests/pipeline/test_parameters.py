@@ -68,6 +68,8 @@ def test_the_projects_own_parameters_are_valid(repository: Path) -> None:
         "grokking_polynomial",
         "double_descent",
         "approximation_quality",
+        "depth",
+        "convolutional_network",
     }
     assert all(type(case).model_fields["kind"] for case in parameters.cases.values())
 
