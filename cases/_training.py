@@ -161,16 +161,17 @@ class TrainingRun:
     """A model in training, watched by lenses, recorded at chosen steps and resumable.
 
     Attributes:
-        model: Gives outputs (rows, 1).
+        model: Gives outputs (rows, k).
         optimizer: Over the model's parameters.
         lenses: Lenses by name; all of them see every step.
-        inputs: Training inputs (n, d).
+        inputs: Training inputs (n, ...).
         targets: Training targets (n,).
         batch: Positions of the batch of each update.
         steps: Number of updates.
         record_steps: Increasing steps at which to record; step 0 is the initialisation.
         record: What to record now, a flat dict of numbers.
         checkpoint_every: Updates between two checkpoints.
+        loss: What the updates descend, ``loss(outputs, targets) -> scalar``.
     """
 
     model: nn.Module
@@ -183,6 +184,7 @@ class TrainingRun:
     record_steps: Sequence[int]
     record: Callable[[], dict[str, Any]]
     checkpoint_every: int
+    loss: Callable[[Tensor, Tensor], Tensor] = half_squared_error
 
     def run(self, checkpoint: Checkpoint, progress: Progress) -> pd.DataFrame:
         """Train to the end, from the last checkpoint if there is one.
@@ -230,7 +232,7 @@ class TrainingRun:
             for lens in self.lenses.values():
                 watched.enter_context(lens.step(index))
             self.optimizer.zero_grad()
-            half_squared_error(self.model(self.inputs[index]), self.targets[index]).backward()  # type: ignore[no-untyped-call]
+            self.loss(self.model(self.inputs[index]), self.targets[index]).backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
 
     def _record(self, step: int, rows: list[Row]) -> None:

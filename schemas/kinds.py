@@ -16,6 +16,8 @@ _MODELS = {
     "grokking_network": "GrokkingNetworkCase",
     "weight_averaging": "WeightAveragingCase",
     "design_choices": "DesignChoicesCase",
+    "depth": "DepthCase",
+    "convolutional_network": "ConvolutionalNetworkCase",
 }
 
 

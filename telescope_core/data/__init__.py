@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from telescope_core.data.images import mnist as mnist
     from telescope_core.data.images import svhn as svhn
     from telescope_core.data.label_noise import flip_labels as flip_labels
+    from telescope_core.data.label_noise import relabel as relabel
     from telescope_core.data.mnist1d import generate_mnist1d as generate_mnist1d
     from telescope_core.data.modular import modular_addition as modular_addition
     from telescope_core.data.polynomial import draw_polynomial as draw_polynomial
@@ -36,6 +37,7 @@ _HOMES = {
     "lookup": "registry",
     "mnist": "images",
     "modular_addition": "modular",
+    "relabel": "label_noise",
     "svhn": "images",
     "table": "tables",
 }
@@ -52,6 +54,7 @@ __all__ = [
     "lookup",
     "mnist",
     "modular_addition",
+    "relabel",
     "svhn",
     "table",
 ]

@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from telescope_core.models.convolutional import ConvolutionalNetwork as ConvolutionalNetwork
+    from telescope_core.models.deep import DeepNetwork as DeepNetwork
     from telescope_core.models.mlp import MLP as MLP
     from telescope_core.models.polynomial import PolynomialNetwork as PolynomialNetwork
     from telescope_core.models.resnet import ResidualNetwork as ResidualNetwork
@@ -18,9 +20,19 @@ _HOMES = {
     "ResidualNetwork": "resnet",
     "digits_resnet": "resnet",
     "resnet20": "resnet",
+    "DeepNetwork": "deep",
+    "ConvolutionalNetwork": "convolutional",
 }
 
-__all__ = ["MLP", "PolynomialNetwork", "ResidualNetwork", "digits_resnet", "resnet20"]
+__all__ = [
+    "MLP",
+    "ConvolutionalNetwork",
+    "DeepNetwork",
+    "PolynomialNetwork",
+    "ResidualNetwork",
+    "digits_resnet",
+    "resnet20",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -180,6 +180,39 @@ SMALL: dict[str, dict[str, Any]] = {
         "claims": {},
         "plot": {"dpi": 60},
     },
+    "depth": {
+        "kind": "depth",
+        "seeds": 2,
+        "data": {"train_size": 60, "test_size": 40},
+        "model": {"depths": [2, 5], "architectures": ["plain", "residual"], "width": 6},
+        "training": {
+            "steps": 18,
+            "batch_size": 16,
+            "optimizer": {"name": "sgd", "learning_rate": 0.05, "momentum": 0.5},
+        },
+        "lens": {"stride": 5, "records": 6, "checkpoint_every": 7},
+        "claims": {},
+        "plot": {"dpi": 60},
+    },
+    "convolutional_network": {
+        "kind": "convolutional_network",
+        "seeds": 2,
+        "data": {
+            "source": "digits",
+            "train_size": 40,
+            "test_size": 20,
+            "label_noise": [0.0, 0.25],
+        },
+        "model": {"widths": [2, 3]},
+        "training": {
+            "epochs": 5,
+            "batch_size": 12,
+            "optimizer": {"name": "sgd", "learning_rate": 0.02, "momentum": 0.9},
+        },
+        "lens": {"stride": 5, "probes": 8, "deflate": 2, "records": 6, "checkpoint_every": 7},
+        "claims": {},
+        "plot": {"dpi": 60},
+    },
 }
 
 

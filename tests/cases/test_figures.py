@@ -48,7 +48,7 @@ def test_tables_are_tidy_with_the_x_axis_first(kind: str, trained: _Trained) -> 
         if x in {"proportion", "progress"}:
             assert figure.table[x].between(0, 1).all()
         else:
-            assert x in {"step", "width", "learning_rate"}
+            assert x in {"step", "width", "learning_rate", "depth"}
             assert set(figure.table[x]) <= set(history[x])
         assert np.isfinite(figure.table.select_dtypes("number").to_numpy()).all()
         assert figure.table.columns.is_unique

@@ -77,10 +77,11 @@ def test_data_follows_the_seed_of_the_run(kind: str, build: Callable[..., Any]) 
     prepare = _module(kind, "data").prepare
     case = build(kind, seeds=1)
     first, again, other = (prepare(case, seed).files for seed in (0, 0, 1))
-    (stem,) = first
-    for name in first[stem]:
-        assert torch.equal(first[stem][name], again[stem][name])
-    assert any(not torch.equal(first[stem][name], other[stem][name]) for name in first[stem])
+    assert list(first) == list(again) == list(other)
+    for stem, tensors in first.items():
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, again[stem][name])
+        assert any(not torch.equal(tensors[name], other[stem][name]) for name in tensors)
 
 
 def test_histories_are_wide_numbers_over_increasing_steps(
@@ -149,7 +150,7 @@ def test_a_member_does_not_depend_on_the_rest_of_the_sweep(
 def test_seeds_of_a_group_give_different_runs(
     kind: str, trained: Callable[[str], tuple[Any, pd.DataFrame]]
 ) -> None:
-    _, history = trained(kind)
+    case, history = trained(kind)
     for _, group in history.groupby("group"):
         at_start = group.drop_duplicates("member")[_measured(history)]
         assert len(at_start.drop_duplicates()) == len(at_start) == 2

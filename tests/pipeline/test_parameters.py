@@ -72,6 +72,8 @@ def test_the_projects_own_parameters_are_valid(repository: Path) -> None:
         "grokking_network",
         "weight_averaging",
         "design_choices",
+        "depth",
+        "convolutional_network",
     }
     assert all(type(case).model_fields["kind"] for case in parameters.cases.values())
 

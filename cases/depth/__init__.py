@@ -1,0 +1,1 @@
+"""First- and second-order telescoping of deep networks, plain and residual."""

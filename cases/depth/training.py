@@ -1,0 +1,158 @@
+"""Networks of every depth, each watched by a lens of first and one of second order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from telescope_core.lens import TelescopeLens
+from telescope_core.models.deep import DeepNetwork
+from telescope_core.schedules import log_spaced_steps
+from telescope_core.seeds import derive_seed
+from telescope_pipeline.cases._optimizers import build_optimizer
+from telescope_pipeline.cases._training import (
+    Batches,
+    TrainingRun,
+    accuracy,
+    half_squared_error,
+    squared_error,
+)
+from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
+from telescope_pipeline.cases.depth.names import (
+    ORDERS,
+    error_column,
+    file_stem,
+    group_name,
+    lens_name,
+)
+from telescope_pipeline.schemas.depth import DepthCase
+
+
+def members(case: DepthCase, seed: int) -> list[Member]:
+    """One member per architecture, depth and seed.
+
+    Args:
+        case: The case's parameters.
+        seed: The run's seed; unused, since members are told apart by their number.
+
+    Returns:
+        The members; those of one architecture and depth form a group. The deepest, which take
+        longest, come first, so that no worker is left with one of them at the end.
+    """
+    return [
+        Member(
+            name=f"{group_name(architecture, depth)}_seed-{replicate}",
+            group=group_name(architecture, depth),
+            seed=replicate,
+            values={"architecture": architecture, "depth": depth},
+            data=file_stem(replicate),
+        )
+        for depth in sorted(case.model.depths, reverse=True)
+        for architecture in case.model.architectures
+        for replicate in range(case.seeds)
+    ]
+
+
+def train(
+    case: DepthCase,
+    member: Member,
+    data: dict[str, Tensor],
+    *,
+    seed: int,
+    device: torch.device,
+    checkpoint: Checkpoint,
+    progress: Progress,
+) -> Trained:
+    """Train one network and record the telescoping errors of both orders on the same run.
+
+    Members that share a seed see the same batches, whatever their depth.
+
+    Args:
+        case: The case's parameters.
+        member: From :func:`members`.
+        data: Tensors of the member's file.
+        seed: The run's seed.
+        device: Where to compute.
+        checkpoint: Where the state is kept.
+        progress: Told about finished updates.
+
+    Returns:
+        The history and the final weights.
+    """
+    data = {name: tensor.to(device) for name, tensor in data.items()}
+    inputs, targets = data["train_inputs"], data["train_targets"]
+
+    def seed_of(purpose: str) -> int:
+        return derive_seed(seed, "depth", purpose, member.seed)
+
+    model = DeepNetwork(
+        inputs.shape[1],
+        1,
+        width=case.model.width,
+        depth=int(member.values["depth"]),
+        residual=member.values["architecture"] == "residual",
+        activation=case.model.activation,
+        seed=seed_of("weights"),
+    ).to(device)
+    settings = case.training.optimizer
+    optimizer = build_optimizer(
+        settings.name,
+        model.parameters(),
+        settings.learning_rate,
+        settings.model_dump(exclude={"name", "learning_rate"}),
+    )
+    lenses = {
+        order: TelescopeLens(
+            model,
+            optimizer,
+            half_squared_error,
+            inputs,
+            targets,
+            eval_sets={"test": data["test_inputs"]},
+            order=order,
+            stride=case.lens.stride,
+            probes=None,
+        )
+        for order in ORDERS
+    }
+    # Outputs and the lazy linearisation depend on the run alone: one lens tells, which spares the
+    # other a pass at the initialisation.
+    reference = lenses[ORDERS[0]]
+
+    def record() -> dict[str, Any]:
+        on_train, on_test = reference.predictions("train"), reference.predictions("test")
+        return {
+            "train/mse": squared_error(on_train, targets),
+            "test/mse": squared_error(on_test, data["test_targets"]),
+            "train/accuracy": accuracy(on_train, targets),
+            "test/accuracy": accuracy(on_test, data["test_targets"]),
+            "test/linearization_error": _mean_gap(on_test, reference.linearized("test")),
+            **{
+                error_column(order): _mean_gap(on_test, lens.telescoped("test"))
+                for order, lens in lenses.items()
+            },
+        }
+
+    batches = Batches(len(inputs), case.training.batch_size, seed_of("batches"))
+    steps = case.training.steps
+    run = TrainingRun(
+        model=model,
+        optimizer=optimizer,
+        lenses={lens_name(order): lens for order, lens in lenses.items()},
+        inputs=inputs,
+        targets=targets,
+        batch=batches.at,
+        steps=steps,
+        record_steps=log_spaced_steps(steps, case.lens.records, stride=case.lens.stride),
+        record=record,
+        checkpoint_every=case.lens.checkpoint_every,
+    )
+    history = run.run(checkpoint, progress)
+    return Trained(history, {name: value.cpu() for name, value in model.state_dict().items()})
+
+
+def _mean_gap(actual: Tensor, modelled: Tensor) -> float:
+    """Mean absolute difference, accumulated in float64."""
+    return float((actual - modelled).abs().cpu().double().mean())
