@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from telescope_pipeline.cases import _style as style
 from telescope_pipeline.cases._statistics import over_seeds
 from telescope_pipeline.cases.contract import Figure
-from telescope_pipeline.cases.weight_averaging.metrics import layers_of
+from telescope_pipeline.cases.weight_averaging.metrics import layers_of, log_change
 from telescope_pipeline.cases.weight_averaging.names import (
     KINDS,
     STARTS,
@@ -25,7 +26,6 @@ from telescope_pipeline.cases.weight_averaging.names import (
 from telescope_pipeline.schemas.weight_averaging import WeightAveragingCase
 
 _STARTS = {"scratch": style.NETWORK, "pretrained": style.TELESCOPED[0]}
-_KIND_COLORS = {"convolution": style.TELESCOPED[2], "norm": style.TELESCOPED[1], "head": style.TEST}
 _SINCE = "checkpoint $t'$ at which children are spawned"
 
 
@@ -66,7 +66,9 @@ def _gaps(case: WeightAveragingCase, history: pd.DataFrame, starts: Sequence[str
         _step_axis(axes, history)
         axes.axhline(0.0, color=style.GUIDE, linewidth=0.9, zorder=1)
         axes.set(title=f"BatchNorm statistics {statistics}")
-    panels[0].set_ylabel("accuracy gap at $\\alpha = 1/2$")
+        # Far apart where statistics are interpolated, so each panel has a scale of its own.
+        axes.set_ylabel("accuracy gap at $\\alpha = 1/2$ (points)")
+        axes.yaxis.set_major_formatter(lambda gap, _: f"{100 * gap:.3g}")
     figure.supxlabel(_SINCE, fontsize=9.5)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return Figure(
@@ -74,9 +76,9 @@ def _gaps(case: WeightAveragingCase, history: pd.DataFrame, starts: Sequence[str
         title="Accuracy lost by averaging the weights of two children",
         caption=(
             "Mean test accuracy of two children minus that of the network with the mean of their "
-            "weights, by the step t′ at which both were spawned from one network. Left: running "
-            f"statistics of BatchNorm {ordered[0]}, as the claims use them; right: {ordered[1]}. "
-            + style.bands(case.seeds)
+            "weights, in percentage points, by the step t′ at which both were spawned from one "
+            f"network. Left: running statistics of BatchNorm {ordered[0]}, as the claims use them; "
+            f"right, on a scale of its own: {ordered[1]}. " + style.bands(case.seeds)
         ),
         figure=figure,
         table=pd.concat(tables, ignore_index=True),
@@ -84,42 +86,57 @@ def _gaps(case: WeightAveragingCase, history: pd.DataFrame, starts: Sequence[str
 
 
 def _changes(case: WeightAveragingCase, history: pd.DataFrame, starts: Sequence[str]) -> Figure:
-    figure, rows = style.grid_of_axes(1, len(starts), (3.9 * len(starts), 3.8), sharey=True)
     layers = layers_of(history)
+    kinds = [kind for kind in KINDS if any(kind_of(layer) == kind for layer in layers)]
+    figure, (panels,) = style.grid_of_axes(
+        1, len(kinds), (1.0 + 2.9 * len(kinds), 3.6), sharey=True
+    )
+    for axes, kind in zip(panels, kinds, strict=True):
+        # Scales come first: bands and margins follow from them.
+        _step_axis(axes, history)
+        axes.set(yscale="log", title=KINDS[kind])
     tables = []
-    for axes, start in zip(rows[0], starts, strict=True):
-        axes.set(yscale="log", title=STARTS[start])
+    for start in starts:
         part = history[history["setting"] == start]
         columns: dict[str, pd.Series] = {}
-        for layer in layers:
-            kind = kind_of(layer)
-            of_kind = [name for name in layers if kind_of(name) == kind]
-            curve = over_seeds(part, change_column(layer))
+        for axes, kind in zip(panels, kinds, strict=True):
+            of_kind = [layer for layer in layers if kind_of(layer) == kind]
+            for layer in of_kind:
+                curve = over_seeds(part, change_column(layer))
+                columns |= style.named(f"gradient_change_{layer}", curve)
+                if len(of_kind) > 1:
+                    shade = _shade(_STARTS[start], of_kind.index(layer), len(of_kind))
+                    axes.plot(curve["step"], curve["mean"], color=shade, linewidth=0.8, zorder=2)
+            mean = _geometric(over_seeds(part.assign(log=log_change(part, kind)), "log"))
             style.draw_band(
-                axes,
-                curve,
-                _shade(_KIND_COLORS[kind], of_kind.index(layer), len(of_kind)),
-                KINDS[kind] if layer == of_kind[-1] else None,
-                linewidth=2.4 if kind == "head" else 1.2,
-                zorder=3 if kind == "head" else 2,
+                axes, mean, _STARTS[start], STARTS[start], marker="o", linewidth=2.2, zorder=3
             )
-            columns |= style.named(f"gradient_change_{layer}", curve)
+            columns |= style.named(f"gradient_change_of_{kind}", mean)
         tables.append(pd.DataFrame({"step": curve["step"], "setting": start, **columns}))
-        _step_axis(axes, history)
-    rows[0][0].set_ylabel("gradient change (mean squared)")
-    figure.supxlabel("checkpoint $t'$", fontsize=9.5)
-    figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+    panels[0].set_ylabel("gradient change (mean squared)")
+    figure.supxlabel(
+        f"checkpoint $t'$, compared with $t' + {case.lens.gradient_gap}$", fontsize=9.5
+    )
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return Figure(
         name="gradient-change",
-        title="Change of the model's gradients, by layer",
+        title="Change of the model's gradients, by kind of layer",
         caption=(
             "Mean squared difference of the gradients of the outputs before the softmax between t′ "
-            f"and t′ + {case.lens.gradient_gap}, over {case.lens.gradient_rows} test points, one "
-            "line per layer (darker is deeper). " + style.bands(case.seeds)
+            f"and t′ + {case.lens.gradient_gap}, over {case.lens.gradient_rows} test points. "
+            "Thick: geometric mean over layers of a kind and over seeds, as the claims use it, and "
+            "a band of one standard error; thin: one line per layer, mean over seeds (darker is "
+            f"deeper). {case.seeds} {'seed' if case.seeds == 1 else 'seeds'}."
         ),
         figure=figure,
         table=pd.concat(tables, ignore_index=True),
     )
+
+
+def _geometric(logs: pd.DataFrame) -> pd.DataFrame:
+    """A mean of logarithms to base 10 as a geometric mean, its error to first order."""
+    mean = 10.0 ** logs["mean"]
+    return logs.assign(mean=mean, stderr=mean * np.log(10.0) * logs["stderr"])
 
 
 def _paths(case: WeightAveragingCase, history: pd.DataFrame, starts: Sequence[str]) -> Figure:

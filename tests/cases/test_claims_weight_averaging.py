@@ -243,6 +243,22 @@ def test_gap_figure_has_the_judged_statistics_on_the_left_with_error_bands() -> 
         assert len(bands) == 2
 
 
+def test_gradient_change_is_drawn_by_kind_as_the_claims_average_it() -> None:
+    history = _history()
+    figure = draw(_case(), history)[1]
+    assert [axes.get_title() for axes in figure.figure.axes] == list(names.KINDS.values())
+    scratch = history[(history["setting"] == "scratch") & (history["step"] == 0)]
+    table = figure.table[(figure.table["setting"] == "scratch") & (figure.table["step"] == 0)]
+    for axes, kind in zip(figure.figure.axes, names.KINDS, strict=True):
+        layers = [name for name in layers_of(history) if names.kind_of(name) == kind]
+        values = scratch[[names.change_column(layer) for layer in layers]].to_numpy()
+        expected = np.exp(np.log(values).mean())
+        (shown,) = table[f"gradient_change_of_{kind}"]
+        assert shown == pytest.approx(expected, rel=1e-9)
+        marked = [line for line in axes.lines if line.get_marker() == "o"]
+        assert marked[0].get_ydata()[0] == shown
+
+
 def test_one_start_and_one_seed_can_be_drawn() -> None:
     history = _history(starts=("scratch",))
     for figure in draw(_case(), history[history["seed"] == 0]):
