@@ -12,12 +12,8 @@ from torch.nn import functional
 
 from telescope_core import TelescopeLens
 from telescope_core.errors import ConfigurationError
-from telescope_core.models.resnet import (
-    ResidualBlock,
-    ResidualNetwork,
-    digits_resnet,
-    resnet20,
-)
+from telescope_core.models import ResidualNetwork, digits_resnet, resnet20
+from telescope_core.models.resnet import ResidualBlock
 
 
 def test_resnet20_has_twenty_layers_and_the_published_number_of_weights() -> None:
