@@ -150,7 +150,7 @@ def test_a_member_does_not_depend_on_the_rest_of_the_sweep(
 def test_seeds_of_a_group_give_different_runs(
     kind: str, trained: Callable[[str], tuple[Any, pd.DataFrame]]
 ) -> None:
-    case, history = trained(kind)
+    _, history = trained(kind)
     for _, group in history.groupby("group"):
         at_start = group.drop_duplicates("member")[_measured(history)]
         assert len(at_start.drop_duplicates()) == len(at_start) == 2
