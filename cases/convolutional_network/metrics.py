@@ -2,8 +2,8 @@
 
 For cross-entropy the smoother is the sensitivity of the telescoped logits to the one-hot labels,
 and "effective parameters" applies the formula of squared loss to it.  That is not bounded by the
-number of training points: where a network gives a class the probability p, its logit answers a
-change of the label by about 1/p, so the numbers grow as the network becomes sure.
+number of training points: a logit that is free to fit its label answers a change of it by 1/p,
+where p is the probability of the class, so the sensitivity may grow as the network becomes sure.
 """
 
 from __future__ import annotations
