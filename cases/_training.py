@@ -38,6 +38,11 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float:
     return int(right.sum()) / len(targets)
 
 
+def class_accuracy(outputs: Tensor, classes: Tensor) -> float:
+    """Part of the rows whose largest output (rows, k) is that of their class (rows,)."""
+    return int((outputs.argmax(dim=-1) == classes).sum()) / len(classes)
+
+
 @dataclass(frozen=True)
 class Batches:
     """Mini-batches without replacement, each epoch in an order of its own.
@@ -76,7 +81,7 @@ class TrainingRun:
     """A model in training, watched by lenses, recorded at chosen steps and resumable.
 
     Attributes:
-        model: Gives outputs (rows, 1).
+        model: Gives outputs (rows, 1), or what else the loss takes.
         optimizer: Over the model's parameters.
         lenses: Lenses by name; all of them see every step.
         inputs: Training inputs (n, d).
@@ -86,6 +91,7 @@ class TrainingRun:
         record_steps: Increasing steps at which to record; step 0 is the initialisation.
         record: What to record now, a flat dict of numbers.
         checkpoint_every: Updates between two checkpoints.
+        loss: What is minimised, of the outputs and targets of a batch.
     """
 
     model: nn.Module
@@ -98,6 +104,7 @@ class TrainingRun:
     record_steps: Sequence[int]
     record: Callable[[], dict[str, Any]]
     checkpoint_every: int
+    loss: Callable[[Tensor, Tensor], Tensor] = half_squared_error
 
     def run(self, checkpoint: Checkpoint, progress: Progress) -> pd.DataFrame:
         """Train to the end, from the last checkpoint if there is one.
@@ -139,7 +146,7 @@ class TrainingRun:
             for lens in self.lenses.values():
                 watched.enter_context(lens.step(index))
             self.optimizer.zero_grad()
-            half_squared_error(self.model(self.inputs[index]), self.targets[index]).backward()  # type: ignore[no-untyped-call]
+            self.loss(self.model(self.inputs[index]), self.targets[index]).backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
 
     def _record(self, step: int, rows: list[Row]) -> None:

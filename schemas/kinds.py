@@ -12,6 +12,7 @@ _MODELS = {
     "grokking_polynomial": "GrokkingPolynomialCase",
     "double_descent": "DoubleDescentCase",
     "approximation_quality": "ApproximationQualityCase",
+    "modular_addition": "ModularAdditionCase",
 }
 
 

@@ -11,7 +11,7 @@ from telescope_core.lens import TelescopeLens
 from telescope_core.models.mlp import MLP
 from telescope_core.schedules import log_spaced_steps
 from telescope_core.seeds import derive_seed
-from telescope_pipeline.cases._optimizers import build_optimizer
+from telescope_pipeline.cases._optimizers import build_optimizer, warmed_up_rate
 from telescope_pipeline.cases._training import (
     Batches,
     TrainingRun,
@@ -48,11 +48,6 @@ def members(case: GrokkingNetworkCase, seed: int) -> list[Member]:
         for alpha, output in settings
         for replicate in range(case.seeds)
     ]
-
-
-def warmed_up_rate(rate: float, step: int, warm_up: int) -> float:
-    """Learning rate of update number ``step`` (from 0): a line up to ``rate``, then constant."""
-    return rate * min(1.0, (step + 1) / warm_up) if warm_up else rate
 
 
 def scaled_network(

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from telescope_core.models.mlp import MLP as MLP
     from telescope_core.models.polynomial import PolynomialNetwork as PolynomialNetwork
+    from telescope_core.models.transformer import Transformer as Transformer
 
-_HOMES = {"MLP": "mlp", "PolynomialNetwork": "polynomial"}
+_HOMES = {"MLP": "mlp", "PolynomialNetwork": "polynomial", "Transformer": "transformer"}
 
-__all__ = ["MLP", "PolynomialNetwork"]
+__all__ = ["MLP", "PolynomialNetwork", "Transformer"]
 
 
 def __getattr__(name: str) -> Any:

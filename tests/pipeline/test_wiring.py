@@ -62,7 +62,12 @@ def test_differences_are_named_and_mended(copy: Path) -> None:
     line = "        - stages/train.py\n"
     assert line in whole
     path.write_text(whole.replace(line, "        - stages/gone.py\n"))
-    cases = ["grokking_polynomial", "double_descent", "approximation_quality"]
+    cases = [
+        "grokking_polynomial",
+        "double_descent",
+        "approximation_quality",
+        "modular_addition",
+    ]
     assert disagreements(copy, cases) == [
         "train: stages/gone.py is in deps but not imported",
         "train: stages/train.py is imported but not in deps",
@@ -77,6 +82,7 @@ def test_the_report_waits_for_every_case(copy: Path) -> None:
     assert lines == [
         "report: results/another/receipt.json is missing in deps",
         "report: results/approximation_quality/receipt.json belongs to no case",
+        "report: results/modular_addition/receipt.json belongs to no case",
     ]
 
 

@@ -1,0 +1,154 @@
+"""Figures of the transformer that groks."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from telescope_pipeline.cases import _style as style
+from telescope_pipeline.cases._grokking import TEST_COMPLEXITY, TRAIN_COMPLEXITY
+from telescope_pipeline.cases._statistics import over_seeds
+from telescope_pipeline.cases.contract import Figure
+from telescope_pipeline.cases.modular_addition.metrics import events_of
+from telescope_pipeline.schemas.modular_addition import ModularAdditionCase
+
+_SETS = {"train": style.TRAIN, "test": style.TEST}
+_COMPLEXITY = {"train": TRAIN_COMPLEXITY, "test": TEST_COMPLEXITY}
+_ERRORS = {
+    "linearization_error": (style.LAZY, r"lazy linearisation, $|f - f_{\mathrm{lin}}|$"),
+    "approximation_error": (style.TELESCOPED[0], r"telescoped, $|f - \tilde{f}\,|$"),
+}
+_ACCURACIES = {
+    "accuracy": (style.NETWORK, "network"),
+    "linearized_accuracy": (style.LAZY, r"lazy linearisation $f_{\mathrm{lin}}$"),
+    "telescoped_accuracy": (style.TELESCOPED[0], r"telescoped $\tilde{f}$"),
+}
+_STEPS = "training step"
+
+
+def draw(case: ModularAdditionCase, history: pd.DataFrame) -> list[Figure]:
+    """Draw all figures of the case.
+
+    Args:
+        case: The case's parameters.
+        history: Records of all members.
+
+    Returns:
+        The figures with their tables, ``step`` first.
+    """
+    with style.paper_style():
+        return [_accuracy_and_complexity(case, history), _models(case, history)]
+
+
+def _accuracy_and_complexity(case: ModularAdditionCase, history: pd.DataFrame) -> Figure:
+    figure, ((top,), (middle,), (bottom,)) = style.grid_of_axes(3, 1, (6.4, 7.4), sharex=True)
+    top.set(xscale="log", ylabel="accuracy (%)", ylim=(0, 104))
+    middle.set(yscale="log", ylabel="cross-entropy")
+    bottom.set(xlabel=_STEPS, ylabel="effective parameters")
+    columns: dict[str, pd.Series] = {}
+    for name, color in _SETS.items():
+        accuracy = over_seeds(history, f"{name}/accuracy")
+        percent = accuracy.assign(mean=100 * accuracy["mean"], stderr=100 * accuracy["stderr"])
+        loss = over_seeds(history, f"{name}/cross_entropy")
+        stderr = f"{_COMPLEXITY[name]}_stderr"
+        complexity = over_seeds(
+            history, _COMPLEXITY[name], error_column=stderr if stderr in history else None
+        )
+        style.draw_band(top, percent[percent["step"] > 0], color)
+        style.draw_band(middle, style.after_start(loss), color)
+        style.draw_band(bottom, complexity[complexity["step"] > 0], color, f"{name} sums")
+        columns |= style.named(f"{name}_accuracy", accuracy)
+        columns |= style.named(f"{name}_cross_entropy", loss)
+        columns |= style.named(f"{name}_effective_parameters", complexity)
+    table = pd.DataFrame({"step": accuracy["step"], **columns})
+    shown = table[table["step"] > 0]
+    train, test = shown["train_effective_parameters"], shown["test_effective_parameters"]
+    bottom.fill_between(shown["step"], train, test, color=style.GAP, linewidth=0, zorder=0)
+    bottom.set_ylim(bottom=0)
+    last = int(table["step"].max())
+    # The first ten steps lie within the warm-up and spend next to no effective parameters.
+    bottom.set_xlim(10 if last >= 100 else 1, last)
+    _mark_events(case, history, top, [middle, bottom])
+    figure.legend(*bottom.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    limits = case.claims
+    return Figure(
+        name="accuracy-and-effective-parameters",
+        title="Accuracy, loss and effective parameters over training",
+        caption=(
+            f"{_source(case)}. Dashed lines, at the geometric mean over seeds, mark where train "
+            f"accuracy is at least {100 * limits.memorised_accuracy:g} %, where test accuracy is "
+            f"at least {100 * limits.generalised_accuracy:g} % from then on, and where effective "
+            "parameters on training sums come to exceed those on test sums, as known at "
+            "generalisation. Effective parameters are those of the sensitivity of the telescoped "
+            "logits to the one-hot labels; the gap between the two is shaded. "
+            + style.bands(case.seeds)
+        ),
+        figure=figure,
+        table=table,
+    )
+
+
+def _mark_events(
+    case: ModularAdditionCase, history: pd.DataFrame, top: Axes, others: list[Axes]
+) -> None:
+    found = events_of(case, history)
+    # Each label has a line of its own, since they may fall together.
+    labels = {
+        "announcement": "diverged\n\n",
+        "memorisation": "memorised\n",
+        "generalisation": "generalised",
+    }
+    for name, label in labels.items():
+        steps = [grokking.step(name) for grokking in found.values()]
+        seen = [step for step in steps if step]
+        if len(seen) == len(steps):
+            where = math.exp(sum(map(math.log, seen)) / len(seen))
+            style.mark_position(top, where, label)
+            for axes in others:
+                style.continue_mark(axes, where)
+
+
+def _models(case: ModularAdditionCase, history: pd.DataFrame) -> Figure:
+    figure, ((left, right),) = style.grid_of_axes(1, 2, (8.2, 3.4), sharex=True)
+    left.set(xscale="log", yscale="log", xlabel=_STEPS, ylabel="mean absolute error of test logits")
+    right.set(xlabel=_STEPS, ylabel="test accuracy (%)", ylim=(0, 104))
+    columns: dict[str, pd.Series] = {}
+    for name, (color, label) in _ERRORS.items():
+        error = over_seeds(history, f"test/{name}")
+        style.draw_band(left, style.after_start(error), color, label)
+        columns |= style.named(f"test_{name}", error)
+    for name, (color, label) in _ACCURACIES.items():
+        accuracy = over_seeds(history, f"test/{name}")
+        percent = accuracy.assign(mean=100 * accuracy["mean"], stderr=100 * accuracy["stderr"])
+        dashed = {"linestyle": "--"} if name == "telescoped_accuracy" else {}
+        known = label if name == "accuracy" else None
+        style.draw_band(right, percent[percent["step"] > 0], color, known, **dashed)
+        columns |= style.named(f"test_{name}", accuracy)
+    left.set_xlim(1, history["step"].max())
+    handles, labels = left.get_legend_handles_labels()
+    network, name_of_network = right.get_legend_handles_labels()
+    figure.legend(
+        handles + network, labels + name_of_network, loc="outside upper left", ncols=3
+    )
+    return Figure(
+        name="telescoped-model",
+        title="How well each model explains the network's test predictions",
+        caption=(
+            f"{_source(case)}. Left: mean absolute difference from the network's test logits of "
+            "the lazy linearisation and of the telescoped predictions. Right: test accuracy of "
+            "the network, of the lazy linearisation and (dashed) of the telescoped predictions. "
+            + style.bands(case.seeds)
+        ),
+        figure=figure,
+        table=pd.DataFrame({"step": error["step"], **columns}),
+    )
+
+
+def _source(case: ModularAdditionCase) -> str:
+    data = case.data
+    return (
+        f"Addition modulo {data.modulus} by a transformer, trained on {data.train_size} of the "
+        f"{data.modulus**2} sums"
+    )
