@@ -11,6 +11,12 @@ Announcement
     The divergence, looked for in the records up to the first one with generalisation alone: what
     was known by then. Records after it can neither create nor undo it, so it stands even where the
     two numbers of effective parameters meet again once the rule has been learned.
+
+Reversal
+    The same with the two sets exchanged: p_test exceeds p_train. The sensitivity of logits has no
+    ceiling, unlike that of the predictions of a squared loss: where the softmax is nearly certain,
+    a label must move the logits far to move the probabilities. Which of the two sets needs more of
+    it is an open question here.
 """
 
 from __future__ import annotations
@@ -43,6 +49,7 @@ from telescope_pipeline.cases.contract import Claim
 from telescope_pipeline.schemas.modular_addition import ModularAdditionCase
 
 SOURCE = "beyond the paper, after Section 4.1 and Fig. 4 (setting of Power et al. 2022)"
+SOURCE_REVERSAL = "beyond the paper; written down after a first run, for runs with other seeds"
 SOURCE_MODELS = "beyond the paper, after Section 3"
 
 _FINAL = (
@@ -69,23 +76,24 @@ class Grokking:
         rise: Test accuracy comes to exceed its value at memorisation; None without memorisation.
         announcement: Divergence, as far as it was known at generalisation; None without
             generalisation.
+        reversal: Divergence the other way round, as far as it was known at generalisation; None
+            without generalisation.
     """
 
     events: Events
     rise: Onset | None
     announcement: Onset | None
+    reversal: Onset | None
 
     def step(self, name: str) -> int | None:
-        """The step of an event by its name; None if it was not seen."""
-        found: Onset | None
-        found = getattr(self, name) if name in ("rise", "announcement") else None
-        if found is None and name in ("memorisation", "generalisation", "divergence"):
-            found = getattr(self.events, name)
+        """The step of one of :data:`EVENTS`; None if it was not seen."""
+        owner = self if name in ("rise", "announcement", "reversal") else self.events
+        found: Onset | None = getattr(owner, name)
         return None if found is None else found.step
 
 
 _Found = dict[int, Grokking]
-EVENTS = ("memorisation", "rise", "generalisation", "announcement", "divergence")
+EVENTS = ("memorisation", "rise", "generalisation", "announcement", "reversal", "divergence")
 
 
 def events_of(case: ModularAdditionCase, history: pd.DataFrame) -> _Found:
@@ -107,15 +115,24 @@ def events_of(case: ModularAdditionCase, history: pd.DataFrame) -> _Found:
 def _grokking(case: ModularAdditionCase, member: pd.DataFrame) -> Grokking:
     limits = case.claims
     events = _detect(case, member)
-    rise = announcement = None
+    rise = announcement = reversal = None
     memorised, generalised = events.memorisation.step, events.generalisation.step
     if memorised is not None:
         level = float(member.loc[member["step"] == memorised, "test/accuracy"].iloc[0])
         risen = member["test/accuracy"] >= level + limits.rise
         rise = onset(member["step"], risen, confirmations=limits.confirmations)
     if generalised is not None:
-        announcement = _detect(case, member[member["step"] <= generalised]).divergence
-    return Grokking(events, rise, announcement)
+        until = member[member["step"] <= generalised]
+        announcement = _detect(case, until).divergence
+        reversal = _detect(case, _exchanged(until)).divergence
+    return Grokking(events, rise, announcement, reversal)
+
+
+def _exchanged(member: pd.DataFrame) -> pd.DataFrame:
+    """The records with the effective parameters of the two sets exchanged."""
+    pairs = [(TRAIN_COMPLEXITY + end, TEST_COMPLEXITY + end) for end in ("", "_stderr")]
+    names = {a: b for one, other in pairs for a, b in ((one, other), (other, one))}
+    return member.rename(columns=names)
 
 
 def _detect(case: ModularAdditionCase, member: pd.DataFrame) -> Events:
@@ -168,24 +185,10 @@ def claims(case: ModularAdditionCase, history: pd.DataFrame) -> list[Claim]:
     found = events_of(case, history)
     return [
         _delayed_generalisation(case, found),
-        _announced(
-            case,
-            found,
-            before="generalisation",
-            id="divergence-precedes-generalisation",
-            happens=(
-                f"test accuracy reaches {100 * case.claims.generalised_accuracy:g} % for good"
-            ),
-        ),
-        _announced(
-            case,
-            found,
-            before="rise",
-            id="divergence-precedes-the-rise",
-            happens=(
-                f"test accuracy has risen by {100 * case.claims.rise:g} points for good above its "
-                "value at memorisation"
-            ),
+        *(
+            _precedes(case, found, first=first, then=then)
+            for first in ("announcement", "reversal")
+            for then in ("generalisation", "rise")
         ),
         _gap_widens(case, history, found),
         _gap_remains(case, history),
@@ -223,31 +226,39 @@ def _delayed_generalisation(case: ModularAdditionCase, found: _Found) -> Claim:
     )
 
 
-def _announced(
-    case: ModularAdditionCase, found: _Found, *, before: str, id: str, happens: str
-) -> Claim:
-    """Compare the step of the announcement with that of another event, paired by seed."""
+def _precedes(case: ModularAdditionCase, found: _Found, *, first: str, then: str) -> Claim:
+    """Compare the step at which the two sets part with that of another event, paired by seed."""
     limits = case.claims
-    early, late = _steps(found, "announcement"), _steps(found, before)
-    lead = factor = None
+    early, late = _steps(found, first), _steps(found, then)
+    lead = ratio = None
     if early is not None and late is not None:
         lead = estimate(b - a for a, b in zip(early, late, strict=True))
         # Step 0 counts as step 1, since it has no logarithm.
-        factor = estimate(
+        ratio = estimate(
             math.log(max(b, 1.0) / max(a, 1.0)) for a, b in zip(early, late, strict=True)
         )
-    return Claim(
-        id=id,
-        statement=(
-            "The effective parameters used on training sums come to exceed those used on test "
-            f"sums before {happens}."
+    larger, smaller = ("train", "test") if first == "announcement" else ("test", "train")
+    happens = {
+        "generalisation": (
+            f"test accuracy reaches {100 * limits.generalised_accuracy:g} % for good"
         ),
-        source=SOURCE,
+        "rise": (
+            f"test accuracy has risen, for good, {100 * limits.rise:g} points above its value at "
+            "memorisation"
+        ),
+    }
+    return Claim(
+        id=f"{larger}-exceeds-{smaller}-before-{then}",
+        statement=(
+            f"The effective parameters used on {larger} sums come to exceed those used on "
+            f"{smaller} sums before {happens[then]}."
+        ),
+        source=SOURCE if first == "announcement" else SOURCE_REVERSAL,
         observed={
-            "announcement_step": _record(early),
-            f"{before}_step": _record(late),
+            f"{larger}_exceeds_{smaller}_step": _record(early),
+            f"{then}_step": _record(late),
             "lead_in_steps": None if lead is None else lead.record,
-            "log_ratio_of_steps": None if factor is None else factor.record,
+            "log_ratio_of_steps": None if ratio is None else ratio.record,
         },
         threshold={
             "lead_in_steps": 0.0,
@@ -337,6 +348,7 @@ def _telescoped_generalises(case: ModularAdditionCase, history: pd.DataFrame) ->
         name: [float(d) for d in (final["test/accuracy"] - final[f"test/{name}_accuracy"]).abs()]
         for name in ("telescoped", "linearized")
     }
+    close, far = max(differences["telescoped"]), min(differences["linearized"])
     return Claim(
         id="telescoped-model-generalises-too",
         statement=(
@@ -350,7 +362,7 @@ def _telescoped_generalises(case: ModularAdditionCase, history: pd.DataFrame) ->
             for name, values in differences.items()
         },
         threshold={"accuracy_gap": limits.accuracy_gap},
-        holds=max(differences["telescoped"]) <= limits.accuracy_gap < min(differences["linearized"]),
+        holds=close <= limits.accuracy_gap < far,
     )
 
 

@@ -71,9 +71,7 @@ def train(
         The history and the final weights.
     """
     data = {name: tensor.to(device) for name, tensor in data.items()}
-    sets = {
-        name: (data[f"{name}_inputs"], data[f"{name}_targets"]) for name in ("train", "test")
-    }
+    sets = {name: (data[f"{name}_inputs"], data[f"{name}_targets"]) for name in ("train", "test")}
     inputs, targets = sets["train"]
     test_targets = data["test_targets"]
 

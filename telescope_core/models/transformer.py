@@ -144,9 +144,7 @@ class TransformerBlock(nn.Module):
             Shape (rows, length, width), or (rows, 1, width) for the last position.
         """
         normalised = self.attention_norm(stream)
-        asking, stream = (
-            (normalised[:, -1:], stream[:, -1:]) if only_last else (normalised, stream)
-        )
+        asking, stream = (normalised[:, -1:], stream[:, -1:]) if only_last else (normalised, stream)
         stream = stream + self.projection(self._attend(asking, normalised))
         hidden = functional.relu(self.expand(self.hidden_norm(stream)))
         result: Tensor = stream + self.contract(hidden)
