@@ -109,6 +109,9 @@ def train(
         probes=case.lens.probes,
         deflate=case.lens.deflate,
         seed=seed_of("probes"),
+        # With p outputs and few columns, linearising costs more than the products with J; this
+        # strategy linearises once a block instead of twice.
+        strategy="parameter-space",
     )
 
     def record() -> dict[str, Any]:
