@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from telescope_pipeline.cases import _style as style
-from telescope_pipeline.cases._grokking import TEST_COMPLEXITY, TRAIN_COMPLEXITY
+from telescope_pipeline.cases._grokking import TEST_COMPLEXITY, TRAIN_COMPLEXITY, complexity_gap
 from telescope_pipeline.cases._statistics import over_seeds
 from telescope_pipeline.cases.contract import Figure
 from telescope_pipeline.cases.modular_addition.metrics import events_of
@@ -43,10 +43,12 @@ def draw(case: ModularAdditionCase, history: pd.DataFrame) -> list[Figure]:
 
 
 def _accuracy_and_complexity(case: ModularAdditionCase, history: pd.DataFrame) -> Figure:
-    figure, ((top,), (middle,), (bottom,)) = style.grid_of_axes(3, 1, (6.4, 7.4), sharex=True)
+    panels = style.grid_of_axes(4, 1, (6.4, 8.6), sharex=True)
+    figure, ((top,), (middle,), (bottom,), (below,)) = panels
     top.set(xscale="log", ylabel="accuracy (%)", ylim=(0, 104))
     middle.set(yscale="log", ylabel="cross-entropy")
-    bottom.set(xlabel=_STEPS, ylabel="effective parameters", yscale="log")
+    bottom.set(ylabel="effective parameters", yscale="log")
+    below.set(xlabel=_STEPS, ylabel="train above test (%)")
     columns: dict[str, pd.Series] = {}
     for name, color in _SETS.items():
         accuracy = over_seeds(history, f"{name}/accuracy")
@@ -62,11 +64,18 @@ def _accuracy_and_complexity(case: ModularAdditionCase, history: pd.DataFrame) -
         columns |= style.named(f"{name}_accuracy", accuracy)
         columns |= style.named(f"{name}_cross_entropy", loss)
         columns |= style.named(f"{name}_effective_parameters", complexity)
+    excess = _relative_gap(history)
+    below.axhline(0.0, color=style.GUIDE, linewidth=0.9, zorder=1)
+    style.draw_band(below, excess[excess["step"] > 0], style.NETWORK)
+    columns |= style.named("train_above_test_percent", excess)
     table = pd.DataFrame({"step": accuracy["step"], **columns})
     last = int(table["step"].max())
     # The first ten steps lie within the warm-up and spend next to no effective parameters.
-    bottom.set_xlim(10 if last >= 100 else 1, last)
-    _mark_events(case, history, top, [middle, bottom])
+    first = 10 if last >= 100 else 1
+    bottom.set_xlim(first, last)
+    visible = table.loc[table["step"] >= first, ["train_effective_parameters"]]
+    bottom.set_ylim(bottom=0.5 * max(float(visible.min().iloc[0]), 1e-3))
+    _mark_events(case, history, top, [middle, bottom, below])
     figure.legend(*bottom.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     limits = case.claims
     return Figure(
@@ -78,12 +87,21 @@ def _accuracy_and_complexity(case: ModularAdditionCase, history: pd.DataFrame) -
             f"at least {100 * limits.generalised_accuracy:g} % from then on, and, if so in every "
             "seed, where the effective parameters on one set come to exceed those on the other, "
             "as known at generalisation. Effective parameters are those of the sensitivity of the "
-            "telescoped logits to the one-hot labels, which has no ceiling. "
+            "telescoped logits to the one-hot labels, which has no ceiling; the last panel shows "
+            "by how much they are larger on training sums, in per cent of those on test sums. "
             + style.bands(case.seeds)
         ),
         figure=figure,
         table=table,
     )
+
+
+def _relative_gap(history: pd.DataFrame) -> pd.DataFrame:
+    """``100 (p_train - p_test) / p_test`` over seeds, 0 where the test set spends none."""
+    gap, error = complexity_gap(history)
+    spent = history[TEST_COMPLEXITY].where(history[TEST_COMPLEXITY] > 0, math.inf)
+    relative = history.assign(excess=100 * gap / spent, excess_stderr=100 * error / spent)
+    return over_seeds(relative, "excess", error_column="excess_stderr")
 
 
 def _mark_events(
