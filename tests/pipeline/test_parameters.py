@@ -68,6 +68,7 @@ def test_the_projects_own_parameters_are_valid(repository: Path) -> None:
         "grokking_polynomial",
         "double_descent",
         "approximation_quality",
+        "modular_addition",
     }
     assert all(type(case).model_fields["kind"] for case in parameters.cases.values())
 
