@@ -41,3 +41,8 @@ def build_optimizer(
     values = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
     optimizer: torch.optim.Optimizer = _OPTIMIZERS[name](parameters, lr=learning_rate, **values)
     return optimizer
+
+
+def warmed_up_rate(rate: float, step: int, warm_up: int) -> float:
+    """Learning rate of update number ``step`` (from 0): a line up to ``rate``, then constant."""
+    return rate * min(1.0, (step + 1) / warm_up) if warm_up else rate

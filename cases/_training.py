@@ -46,6 +46,11 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float:
     return int(right.sum()) / len(targets)
 
 
+def class_accuracy(outputs: Tensor, classes: Tensor) -> float:
+    """Part of the rows whose largest output (rows, k) is that of their class (rows,)."""
+    return int((outputs.argmax(dim=-1) == classes).sum()) / len(classes)
+
+
 def fit(model: nn.Module, data: Mapping[str, Tensor]) -> Row:
     """Errors and accuracies of a network on its two sets.
 

@@ -18,6 +18,7 @@ _MODELS = {
     "design_choices": "DesignChoicesCase",
     "depth": "DepthCase",
     "convolutional_network": "ConvolutionalNetworkCase",
+    "modular_addition": "ModularAdditionCase",
 }
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from telescope_core.models.mlp import MLP
 from telescope_core.schedules import log_spaced_steps
 from telescope_pipeline.cases._members import replicates, seeds_of
+from telescope_pipeline.cases._optimizers import warmed_up_rate
 from telescope_pipeline.cases._training import (
     Batches,
     Row,
@@ -41,11 +42,6 @@ def members(case: GrokkingNetworkCase, seed: int) -> list[Member]:
             group_name(alpha, output), case.seeds, {"alpha": alpha, "output": output}
         )
     ]
-
-
-def warmed_up_rate(rate: float, step: int, warm_up: int) -> float:
-    """Learning rate of update number ``step`` (from 0): a line up to ``rate``, then constant."""
-    return rate * min(1.0, (step + 1) / warm_up) if warm_up else rate
 
 
 def scaled_network(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from telescope_core.models.resnet import ResidualNetwork as ResidualNetwork
     from telescope_core.models.resnet import digits_resnet as digits_resnet
     from telescope_core.models.resnet import resnet20 as resnet20
+    from telescope_core.models.transformer import Transformer as Transformer
 
 _HOMES = {
     "MLP": "mlp",
@@ -22,6 +23,7 @@ _HOMES = {
     "resnet20": "resnet",
     "DeepNetwork": "deep",
     "ConvolutionalNetwork": "convolutional",
+    "Transformer": "transformer",
 }
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "DeepNetwork",
     "PolynomialNetwork",
     "ResidualNetwork",
+    "Transformer",
     "digits_resnet",
     "resnet20",
 ]

@@ -213,6 +213,26 @@ SMALL: dict[str, dict[str, Any]] = {
         "claims": {},
         "plot": {"dpi": 60},
     },
+    "modular_addition": {
+        "kind": "modular_addition",
+        "seeds": 2,
+        "data": {"modulus": 5, "train_fraction": 0.6},
+        "model": {"width": 8, "heads": 2, "blocks": 1, "hidden": 12},
+        "training": {
+            "steps": 20,
+            "batch_size": 10,
+            "warm_up": 5,
+            "optimizer": {
+                "name": "adamw",
+                "learning_rate": 0.01,
+                "betas": [0.9, 0.99],
+                "weight_decay": 1.0,
+            },
+        },
+        "lens": {"stride": 4, "probes": 10, "deflate": 3, "records": 6, "checkpoint_every": 7},
+        "claims": {},
+        "plot": {"dpi": 60},
+    },
 }
 
 

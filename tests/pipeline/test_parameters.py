@@ -74,6 +74,7 @@ def test_the_projects_own_parameters_are_valid(repository: Path) -> None:
         "design_choices",
         "depth",
         "convolutional_network",
+        "modular_addition",
     }
     assert all(type(case).model_fields["kind"] for case in parameters.cases.values())
 
