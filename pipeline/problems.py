@@ -35,6 +35,8 @@ _EXPECTED = {
 }
 
 _MISSING = object()
+# Names of the fields that tell the branches of a union apart.
+_DISCRIMINATORS = ("kind", "name", "source")
 _LONGEST_VALUE = 60
 
 
@@ -54,7 +56,7 @@ def describe(error: ValidationError, raw: Any, model: type[BaseModel]) -> list[s
     misspelt: set[str] = set()
     missing: list[tuple[str, str]] = []
     for detail in error.errors(include_url=False, include_input=False):
-        keys, tags = _locate(detail["loc"], raw)
+        keys, tags = _locate(detail["loc"], raw, model)
         ctx = detail.get("ctx", {})
         if detail["type"] == "missing":
             path = _dotted(keys)
@@ -91,7 +93,9 @@ def _merged(lines: Sequence[str]) -> Iterator[str]:
     yield f"{head}; expected {' or '.join(choices)}" if first else lines[0]
 
 
-def _locate(loc: Sequence[int | str], raw: Any) -> tuple[list[int | str], list[str]]:
+def _locate(
+    loc: Sequence[int | str], raw: Any, model: type[BaseModel]
+) -> tuple[list[int | str], list[str]]:
     """Split pydantic's location into keys of the file and tags of the unions on the way."""
     keys: list[int | str] = []
     tags: list[str] = []
@@ -99,8 +103,9 @@ def _locate(loc: Sequence[int | str], raw: Any) -> tuple[list[int | str], list[s
     for index, part in enumerate(loc):
         last = index == len(loc) - 1
         if isinstance(here, Mapping):
-            is_tag = isinstance(part, str) and part not in here and part in _tags(here)
-            if is_tag:
+            is_tag = isinstance(part, str) and part not in here
+            # A tag may be left out of the file where there is a default: then the model knows it.
+            if is_tag and (part in _tags(here) or part in _all_tags(model, keys, tags)):
                 tags.append(str(part))
                 continue
             if part == "[key]":
@@ -119,7 +124,17 @@ def _locate(loc: Sequence[int | str], raw: Any) -> tuple[list[int | str], list[s
 
 
 def _tags(mapping: Mapping[Any, Any]) -> list[Any]:
-    return [mapping.get("kind"), mapping.get("name")]
+    return [mapping.get(name) for name in _DISCRIMINATORS]
+
+
+def _all_tags(model: type[BaseModel], keys: Sequence[int | str], tags: Sequence[str]) -> list[str]:
+    """The tags of the branches at a place of the file, if it takes one of several mappings."""
+    annotation = _annotation(model, keys, tags)
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) not in (Union, UnionType):
+        return []
+    return [tag for name in _DISCRIMINATORS for tag in _tag_choices(annotation, name)]
 
 
 def _value(raw: Any, keys: Sequence[int | str]) -> Any:
@@ -232,9 +247,8 @@ def _tag_choices(annotation: Any, discriminator: str) -> list[str]:
             for choice in _tag_choices(branch, discriminator)
         ]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [
-            str(choice) for choice in get_args(annotation.model_fields[discriminator].annotation)
-        ]
+        field = annotation.model_fields.get(discriminator)
+        return [] if field is None else [str(choice) for choice in get_args(field.annotation)]
     return []
 
 
@@ -248,7 +262,7 @@ def _bare(annotation: Any, tags: Sequence[str]) -> Any:
         if isinstance(branch, type) and issubclass(branch, BaseModel):
             allowed = [
                 get_args(branch.model_fields[name].annotation)
-                for name in ("kind", "name")
+                for name in _DISCRIMINATORS
                 if name in branch.model_fields
             ]
             if any(set(choices) & set(tags) for choices in allowed):

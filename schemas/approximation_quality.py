@@ -9,7 +9,6 @@ from pydantic import AfterValidator, Field, model_validator
 
 from telescope_pipeline.schemas.sections import (
     Case,
-    DigitsSplit,
     HiddenLayers,
     Optimizer,
     Order,
@@ -22,10 +21,7 @@ from telescope_pipeline.schemas.sections import (
     refuse,
     unique,
 )
-
-
-class DigitsData(DigitsSplit):
-    """A disjoint split of the 8×8 digits, odd against even."""
+from telescope_pipeline.schemas.sources import BinarySource, source_or
 
 
 class OptimizerSetting(Section):
@@ -76,7 +72,7 @@ class ApproximationQualityCase(Case):
     required_columns: ClassVar[tuple[str, ...]] = ("train/mse", "test/mse")
 
     kind: Literal["approximation_quality"]
-    data: DigitsData
+    data: Annotated[BinarySource, source_or("digits")]
     model: HiddenLayers
     training: SettingsTraining
     lens: ComparedLenses

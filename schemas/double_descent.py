@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from telescope_pipeline.schemas.sections import (
     Case,
@@ -15,21 +15,13 @@ from telescope_pipeline.schemas.sections import (
     PositiveFloat,
     PositiveInt,
     ProbedLens,
-    Proportion,
     Scalar,
     Section,
+    batch_fits,
+    refuse,
     unique,
 )
-
-# MNIST-1D has 4000 training points in ten classes; two classes leave 794 at the fewest.
-_CLASS = Annotated[int, Field(ge=0, le=9)]
-
-
-class MNIST1DData(Section):
-    """Two classes of MNIST-1D, with a share of the training labels flipped."""
-
-    classes: Annotated[list[_CLASS], Field(min_length=2, max_length=2), AfterValidator(unique)]
-    label_noise: Proportion
+from telescope_pipeline.schemas.sources import BinarySource, source_or
 
 
 class WidthSweep(Section):
@@ -70,12 +62,20 @@ class DoubleDescentCase(Case):
     )
 
     kind: Literal["double_descent"]
-    data: MNIST1DData
+    data: Annotated[BinarySource, source_or("mnist1d")]
     model: WidthSweep
     training: EpochTraining
     lens: ProbedLens
     claims: DoubleDescentClaims
     plot: PlotSection
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        rows = self.data.train_size
+        batch_fits(self.training.batch_size, rows)
+        if rows is not None and isinstance(self.lens.probes, int) and self.lens.probes > rows:
+            raise refuse("lens.probes", f"at most data.train_size ({rows})")
+        return self
 
     def narrowed(self, values: Mapping[str, Scalar], seed: int) -> Self:
         """Restrict the sweep to ``values["width"]``; see :meth:`Case.narrowed`."""

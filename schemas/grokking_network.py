@@ -10,7 +10,6 @@ from pydantic import AfterValidator, Field, model_validator
 from telescope_pipeline.schemas.sections import (
     Case,
     Claims,
-    DigitsSplit,
     HiddenLayers,
     NonNegativeFloat,
     NonNegativeInt,
@@ -27,32 +26,12 @@ from telescope_pipeline.schemas.sections import (
     refuse,
     unique,
 )
+from telescope_pipeline.schemas.sources import ImageSource
 
 # The scale of the comparison, whose weights are torch's default.
 STANDARD_ALPHA = 1.0
 
 Output = Literal["linear", "sigmoid"]
-
-_Digit = Annotated[int, Field(ge=0, le=9)]
-
-
-class DigitsSource(DigitsSplit):
-    """The 8x8 digits of scikit-learn, even as 0 and odd as 1."""
-
-    source: Literal["digits"]
-
-
-class MNISTSource(Section):
-    """Two classes of MNIST at a smaller size; the paper takes 3 and 5 at 8x8 pixels."""
-
-    source: Literal["mnist"]
-    classes: Annotated[list[_Digit], Field(min_length=2, max_length=2), AfterValidator(unique)]
-    side: Annotated[int, Field(ge=1, le=28)] = 8
-    train_size: PositiveInt
-    test_size: PositiveInt
-
-
-ImageData = Annotated[DigitsSource | MNISTSource, Field(discriminator="source")]
 
 
 class ScaledLayers(HiddenLayers):
@@ -139,7 +118,7 @@ class GrokkingNetworkCase(Case):
     )
 
     kind: Literal["grokking_network"]
-    data: ImageData
+    data: ImageSource
     model: ScaledLayers
     training: WarmedUpTraining
     lens: GrokkingNetworkLens

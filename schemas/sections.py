@@ -87,17 +87,17 @@ def listed(words: Sequence[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def batch_fits(batch_size: int, rows: int) -> None:
+def batch_fits(batch_size: int, rows: int | None) -> None:
     """Refuse a ``training.batch_size`` beyond the ``rows`` of ``data.train_size``.
 
     Args:
         batch_size: Rows of a batch.
-        rows: Size of the training set.
+        rows: Size of the training set; None if no parameter tells it.
 
     Raises:
         PydanticCustomError: To be raised in a validator of the case.
     """
-    if batch_size > rows:
+    if rows is not None and batch_size > rows:
         raise refuse("training.batch_size", f"at most data.train_size ({rows})")
 
 

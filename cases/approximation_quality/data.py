@@ -1,9 +1,9 @@
-"""The 8x8 digits, odd against even, in one split that all members share."""
+"""Two classes, in one split that all members share."""
 
 from __future__ import annotations
 
-from telescope_core.data.digits import load_digits
 from telescope_core.seeds import derive_seed
+from telescope_pipeline.cases._sources import draw_binary
 from telescope_pipeline.cases.contract import Prepared
 from telescope_pipeline.schemas.approximation_quality import ApproximationQualityCase
 
@@ -11,7 +11,7 @@ FILE_STEM = "shared"
 
 
 def prepare(case: ApproximationQualityCase, seed: int) -> Prepared:
-    """Split the digits into training and test sets.
+    """Draw one training and one test set.
 
     Args:
         case: The case's parameters.
@@ -19,12 +19,13 @@ def prepare(case: ApproximationQualityCase, seed: int) -> Prepared:
 
     Returns:
         One file with its card.
+
+    Raises:
+        DataError: The files of the data set are missing or damaged, or hold too few rows.
+        MissingDependencyError: A package that reads the data set is not installed.
     """
-    split = load_digits(
-        case.data.train_size,
-        case.data.test_size,
-        seed=derive_seed(seed, "approximation_quality", "split"),
-    )
+    drawn = draw_binary(case.data, derive_seed(seed, "approximation_quality", "split"))
     return Prepared(
-        {FILE_STEM: split.tensors()}, {"name": "digits", "files": {FILE_STEM: split.card}}
+        {FILE_STEM: drawn.tensors()},
+        {"name": case.data.source, "files": {FILE_STEM: drawn.card}},
     )

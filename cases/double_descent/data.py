@@ -1,9 +1,9 @@
-"""Two classes of MNIST-1D, with fresh label noise for every seed."""
+"""Two classes, with fresh label noise for every seed."""
 
 from __future__ import annotations
 
-from telescope_core.data.mnist1d import generate_mnist1d
 from telescope_core.seeds import derive_seed
+from telescope_pipeline.cases._sources import draw_replicates
 from telescope_pipeline.cases.contract import Prepared
 from telescope_pipeline.schemas.double_descent import DoubleDescentCase
 
@@ -14,10 +14,10 @@ def file_stem(replicate: int) -> str:
 
 
 def prepare(case: DoubleDescentCase, seed: int) -> Prepared:
-    """Generate the signals once and flip other training labels for every seed.
+    """Draw images and flip training labels for every seed; MNIST-1D's signals are generated once.
 
-    All widths of one seed share one draw of the noise, so differences between widths are not
-    differences between draws, while the error bars over seeds include the draw.
+    All widths of one seed share one draw, so differences between widths are not differences
+    between draws, while the error bars over seeds include the draw.
 
     Args:
         case: The case's parameters.
@@ -25,15 +25,14 @@ def prepare(case: DoubleDescentCase, seed: int) -> Prepared:
 
     Returns:
         One file per seed, with its card.
+
+    Raises:
+        DataError: The files of the data set are missing or damaged, or hold too few images.
+        MissingDependencyError: A package that reads the data set is not installed.
     """
-    first, second = case.data.classes
-    files, cards = {}, {}
-    for replicate in range(case.seeds):
-        signals = generate_mnist1d(
-            (first, second),
-            case.data.label_noise,
-            noise_seed=derive_seed(seed, "double_descent", "label noise", replicate),
-        )
-        files[file_stem(replicate)] = signals.tensors()
-        cards[file_stem(replicate)] = signals.card
-    return Prepared(files, {"name": "mnist1d", "files": cards})
+    return draw_replicates(
+        case.data,
+        case.seeds,
+        lambda replicate: derive_seed(seed, "double_descent", "data", replicate),
+        file_stem,
+    )

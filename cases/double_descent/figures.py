@@ -67,13 +67,11 @@ def _width_sweep(case: DoubleDescentCase, final: pd.DataFrame, threshold: float 
     top.set_ylim(bottom=0)
     bottom.set_ylim(bottom=0)
     figure.legend(*bottom.get_legend_handles_labels(), loc="outside upper left", ncols=2)
-    noise = 100 * case.data.label_noise
     return Figure(
         name="errors-and-effective-parameters",
         title="Errors and effective parameters by width, after training",
         caption=(
-            f"MNIST-1D, class {case.data.classes[0]} against {case.data.classes[1]}, {noise:g} % "
-            "of training labels flipped, after training. Top: error by width; the dashed line "
+            f"{case.data.description}, after training. Top: error by width; the dashed line "
             f"marks where train error falls to {case.claims.interpolation_mse:g}. Bottom: "
             "effective parameters used on training and on test points. " + style.bands(case.seeds)
         ),

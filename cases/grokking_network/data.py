@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from telescope_core.data.dataset import Dataset
 from telescope_core.seeds import derive_seed
+from telescope_pipeline.cases._sources import draw_replicates
 from telescope_pipeline.cases.contract import Prepared
-from telescope_pipeline.schemas.grokking_network import (
-    DigitsSource,
-    GrokkingNetworkCase,
-    MNISTSource,
-)
+from telescope_pipeline.schemas.grokking_network import GrokkingNetworkCase
 
 
 def file_stem(replicate: int) -> str:
@@ -34,20 +30,9 @@ def prepare(case: GrokkingNetworkCase, seed: int) -> Prepared:
         DataError: The files of the data set are missing or damaged, or hold too few images.
         MissingDependencyError: A package that reads the data set is not installed.
     """
-    files, cards = {}, {}
-    for replicate in range(case.seeds):
-        images = _draw(case.data, derive_seed(seed, "grokking_network", "data", replicate))
-        files[file_stem(replicate)] = images.tensors()
-        cards[file_stem(replicate)] = images.card
-    return Prepared(files, {"name": case.data.source, "files": cards})
-
-
-def _draw(data: DigitsSource | MNISTSource, seed: int) -> Dataset:
-    # Imported here, so that one source works without what the other needs.
-    if isinstance(data, DigitsSource):
-        from telescope_core.data.digits import load_digits
-
-        return load_digits(data.train_size, data.test_size, seed=seed)
-    from telescope_core.data.images import mnist
-
-    return mnist(data.classes, data.train_size, data.test_size, (data.side, data.side), seed=seed)
+    return draw_replicates(
+        case.data,
+        case.seeds,
+        lambda replicate: derive_seed(seed, "grokking_network", "data", replicate),
+        file_stem,
+    )

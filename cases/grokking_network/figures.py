@@ -23,10 +23,6 @@ _ERRORS = {
     "approximation_error": (style.TELESCOPED[0], r"telescoped, $|f - \tilde{f}\,|$"),
 }
 _PANEL = (2.9, 2.3)
-_SOURCES = {
-    "digits": "scikit-learn's 8x8 digits, odd against even",
-    "mnist": "two classes of MNIST",
-}
 
 
 def draw(case: GrokkingNetworkCase, history: pd.DataFrame) -> list[Figure]:
@@ -98,8 +94,8 @@ def _errors_and_complexity(
         name=name,
         title=title,
         caption=(
-            f"{_source(case)}; {subject}. Top: misclassified training and test images. Dashed "
-            f"lines, at the geometric mean over seeds, mark where at least "
+            f"{case.data.description}; {subject}. Top: misclassified training and test images. "
+            f"Dashed lines, at the geometric mean over seeds, mark where at least "
             f"{100 * limits.memorised_accuracy:g} % of the training images and where "
             f"{100 * limits.generalised_accuracy:g} % of the test images are right from then on. "
             "Bottom: effective parameters used on the same images; the gap between the two is "
@@ -181,18 +177,14 @@ def _approximation(
         name="approximation-error",
         title="How well each model explains the network's test predictions",
         caption=(
-            f"{_source(case)}. Mean absolute difference from the network's test predictions of "
-            "the lazy linearisation, of the telescoped predictions and of the smoother that the "
-            "effective parameters are computed from; labels are 0 and 1. " + style.bands(case.seeds)
+            f"{case.data.description}. Mean absolute difference from the network's test "
+            "predictions of the lazy linearisation, of the telescoped predictions and of the "
+            "smoother that the effective parameters are computed from; labels are 0 and 1. "
+            + style.bands(case.seeds)
         ),
         figure=figure,
         table=pd.concat(tables, ignore_index=True),
     )
-
-
-def _source(case: GrokkingNetworkCase) -> str:
-    words = _SOURCES[case.data.source]
-    return words[0].upper() + words[1:] if words.startswith("two") else words
 
 
 def _group(history: pd.DataFrame, setting: _Setting) -> pd.DataFrame:

@@ -48,6 +48,7 @@ def generate_mnist1d(classes: tuple[int, int], label_noise: float, noise_seed: i
         "'Scaling Down Deep Learning with MNIST-1D'",
         "licence": "Apache-2.0",
         "task": f"binary classification, class {classes[0]} as 0 and class {classes[1]} as 1",
+        "classes": {"0": str(classes[0]), "1": str(classes[1])},
         "seed": arguments["seed"],
         "train": describe_split(train_inputs, noisy, classes=True),
         "test": describe_split(test_inputs, test_targets, classes=True),

@@ -51,3 +51,13 @@ def test_card_counts_the_classes() -> None:
 def test_refuses_sizes_beyond_the_data_set(sizes: tuple[int, int]) -> None:
     with pytest.raises(DataError, match="1797 images"):
         load_digits(*sizes, seed=0)
+
+
+def test_noise_flips_training_labels_and_keeps_the_clean_ones() -> None:
+    clean, noisy = load_digits(100, 50, 1), load_digits(100, 50, 1, 0.15, noise_seed=7)
+    assert torch.equal(noisy.extras["train_clean_targets"], clean.train_targets)
+    assert int((noisy.train_targets != clean.train_targets).sum()) == 15
+    assert torch.equal(noisy.test_targets, clean.test_targets)
+    assert noisy.card["label_noise"] == {"proportion": 0.15, "seed": 7, "flipped": 15}
+    other = load_digits(100, 50, 1, 0.15, noise_seed=8)
+    assert not torch.equal(noisy.train_targets, other.train_targets)
