@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from telescope_pipeline.schemas.sections import (
+    SGD,
     Case,
     HiddenLayers,
     Optimizer,
@@ -18,17 +19,44 @@ from telescope_pipeline.schemas.sections import (
     Scalar,
     Section,
     batch_fits,
+    matching,
     refuse,
     unique,
 )
 from telescope_pipeline.schemas.sources import BinarySource, source_or
 
+_NAME = "letters, digits, dots and single dashes"
 
-class OptimizerSetting(Section):
-    """One optimizer and the learning rates it is tried with."""
+Output = Literal["linear", "sigmoid"]
+
+
+class TrainingSetting(Section):
+    """One optimizer and output, and the learning rates they are tried with.
+
+    Attributes:
+        optimizer: The optimizer with its options.
+        output: ``sigmoid`` for a sigmoid after the last layer (Eq. 13).
+        name: What tables and figures call the setting; by default the optimizer with its momentum,
+            coupled weight decay and output.
+        learning_rates: One group of members each.
+    """
 
     optimizer: Optimizer
+    output: Output = "linear"
+    name: Annotated[str, matching("[A-Za-z0-9.]+(-[A-Za-z0-9.]+)*", _NAME)] | None = None
     learning_rates: Annotated[list[PositiveFloat], Field(min_length=1), AfterValidator(unique)]
+
+    @property
+    def label(self) -> str:
+        """The setting's name, e.g. ``sgd-momentum0.9``."""
+        if self.name is not None:
+            return self.name
+        parts: list[str] = [self.optimizer.name]
+        if isinstance(self.optimizer, SGD) and self.optimizer.momentum:
+            parts.append(f"momentum{self.optimizer.momentum:g}")
+        if self.optimizer.weight_decay and self.optimizer.name != "adamw":
+            parts.append(f"decay{self.optimizer.weight_decay:g}")
+        return "-".join([*parts, self.output] if self.output != "linear" else parts)
 
 
 class SettingsTraining(Section):
@@ -36,7 +64,7 @@ class SettingsTraining(Section):
 
     steps: PositiveInt
     batch_size: PositiveInt
-    settings: Annotated[list[OptimizerSetting], Field(min_length=1)]
+    settings: Annotated[list[TrainingSetting], Field(min_length=1)]
 
 
 class LensVariant(Section):
@@ -67,7 +95,7 @@ class ApproximationClaims(Section):
 
 
 class ApproximationQualityCase(Case):
-    """A case of kind ``approximation_quality``; members differ by optimizer, rate and seed."""
+    """A case of kind ``approximation_quality``; members differ by setting, rate and seed."""
 
     required_columns: ClassVar[tuple[str, ...]] = ("train/mse", "test/mse")
 
@@ -82,20 +110,22 @@ class ApproximationQualityCase(Case):
     @model_validator(mode="after")
     def _batches_and_settings(self) -> Self:
         batch_fits(self.training.batch_size, self.data.train_size)
-        names = [setting.optimizer.name for setting in self.training.settings]
+        names = [setting.label for setting in self.training.settings]
         if len(set(names)) < len(names):
-            raise refuse("training.settings", "each optimizer at most once")
+            raise refuse(
+                "training.settings", "settings that differ, by a name of their own if need be"
+            )
         return self
 
     def narrowed(self, values: Mapping[str, Scalar], seed: int) -> Self:
-        """Restrict to ``values["optimizer"]`` and ``values["learning_rate"]``.
+        """Restrict to ``values["setting"]`` and ``values["learning_rate"]``.
 
         See :meth:`Case.narrowed`.
         """
         kept: list[Any] = [
             setting.model_copy(update={"learning_rates": [values["learning_rate"]]})
             for setting in self.training.settings
-            if setting.optimizer.name == values["optimizer"]
+            if setting.label == values["setting"]
         ]
         training = self.training.model_copy(update={"settings": kept})
         return self.model_copy(update={"training": training, "seeds": seed + 1})

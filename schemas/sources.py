@@ -79,13 +79,17 @@ class MNISTSource(_SmallImages):
         return self._described(f"MNIST ({self.side}×{self.side}), {zero} against {one}")
 
 
+def _cats_and_dogs() -> list[_ImageName]:
+    return ["cat", "dog"]
+
+
 class CIFAR10Source(_SmallImages):
     """Two classes of CIFAR-10 in gray; the paper takes cats and dogs at 8×8 pixels."""
 
     source: Literal["cifar10"]
     classes: Annotated[
         list[_ImageName], Field(min_length=2, max_length=2), AfterValidator(unique)
-    ] = Field(default_factory=lambda: ["cat", "dog"])
+    ] = Field(default_factory=_cats_and_dogs)
     side: Annotated[int, Field(ge=1, le=32)] = 8
 
     @property

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from telescope_pipeline.schemas.approximation_quality import TrainingSetting
+from telescope_pipeline.schemas.sections import SGD
 
-def group_name(optimizer: str, learning_rate: float) -> str:
-    """Name of the members with this optimizer and learning rate, e.g. ``sgd-lr-0.01``."""
-    return f"{optimizer}-lr-{float(learning_rate)!r}"
+
+def group_name(setting: str, learning_rate: float) -> str:
+    """Name of the members with this setting and learning rate, e.g. ``sgd-lr-0.01``."""
+    return f"{setting}-lr-{float(learning_rate)!r}"
 
 
 def lens_name(order: int, stride: int) -> str:
@@ -19,6 +22,16 @@ def lens_label(order: int, stride: int) -> str:
     return f"{ordinal} order, every {'step' if stride == 1 else f'{stride} steps'}"
 
 
-def optimizer_label(name: str) -> str:
-    """An optimizer as a figure names it, e.g. ``AdamW``."""
-    return {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}[name]
+def setting_label(setting: TrainingSetting) -> str:
+    """A setting as a figure names it, e.g. ``SGD, momentum 0.9``."""
+    if setting.name is not None:
+        return setting.name
+    optimizer = setting.optimizer
+    words = [{"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}[optimizer.name]]
+    if isinstance(optimizer, SGD) and optimizer.momentum:
+        words.append(f"momentum {optimizer.momentum:g}")
+    if optimizer.weight_decay:
+        words.append(rf"$\lambda$ = {optimizer.weight_decay:g}")
+    if setting.output == "sigmoid":
+        words.append("sigmoid output")
+    return ", ".join(words)

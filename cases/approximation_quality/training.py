@@ -1,9 +1,9 @@
-"""One network per optimizer and learning rate, watched by several lenses side by side."""
+"""One network per setting and learning rate, watched by several lenses side by side."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from telescope_core.lens import TelescopeLens
 from telescope_core.models.mlp import MLP
@@ -24,23 +24,23 @@ from telescope_pipeline.schemas.approximation_quality import ApproximationQualit
 
 
 def members(case: ApproximationQualityCase, seed: int) -> list[Member]:
-    """One member per optimizer, learning rate and seed.
+    """One member per setting, learning rate and seed.
 
     Args:
         case: The case's parameters.
         seed: The run's seed; unused, since members are told apart by their number.
 
     Returns:
-        The members; those of one optimizer and learning rate form a group.
+        The members; those of one setting and learning rate form a group.
     """
     return [
         member
         for setting in case.training.settings
         for rate in setting.learning_rates
         for member in replicates(
-            group_name(setting.optimizer.name, rate),
+            group_name(setting.label, rate),
             case.seeds,
-            {"optimizer": setting.optimizer.name, "learning_rate": rate},
+            {"setting": setting.label, "learning_rate": rate},
             data=lambda replicate: "shared",
         )
     ]
@@ -59,7 +59,7 @@ def train(
     """Train one member and record every lens's errors on the same run.
 
     Members that share a seed start from the same weights and see the same batches, whatever their
-    optimizer.
+    optimizer and output.
 
     Args:
         case: The case's parameters.
@@ -77,13 +77,12 @@ def train(
     inputs, targets = data["train_inputs"], data["train_targets"]
 
     seed_of = seeds_of(member, seed, "approximation_quality")
-    model = MLP((inputs.shape[1], *case.model.hidden, 1), seed=seed_of("weights")).to(device)
-    (settings,) = (
-        setting.optimizer
-        for setting in case.training.settings
-        if setting.optimizer.name == member.values["optimizer"]
-    )
-    optimizer = optimizer_of(settings, model, float(member.values["learning_rate"]))
+    (setting,) = (s for s in case.training.settings if s.label == member.values["setting"])
+    model: nn.Module = MLP((inputs.shape[1], *case.model.hidden, 1), seed=seed_of("weights"))
+    if setting.output == "sigmoid":
+        model = nn.Sequential(model, nn.Sigmoid())
+    model = model.to(device)
+    optimizer = optimizer_of(setting.optimizer, model, float(member.values["learning_rate"]))
     lenses = {
         lens_name(variant.order, variant.stride): TelescopeLens(
             model,

@@ -58,6 +58,11 @@ SMALL: dict[str, dict[str, Any]] = {
                     "optimizer": {"name": "adamw", "weight_decay": 0.1, "betas": [0.9, 0.99]},
                     "learning_rates": [0.0001, 0.001],
                 },
+                {
+                    "optimizer": {"name": "sgd", "momentum": 0.9},
+                    "output": "sigmoid",
+                    "learning_rates": [0.01, 0.1],
+                },
             ],
         },
         "lens": {
