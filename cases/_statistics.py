@@ -72,6 +72,12 @@ def final_rows(history: pd.DataFrame) -> pd.DataFrame:
     return history.loc[last].reset_index(drop=True)
 
 
+def shared_steps(history: pd.DataFrame) -> pd.DataFrame:
+    """The records at steps that every member has, where some ended earlier than others."""
+    members = history.groupby("step")["member"].transform("nunique")
+    return history[members == history["member"].nunique()]
+
+
 def over_seeds(
     history: pd.DataFrame, column: str, by: str = "step", error_column: str | None = None
 ) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from telescope_core.errors import NonFiniteError
 from telescope_core.lens import TelescopeLens
 from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases._checkpoints import pack, unpack
+from telescope_pipeline.cases._early_stopping import EarlyStopping
 from telescope_pipeline.cases._optimizers import build_optimizer
 from telescope_pipeline.cases.contract import Checkpoint, Progress, Trained
 from telescope_pipeline.schemas.sections import (
@@ -177,6 +178,7 @@ class TrainingRun:
         record: What to record now, a flat dict of numbers.
         checkpoint_every: Updates between two checkpoints.
         loss: What the updates descend, ``loss(outputs, targets) -> scalar``.
+        stopping: Ends the run before its last step; the step it ends at is recorded.
     """
 
     model: nn.Module
@@ -190,6 +192,7 @@ class TrainingRun:
     record: Callable[[], dict[str, Any]]
     checkpoint_every: int
     loss: Callable[[Tensor, Tensor], Tensor] = half_squared_error
+    stopping: EarlyStopping | None = None
 
     def run(self, checkpoint: Checkpoint, progress: Progress) -> pd.DataFrame:
         """Train to the end, from the last checkpoint if there is one.
@@ -210,6 +213,8 @@ class TrainingRun:
             tensors, state = stored
             unpack(self.model, self.optimizer, self.lenses, tensors, state["lenses"])
             start, rows = state["step"], state["rows"]
+            if self.stopping is not None:
+                self.stopping.load(state["stopping"])
         else:
             self._record(0, rows)
         progress(start, self.steps)
@@ -217,11 +222,14 @@ class TrainingRun:
         wanted = set(self.record_steps)
         for step in range(start + 1, self.steps + 1):
             self._update(self.batch(step - 1).to(self.inputs.device))
-            if step in wanted:
+            ends = self.stopping is not None and self.stopping.is_due(step)
+            if step in wanted or ends:
                 self._record(step, rows)
+            if ends:
+                progress(self.steps, self.steps)
+                break
             if step % self.checkpoint_every == 0 and step < self.steps:
-                tensors, states = pack(self.model, self.optimizer, dict(self.lenses))
-                checkpoint.save(tensors, {"step": step, "rows": rows, "lenses": states})
+                self._save(step, rows, checkpoint)
             if step % often == 0 or step == self.steps:
                 progress(step, self.steps)
         return pd.DataFrame(rows).astype({"step": "int64"})
@@ -231,6 +239,13 @@ class TrainingRun:
         history = self.run(checkpoint, progress)
         final = {name: value.cpu() for name, value in self.model.state_dict().items()}
         return Trained(history, final)
+
+    def _save(self, step: int, rows: list[Row], checkpoint: Checkpoint) -> None:
+        tensors, states = pack(self.model, self.optimizer, dict(self.lenses))
+        state: dict[str, Any] = {"step": step, "rows": rows, "lenses": states}
+        if self.stopping is not None:
+            state["stopping"] = self.stopping.state()
+        checkpoint.save(tensors, state)
 
     def _update(self, index: Tensor) -> None:
         with contextlib.ExitStack() as watched:

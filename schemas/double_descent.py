@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from telescope_pipeline.schemas.sections import (
     Case,
+    EarlyStoppingSettings,
     Claims,
     OptimizerWithRate,
     PlotSection,
@@ -36,6 +37,7 @@ class EpochTraining(Section):
     epochs: PositiveInt
     batch_size: PositiveInt
     optimizer: OptimizerWithRate
+    early_stopping: EarlyStoppingSettings | None = None
 
 
 class DoubleDescentClaims(Claims):

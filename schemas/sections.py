@@ -251,6 +251,20 @@ class Claims(Section):
     standard_errors: NonNegativeFloat = 2.0
 
 
+class EarlyStoppingSettings(Section):
+    """When training ends before its last epoch; looked at after every epoch.
+
+    Attributes:
+        train_accuracy: Ends it when the train accuracy has reached this.
+        patience: Ends it after this many epochs without an improvement of the train loss.
+        minimum_improvement: By which the best loss so far must be undercut to count as one.
+    """
+
+    train_accuracy: Proportion = 1.0
+    patience: PositiveInt = 500
+    minimum_improvement: NonNegativeFloat = 1e-4
+
+
 class PlotSection(Section):
     """How the figures of a case look; changing it reruns plot and publish only."""
 

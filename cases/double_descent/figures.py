@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from telescope_pipeline.cases import _style as style
-from telescope_pipeline.cases._statistics import final_rows, over_seeds
+from telescope_pipeline.cases._statistics import final_rows, over_seeds, shared_steps
 from telescope_pipeline.cases.contract import Figure
 from telescope_pipeline.cases.double_descent.metrics import interpolation_threshold
 from telescope_pipeline.schemas.double_descent import DoubleDescentCase
@@ -93,7 +93,7 @@ def _trajectories(case: DoubleDescentCase, history: pd.DataFrame) -> Figure:
     tables = []
     for position, width in enumerate(widths):
         color = matplotlib.colors.to_hex(shades(0.92 * (1 - position / max(1, len(widths) - 1))))
-        part = history[history["width"] == width]
+        part = shared_steps(history[history["width"] == width])
         columns: dict[str, pd.Series] = {}
         for axes, column in zip(panels, quantities, strict=True):
             error = column + "_stderr"

@@ -7,14 +7,17 @@ from torch import Tensor
 
 from telescope_core.models.mlp import MLP
 from telescope_core.schedules import log_spaced_steps
+from telescope_pipeline.cases._early_stopping import EarlyStopping
 from telescope_pipeline.cases._members import replicates, seeds_of
 from telescope_pipeline.cases._training import (
     Batches,
     Row,
     TrainingRun,
+    accuracy,
     fit,
     optimizer_of,
     smoother_lens,
+    squared_error,
 )
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
 from telescope_pipeline.schemas.double_descent import DoubleDescentCase
@@ -74,8 +77,15 @@ def train(
     def record() -> Row:
         return {**fit(model, data), **lens.snapshot().to_record()}
 
+    def measure() -> tuple[float, float]:
+        with torch.no_grad():
+            outputs = model(inputs)
+        return 0.5 * squared_error(outputs, targets), accuracy(outputs, targets)
+
     batches = Batches(len(inputs), case.training.batch_size, seed_of("batches"))
     steps = case.training.epochs * batches.per_epoch
+    settings = case.training.early_stopping
+    stopping = None if settings is None else EarlyStopping(settings, batches.per_epoch, measure)
     return TrainingRun(
         model=model,
         optimizer=optimizer,
@@ -87,4 +97,5 @@ def train(
         record_steps=log_spaced_steps(steps, case.lens.records, stride=case.lens.stride),
         record=record,
         checkpoint_every=case.lens.checkpoint_every,
+        stopping=stopping,
     ).finish(checkpoint, progress)

@@ -143,3 +143,30 @@ def test_summary_reads_by_width(build: Callable[..., Any]) -> None:
     assert summary["peak_width"] == 40
     assert list(summary["width"]) == [f"{width:04d}" for width in _WIDTHS]
     assert summary["width"]["0160"]["train_effective_parameters"] == pytest.approx(792)
+
+
+@pytest.mark.parametrize(
+    ("test_error", "holds"),
+    [
+        ((0.08, 0.09, 0.13, 0.18, 0.25, 0.2, 0.17, 0.15), False),
+        ((0.2, 0.15, 0.12, 0.1, 0.09, 0.08, 0.07, 0.06), True),
+        ((0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2), True),
+    ],
+)
+def test_clean_digits_are_expected_to_have_no_peak(
+    build: Callable[..., Any], test_error: tuple[float, ...], holds: bool
+) -> None:
+    data = {"source": "mnist", "classes": [3, 5], "label_noise": 0.0}
+    case = build("double_descent", data=data)
+    found = {claim.id: claim for claim in claims(case, _history(test_error=test_error))}
+    assert "test-peak-near-threshold" not in found
+    assert found["no-test-peak-without-noise"].holds is holds
+
+
+def test_noisy_digits_and_cats_and_dogs_are_expected_to_have_a_peak(
+    build: Callable[..., Any],
+) -> None:
+    for data in ({"source": "mnist", "label_noise": 0.2}, {"source": "cifar10"}):
+        found = claims(build("double_descent", data=data), _history())
+        assert found[0].id == "test-peak-near-threshold"
+        assert found[0].holds
