@@ -43,7 +43,7 @@ format: setup
 
 # Writes the code dependencies of dvc.yaml anew.
 wiring: setup
-	$(BIN)/python -m telescope_pipeline.wiring .
+	$(BIN)/python -m telescope_pipeline.wiring . paper paper/reduced
 
 # The packages under the names they are installed by, for tools that read folders.
 .PHONY: build/types

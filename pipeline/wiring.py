@@ -6,8 +6,9 @@ list serves all kinds of case, since DVC fills in names but not lists: a stage d
 kind's files by name, and on every shared module that some kind imports.  The train stage looks
 closer and trains a member again only if a file it really runs has changed.
 
-A pipeline may lie in a folder of its own below the project, as ``paper/`` does; its paths to the
-code then begin with ``../``.
+A pipeline may lie in a folder of its own below the project, as ``paper/`` does.  It has the stages
+of the project's own ``dvc.yaml``, from which it is written: the paths to the code lead upwards, the
+cases are those of its own ``params.yaml``, and its results are kept by git instead of DVC's cache.
 """
 
 from __future__ import annotations
@@ -15,21 +16,25 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from telescope_core.errors import ArtifactError, ConfigurationError
+from telescope_core.errors import ArtifactError, ConfigurationError, ParametersError
 from telescope_pipeline import files
 from telescope_pipeline.code import STAGE_MODULES, source_closure, stage_modules
+from telescope_pipeline.parameters import load_parameters
 from telescope_pipeline.schemas.kinds import KINDS
 
 _MARK = "# code"
 _KIND = "${item.kind}"
 _ITEM = re.compile(r"^\s*- ")
+_SECTION = re.compile(r"^\s*([a-z]+):$")
+_RECEIPT = re.compile(r"^(\s*- results/)\w+(/receipt\.json)$")
+_RESULT = re.compile(r"^(\s*)- results/\S+$")
 
 
 def code_dependencies(stage: str, root: Path) -> list[str]:
@@ -109,23 +114,58 @@ def disagreements(root: Path, cases: Sequence[str]) -> list[str]:
 
 
 def rewrite(root: Path) -> bool:
-    """Write the code lines of ``dvc.yaml`` anew: those after a ``# code`` comment.
+    """Write :func:`written` to ``dvc.yaml``.
 
     Returns:
         Whether the file changed.
 
     Raises:
         ArtifactError: If the file cannot be read or written.
+        ParametersError: If the parameters beside it are not valid.
     """
     path = root / "dvc.yaml"
-    before = files.read_bytes(path).decode()
-    after = "\n".join(_rewritten(before.splitlines(), root)) + "\n"
+    before = files.read_bytes(path).decode() if path.exists() else ""
+    after = written(root)
     if after != before:
         files.write_text(path, after)
     return after != before
 
 
-def _rewritten(lines: Sequence[str], root: Path) -> Iterator[str]:
+def written(root: Path) -> str:
+    """The text of ``dvc.yaml`` with its code lines anew: those after a ``# code`` comment.
+
+    In a folder below the project all of it follows from the project's own file.
+
+    Raises:
+        ArtifactError: If the file cannot be read.
+        ParametersError: If the parameters beside it are not valid.
+    """
+    project = project_of(root)
+    lines: Iterable[str] = files.read_bytes(project / "dvc.yaml").decode().splitlines()
+    if project != root.resolve():
+        lines = _below(lines, list(load_parameters(root / "params.yaml").cases))
+    return "\n".join(_rewritten(lines, root)) + "\n"
+
+
+def _below(lines: Iterable[str], cases: Sequence[str]) -> Iterator[str]:
+    """Change the project's pipeline into that of a folder below it, the code lines apart."""
+    section = ""
+    named = False
+    for line in lines:
+        if match := _SECTION.match(line):
+            section = match[1]
+        if match := _RECEIPT.match(line):
+            if not named:
+                yield from (f"{match[1]}{case}{match[2]}" for case in cases)
+            named = True
+            continue
+        result = _RESULT.match(line) if section in {"outs", "metrics", "plots"} else None
+        yield f"{line}:" if result else line
+        if result:
+            yield f"{result[1]}    cache: false"
+
+
+def _rewritten(lines: Iterable[str], root: Path) -> Iterator[str]:
     stage = ""
     skipping = False
     for line in lines:
@@ -162,8 +202,9 @@ def _generic(path: str, kind: str) -> str:
 
 
 def _is_code(path: str) -> bool:
-    first = path.removeprefix("../").split("/")[0]
-    return first in {"cases", "pipeline", "schemas", "stages", "telescope_core"}
+    while path.startswith("../"):
+        path = path.removeprefix("../")
+    return path.split("/")[0] in {"cases", "pipeline", "schemas", "stages", "telescope_core"}
 
 
 def main(folders: Sequence[str]) -> None:
@@ -172,7 +213,7 @@ def main(folders: Sequence[str]) -> None:
         path = Path(name) / "dvc.yaml"
         try:
             changed = rewrite(Path(name))
-        except (ArtifactError, ConfigurationError) as error:
+        except (ArtifactError, ConfigurationError, ParametersError) as error:
             sys.exit(f"error: {error}")
         sys.stdout.write(f"{path}: {'rewritten' if changed else 'in line with the code'}\n")
 

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from telescope_pipeline.schemas.sections import (
     Case,
-    EarlyStoppingSettings,
     Claims,
+    EarlyStoppingSettings,
     OptimizerWithRate,
     PlotSection,
     PositiveFloat,

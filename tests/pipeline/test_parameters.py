@@ -101,7 +101,7 @@ def test_the_projects_own_parameters_are_valid(repository: Path) -> None:
         (f"{DESCENT}.data.label_noise", 1.5, "got 1.5; expected a number of at most 1"),
         (f"{DESCENT}.data.label_noise", -0.1, "got -0.1; expected a number of at least 0"),
         (f"{DESCENT}.data.classes", [0], "got [0]; expected at least 2 entries"),
-        (f"{DESCENT}.lens.deflate", 1000, "got 1000; expected at most lens.probes (48)"),
+        (f"{DESCENT}.lens.deflate", 1000, "got 1000; expected at most lens.probes (30)"),
         (f"{DESCENT}.training.optimizer.name", "sgf", "expected one of sgd, adam, adamw; did"),
         (f"{DESCENT}.training.optimizer.momentum", 1.0, "got 1.0; expected a number below 1"),
         (f"{DESCENT}.kind", "double_decent", "did you mean double_descent?"),

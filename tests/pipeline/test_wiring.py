@@ -51,6 +51,7 @@ def test_stages_do_not_depend_on_each_others_modules(repository: Path) -> None:
 def copy(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with ``dvc.yaml`` alone, to which the code is taken to belong."""
     shutil.copy(repository / "dvc.yaml", tmp_path / "dvc.yaml")
+    monkeypatch.setattr(wiring, "project_of", lambda root: root.resolve())
     original = wiring.code_dependencies
     monkeypatch.setattr(wiring, "code_dependencies", lambda stage, _: original(stage, repository))
     return tmp_path
@@ -94,6 +95,13 @@ def test_a_pipeline_below_the_project_names_the_code_above_it(
     here = wiring.code_dependencies("train", repository)
     below = wiring.code_dependencies("train", repository / "tests")
     assert below == [f"../{path}" for path in here]
+
+
+@pytest.mark.parametrize("folder", ["paper", "paper/reduced"])
+def test_pipelines_below_are_in_line_with_the_projects_own(folder: str, repository: Path) -> None:
+    root = repository / folder
+    assert (root / "dvc.yaml").read_text() == wiring.written(root)
+    assert disagreements(root, list(load_parameters(root / "params.yaml").cases)) == []
 
 
 def test_a_pipeline_without_code_above_it_is_one_error(tmp_path: Path) -> None:
