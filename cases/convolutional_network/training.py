@@ -11,9 +11,8 @@ from torch.nn import functional
 from telescope_core.lens import TelescopeLens
 from telescope_core.models.convolutional import ConvolutionalNetwork
 from telescope_core.schedules import log_spaced_steps
-from telescope_core.seeds import derive_seed
-from telescope_pipeline.cases._optimizers import build_optimizer
-from telescope_pipeline.cases._training import Batches, TrainingRun
+from telescope_pipeline.cases._members import seeds_of
+from telescope_pipeline.cases._training import Batches, TrainingRun, class_accuracy, optimizer_of
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
 from telescope_pipeline.cases.convolutional_network.names import (
     file_stem,
@@ -78,20 +77,13 @@ def train(
     data = {name: tensor.to(device) for name, tensor in data.items()}
     inputs, targets = data["train_inputs"], data["train_targets"]
 
-    def seed_of(purpose: str) -> int:
-        return derive_seed(seed, "convolutional_network", purpose, member.seed)
+    seed_of = seeds_of(member, seed, "convolutional_network")
 
     channels, side = inputs.shape[1:3]
     model = ConvolutionalNetwork(
         channels, side, CLASSES, widths=case.model.widths, seed=seed_of("weights")
     ).to(device)
-    settings = case.training.optimizer
-    optimizer = build_optimizer(
-        settings.name,
-        model.parameters(),
-        settings.learning_rate,
-        settings.model_dump(exclude={"name", "learning_rate"}),
-    )
+    optimizer = optimizer_of(case.training.optimizer, model)
     lens = TelescopeLens(
         model,
         optimizer,
@@ -115,15 +107,15 @@ def train(
         row = {
             "train/loss": _loss(on_train, targets),
             "test/loss": _loss(on_test, data["test_targets"]),
-            "train/accuracy": _accuracy(on_train, targets),
-            "train/clean_accuracy": _accuracy(on_train, data["train_clean_targets"]),
-            "test/accuracy": _accuracy(on_test, data["test_targets"]),
+            "train/accuracy": class_accuracy(on_train, targets),
+            "train/clean_accuracy": class_accuracy(on_train, data["train_clean_targets"]),
+            "test/accuracy": class_accuracy(on_test, data["test_targets"]),
         }
         return row | _columns(lens)
 
     batches = Batches(len(inputs), case.training.batch_size, seed_of("batches"))
     steps = case.training.epochs * batches.per_epoch
-    run = TrainingRun(
+    return TrainingRun(
         model=model,
         optimizer=optimizer,
         lenses={"lens": lens},
@@ -135,9 +127,7 @@ def train(
         record=record,
         checkpoint_every=case.lens.checkpoint_every,
         loss=functional.cross_entropy,
-    )
-    history = run.run(checkpoint, progress)
-    return Trained(history, {name: value.cpu() for name, value in model.state_dict().items()})
+    ).finish(checkpoint, progress)
 
 
 def _columns(lens: TelescopeLens) -> dict[str, float]:
@@ -155,8 +145,3 @@ def _columns(lens: TelescopeLens) -> dict[str, float]:
 def _loss(outputs: Tensor, targets: Tensor) -> float:
     """Mean cross-entropy, accumulated in float64."""
     return float(functional.cross_entropy(outputs.cpu().double(), targets.cpu()))
-
-
-def _accuracy(outputs: Tensor, targets: Tensor) -> float:
-    """Part of the rows whose largest output is the target's."""
-    return int((outputs.argmax(dim=1) == targets).sum()) / len(targets)

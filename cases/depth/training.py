@@ -10,13 +10,13 @@ from torch import Tensor
 from telescope_core.lens import TelescopeLens
 from telescope_core.models.deep import DeepNetwork
 from telescope_core.schedules import log_spaced_steps
-from telescope_core.seeds import derive_seed
-from telescope_pipeline.cases._optimizers import build_optimizer
+from telescope_pipeline.cases._members import replicates, seeds_of
 from telescope_pipeline.cases._training import (
     Batches,
     TrainingRun,
     accuracy,
     half_squared_error,
+    optimizer_of,
     squared_error,
 )
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
@@ -42,16 +42,15 @@ def members(case: DepthCase, seed: int) -> list[Member]:
         longest, come first, so that no worker is left with one of them at the end.
     """
     return [
-        Member(
-            name=f"{group_name(architecture, depth)}_seed-{replicate}",
-            group=group_name(architecture, depth),
-            seed=replicate,
-            values={"architecture": architecture, "depth": depth},
-            data=file_stem(replicate),
-        )
+        member
         for depth in sorted(case.model.depths, reverse=True)
         for architecture in case.model.architectures
-        for replicate in range(case.seeds)
+        for member in replicates(
+            group_name(architecture, depth),
+            case.seeds,
+            {"architecture": architecture, "depth": depth},
+            data=file_stem,
+        )
     ]
 
 
@@ -84,8 +83,7 @@ def train(
     data = {name: tensor.to(device) for name, tensor in data.items()}
     inputs, targets = data["train_inputs"], data["train_targets"]
 
-    def seed_of(purpose: str) -> int:
-        return derive_seed(seed, "depth", purpose, member.seed)
+    seed_of = seeds_of(member, seed, "depth")
 
     model = DeepNetwork(
         inputs.shape[1],
@@ -96,13 +94,7 @@ def train(
         activation=case.model.activation,
         seed=seed_of("weights"),
     ).to(device)
-    settings = case.training.optimizer
-    optimizer = build_optimizer(
-        settings.name,
-        model.parameters(),
-        settings.learning_rate,
-        settings.model_dump(exclude={"name", "learning_rate"}),
-    )
+    optimizer = optimizer_of(case.training.optimizer, model)
     lenses = {
         order: TelescopeLens(
             model,
@@ -137,7 +129,7 @@ def train(
 
     batches = Batches(len(inputs), case.training.batch_size, seed_of("batches"))
     steps = case.training.steps
-    run = TrainingRun(
+    return TrainingRun(
         model=model,
         optimizer=optimizer,
         lenses={lens_name(order): lens for order, lens in lenses.items()},
@@ -148,9 +140,7 @@ def train(
         record_steps=log_spaced_steps(steps, case.lens.records, stride=case.lens.stride),
         record=record,
         checkpoint_every=case.lens.checkpoint_every,
-    )
-    history = run.run(checkpoint, progress)
-    return Trained(history, {name: value.cpu() for name, value in model.state_dict().items()})
+    ).finish(checkpoint, progress)
 
 
 def _mean_gap(actual: Tensor, modelled: Tensor) -> float:

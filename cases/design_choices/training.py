@@ -12,13 +12,13 @@ from telescope_core.kernels import TangentKernel
 from telescope_core.lens import TelescopeLens
 from telescope_core.models.mlp import MLP
 from telescope_core.schedules import log_spaced_steps
-from telescope_core.seeds import derive_seed
-from telescope_pipeline.cases._optimizers import build_optimizer
+from telescope_pipeline.cases._members import replicates, seeds_of
 from telescope_pipeline.cases._training import (
     Batches,
     TrainingRun,
     accuracy,
     half_squared_error,
+    optimizer_of,
     squared_error,
 )
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
@@ -38,15 +38,9 @@ def members(case: DesignChoicesCase, seed: int) -> list[Member]:
         The members; those of one choice form a group.
     """
     return [
-        Member(
-            name=f"{choice.name}_seed-{replicate}",
-            group=choice.name,
-            seed=replicate,
-            values={"choice": choice.name},
-            data=f"seed-{replicate}",
-        )
+        member
         for choice in case.training.choices
-        for replicate in range(case.seeds)
+        for member in replicates(choice.name, case.seeds, {"choice": choice.name})
     ]
 
 
@@ -93,8 +87,7 @@ def train(
     """
     (choice,) = (c for c in case.training.choices if c.name == member.values["choice"])
 
-    def seed_of(purpose: str) -> int:
-        return derive_seed(seed, "design_choices", purpose, member.seed)
+    seed_of = seeds_of(member, seed, "design_choices")
 
     sizes = (data["train_inputs"].shape[1], *case.model.hidden, 1)
 
@@ -118,12 +111,7 @@ def train(
     data = {name: tensor.to(device) for name, tensor in data.items()}
     inputs, targets = data["train_inputs"], data["train_targets"]
     model = network().to(device)
-    optimizer = build_optimizer(
-        choice.optimizer.name,
-        model.parameters(),
-        choice.optimizer.learning_rate,
-        choice.optimizer.model_dump(exclude={"name", "learning_rate"}),
-    )
+    optimizer = optimizer_of(choice.optimizer, model)
     lens = TelescopeLens(
         model,
         optimizer,

@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy
 from telescope_core.lens import TelescopeLens
 from telescope_core.models.transformer import Transformer
 from telescope_core.schedules import log_spaced_steps
-from telescope_core.seeds import derive_seed
-from telescope_pipeline.cases._optimizers import build_optimizer, warmed_up_rate
-from telescope_pipeline.cases._training import Batches, TrainingRun, class_accuracy
+from telescope_pipeline.cases._members import replicates, seeds_of
+from telescope_pipeline.cases._optimizers import warmed_up_rate
+from telescope_pipeline.cases._training import Batches, TrainingRun, class_accuracy, optimizer_of
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
 from telescope_pipeline.schemas.modular_addition import ModularAdditionCase
 
@@ -31,16 +31,7 @@ def members(case: ModularAdditionCase, seed: int) -> list[Member]:
     Returns:
         The members, all in one group.
     """
-    return [
-        Member(
-            name=f"transformer_seed-{replicate}",
-            group="transformer",
-            seed=replicate,
-            values={},
-            data=f"seed-{replicate}",
-        )
-        for replicate in range(case.seeds)
-    ]
+    return replicates("transformer", case.seeds, {})
 
 
 def train(
@@ -75,8 +66,7 @@ def train(
     inputs, targets = sets["train"]
     test_targets = data["test_targets"]
 
-    def seed_of(purpose: str) -> int:
-        return derive_seed(seed, "modular_addition", purpose, member.seed)
+    seed_of = seeds_of(member, seed, "modular_addition")
 
     modulus = case.data.modulus
     model = Transformer(
@@ -91,12 +81,7 @@ def train(
         seed=seed_of("weights"),
     ).to(device)
     settings = case.training.optimizer
-    optimizer = build_optimizer(
-        settings.name,
-        model.parameters(),
-        settings.learning_rate,
-        settings.model_dump(exclude={"name", "learning_rate"}),
-    )
+    optimizer = optimizer_of(settings, model)
     lens = TelescopeLens(
         model,
         optimizer,
@@ -137,7 +122,7 @@ def train(
         return batches.at(step)
 
     steps = case.training.steps
-    run = TrainingRun(
+    return TrainingRun(
         model=model,
         optimizer=optimizer,
         lenses={"lens": lens},
@@ -149,6 +134,4 @@ def train(
         record=record,
         checkpoint_every=case.lens.checkpoint_every,
         loss=cross_entropy,
-    )
-    history = run.run(checkpoint, progress)
-    return Trained(history, {name: value.cpu() for name, value in model.state_dict().items()})
+    ).finish(checkpoint, progress)
