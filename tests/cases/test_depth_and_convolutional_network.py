@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from torch.nn import functional
 
 from telescope_core.models.convolutional import ConvolutionalNetwork
+from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases.convolutional_network import data as images
 from telescope_pipeline.cases.convolutional_network import training as convolutional
 from telescope_pipeline.cases.depth import training as deep
@@ -71,7 +72,7 @@ def test_the_loop_descends_cross_entropy(
     data = prepared("convolutional_network").files[member.data]
 
     def seed_of(purpose: str) -> int:
-        return convolutional.derive_seed(0, "convolutional_network", purpose, member.seed)
+        return derive_seed(0, "convolutional_network", purpose, member.seed)
 
     model = ConvolutionalNetwork(1, 8, 10, widths=(2, 3), seed=seed_of("weights"))
     optimizer = torch.optim.SGD(model.parameters(), 0.02, momentum=0.9)

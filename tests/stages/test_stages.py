@@ -36,7 +36,11 @@ def test_prepare_describes_what_it_writes(stages: Stages) -> None:
         "dtype": "float32",
     }
     assert card["card"] == {"title": "A line", "rows": 20}
-    assert card["parameters"] == {"classes": [0, 1], "label_noise": 0.1}
+    assert card["parameters"] == {
+        "source": "mnist1d",
+        "classes": [0, 1],
+        "label_noise": 0.1,
+    }
     before = _bytes(folder)
     _run(stages, "prepare")
     assert _bytes(folder) == before
