@@ -34,7 +34,7 @@ from telescope_core import TelescopeLens
 WORKLOADS: dict[str, tuple[Callable[[], Workload], dict[str, Any]]] = {
     "mlp-adamw": (mlp_adamw, {"probes": 30, "stride": 12}),
     "polynomial-gd": (polynomial_gd, {"probes": "exact", "stride": 32}),
-    "wide-momentum": (wide_momentum, {"probes": 46, "stride": 20}),
+    "wide-momentum": (wide_momentum, {"probes": 46, "stride": 25}),
 }
 _MEMORY_OPTIONS = {"probes": 64}
 SIDES = ("plain", "lens", "straightforward")

@@ -10,7 +10,7 @@ block, at its mean over the block's ends:
 where R, of shape ``(n·k, columns)``, sums what each training point contributed,
 ``R[B] ← R[B] − γ c (S_s + K̄ R − V)[B]`` from ``R = 0``.  First order takes ``K_s`` for ``K̄``.
 Nothing is computed before the end of a block, and runs of equal full-batch steps are summed in
-closed form, ``Σ_{i<j} (I − γ c K̄)^i`` by repeated doubling.
+closed form, ``Σ_{i<j} (I − γ c K̄)^i`` (:mod:`telescope_core.smoother._geometric_sum`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import Tensor
 from telescope_core.errors import ConfigurationError, LossError, TrainingMismatchError
 from telescope_core.losses import LossGradient
 from telescope_core.probes import LabelDirections
+from telescope_core.smoother._geometric_sum import geometric_sum
 from telescope_core.smoother.base import Batch, Smoother, Spans, State
 from telescope_core.update_rules import UpdateRule
 
@@ -179,38 +180,13 @@ class FunctionSpaceSmoother(Smoother):
         K = self._mean("train", kernel_now)
         start = self._S["train"].view(-1, self.columns) - self._V
         R = torch.zeros_like(self._V)
-        for run in self._runs:
+        for position, run in enumerate(self._runs):
             if run.index is None:
-                residual = torch.addmm(start, K, R)
-                R -= run.eta * _sum_of_powers(K, run.eta, run.length, residual)
+                residual = torch.addmm(start, K, R) if position else start
+                R.sub_(geometric_sum(run.eta * K, run.length, residual), alpha=run.eta)
             else:
                 outputs = torch.arange(self._k, device=run.index.device)
                 rows = (run.index[:, None] * self._k + outputs).flatten()
                 residual = start[rows] + K[rows] @ R
                 R.index_add_(0, rows, residual, alpha=-run.eta)
         return R
-
-
-def _sum_of_powers(K: Tensor, eta: float, count: int, residual: Tensor) -> Tensor:
-    """``Σ_{i<count} (I − ηK)^i · residual``."""
-    M = K * -eta
-    M.diagonal().add_(1)
-    if count * residual.shape[1] <= 2 * count.bit_length() * len(M):
-        total = term = residual
-        for _ in range(count - 1):
-            term = M @ term
-            total = total + term
-        return total
-    # Over the bits of the count: G_{2a} = G_a + M^a G_a, then G_{a+1} = I + M G_a.
-    eye = torch.eye(len(M), dtype=M.dtype, device=M.device)
-    G, power = eye, M
-    bits = bin(count)[3:]
-    for position, bit in enumerate(bits):
-        last = position == len(bits) - 1
-        G = eye + M if position == 0 else torch.addmm(G, power, G)
-        if not last or bit == "1":
-            power = power @ power
-        if bit == "1":
-            G = torch.addmm(eye, M, G)
-            power = power if last else M @ power
-    return G @ residual

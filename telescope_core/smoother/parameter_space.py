@@ -108,7 +108,8 @@ class ParameterSpaceSmoother(Smoother):
         self.rule.before_update()
 
     def after_update(self, skipped: frozenset[str]) -> None:  # noqa: D102
-        self.rule.push(self._gradient, self._path.current, skipped)
+        path = self._path.to_push(self.rule.reads_position)
+        self.rule.push(self._gradient, path, skipped)
         self._path.mark_moved()
         if self._stiff is not None:
             self._follow_stiff_modes(self._stiff)

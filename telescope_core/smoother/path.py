@@ -67,7 +67,6 @@ class Path(ABC):
         layers: To follow what the parameters of each layer contribute; ``None`` not to.
 
     Attributes:
-        current: ``P_t``; whoever owns the path moves it.
         settled: Per set, the terms whose weights are final.
         settled_by_layer: The same without the starting values, ``(layers, rows, k, q)``, or empty.
     """
@@ -75,7 +74,7 @@ class Path(ABC):
     def __init__(
         self, start: Tensor, values: dict[str, Tensor], layers: Layers | None = None
     ) -> None:
-        self.current = start
+        self._array = start
         self.settled = values
         self.settled_by_layer: dict[str, Tensor] = {}
         if layers is not None:
@@ -86,8 +85,24 @@ class Path(ABC):
         self._moved = False
         self._difference: Tensor | None = None
 
+    @property
+    def current(self) -> Tensor:
+        """``P_t``; whoever owns the path moves it in place and says :meth:`mark_moved`."""
+        return self._array
+
+    def to_push(self, reads_position: bool) -> Tensor:
+        """What an update rule may move by ``ΔP`` in place of ``P_t``.
+
+        Args:
+            reads_position: Whether the rule looks at ``P_t`` itself, as weight decay does.
+
+        Returns:
+            ``P_t``, or anything that differs from it by a constant where that is not read.
+        """
+        return self.current
+
     def mark_moved(self) -> None:
-        """Say that ``current`` has left the start of the block."""
+        """Say that ``P_t`` has left the start of the block."""
         self._moved = True
 
     def value(self, name: str, block: Block, index: Tensor | None = None) -> Tensor:
@@ -127,7 +142,7 @@ class Path(ABC):
     def tensors(self, prefix: str) -> dict[str, Tensor]:
         """Everything needed to go on, for checkpoints."""
         return {
-            f"{prefix}/current": self.current,
+            f"{prefix}/current": self._array,
             f"{prefix}/anchor": self._anchor,
             f"{prefix}/moved": torch.tensor(self._moved),
             **{f"{prefix}/settled/{name}": values for name, values in self.settled.items()},
@@ -136,7 +151,7 @@ class Path(ABC):
 
     def load(self, prefix: str, tensors: Mapping[str, Tensor]) -> None:
         """Take over what :meth:`tensors` gave."""
-        self.current.copy_(tensors[f"{prefix}/current"])
+        self._array.copy_(tensors[f"{prefix}/current"])
         self._anchor.copy_(tensors[f"{prefix}/anchor"])
         self._moved = bool(tensors[f"{prefix}/moved"])
         for name, values in self.settled.items():
@@ -156,12 +171,15 @@ class Path(ABC):
     def _since(self, start: Tensor) -> Tensor:
         """``P_t − start``, valid until the next call: fresh memory is slow for large arrays."""
         if self._difference is None:
-            self._difference = torch.empty_like(self.current)
-        return torch.sub(self.current, start, out=self._difference)
+            self._difference = torch.empty_like(self._array)
+        return torch.sub(self._array, start, out=self._difference)
 
 
 class OnePointPath(Path):
     """``S_e = S_s + J (P_e − P_s)`` with J at one point of the block.
+
+    All that is asked for is the displacement ``P_t − P_s``.  As long as nobody reads ``P_t`` the
+    displacement is what is held, which saves subtracting two arrays of size p at every step.
 
     Args:
         point: ``"start"`` or ``"midpoint"``.
@@ -178,6 +196,22 @@ class OnePointPath(Path):
     ) -> None:
         super().__init__(start, values, layers)
         self._point = point
+        self._is_displacement = False
+
+    @property
+    def current(self) -> Tensor:  # noqa: D102
+        if self._is_displacement:
+            self._array.add_(self._anchor)
+            self._is_displacement = False
+        return self._array
+
+    def to_push(self, reads_position: bool) -> Tensor:  # noqa: D102
+        if reads_position:
+            return self.current
+        if not self._is_displacement:
+            self._array.sub_(self._anchor)
+            self._is_displacement = True
+        return self._array
 
     def _open_terms(self, block: Block) -> Iterator[tuple[float, PushesForward, Tensor]]:
         if self._moved:
@@ -187,8 +221,23 @@ class OnePointPath(Path):
         displacement = self._since(self._anchor)
         for name in self.settled:
             self._settle(name, self._jacobian(blocks[name]), displacement, 1.0)
-        self._anchor.copy_(self.current)
+        if self._is_displacement:
+            self._anchor.add_(self._array)
+            self._array.zero_()
+        else:
+            self._anchor.copy_(self._array)
         self._moved = False
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:  # noqa: D102
+        held = torch.tensor(self._is_displacement)
+        return {**super().tensors(prefix), f"{prefix}/is_displacement": held}
+
+    def load(self, prefix: str, tensors: Mapping[str, Tensor]) -> None:  # noqa: D102
+        super().load(prefix, tensors)
+        self._is_displacement = bool(tensors[f"{prefix}/is_displacement"])
+
+    def _since(self, start: Tensor) -> Tensor:
+        return self._array if self._is_displacement else super()._since(start)
 
     def _jacobian(self, block: Block) -> PushesForward:
         return block.start if self._point == "start" else block.midpoint

@@ -34,6 +34,10 @@ class _FirstMomentRule(UpdateRule):
             if not self.optimizer.state.get(slot.parameter):
                 self._seed_buffer("first_moment", slot, "exp_avg")
 
+    @property
+    def reads_position(self) -> bool:
+        return not self._without_decay()
+
     def push(self, gradient: Tensor, path: Tensor, skipped: frozenset[str]) -> None:
         self._last_phi = {
             slot.segment.name: self._denominator(slot, group)

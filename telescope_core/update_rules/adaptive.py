@@ -23,6 +23,10 @@ class RMSpropRule(UpdateRule):
             if fresh or f"momentum/{slot.segment.name}" not in self._buffers:
                 self._seed_buffer("momentum", slot, "momentum_buffer")
 
+    @property
+    def reads_position(self) -> bool:  # noqa: D102
+        return not self._without_decay()
+
     def push(self, gradient: Tensor, path: Tensor, skipped: frozenset[str]) -> None:  # noqa: D102
         for slot, group in self._active(skipped):
             G, A = gradient[slot.segment.rows], path[slot.segment.rows]
@@ -60,6 +64,10 @@ class AdagradRule(UpdateRule):
 
     ``G ← ±G + λθ``; ``Δθ = −γ_t G / (√(Σ G²) + ε)`` with ``γ_t = γ/(1 + (t−1)η)``.
     """
+
+    @property
+    def reads_position(self) -> bool:  # noqa: D102
+        return not self._without_decay()
 
     def push(self, gradient: Tensor, path: Tensor, skipped: frozenset[str]) -> None:  # noqa: D102
         for slot, group in self._active(skipped):

@@ -92,7 +92,8 @@ class UpdateRule(ABC):
 
         Args:
             gradient: ``δG_t``, shape ``(p, columns)``; overwritten.
-            path: ``A_{t−1}``, shape ``(p, columns)``; becomes ``A_t``.
+            path: ``A_{t−1}``, shape ``(p, columns)``; becomes ``A_t``.  Where the rule does not
+                read it (:attr:`reads_position`), it may differ from that by a constant.
             skipped: Parameters that had no gradient, which torch leaves alone.
         """
 
@@ -107,6 +108,14 @@ class UpdateRule(ABC):
         between parameter groups: the first group stands for all.
         """
         return None
+
+    @property
+    def reads_position(self) -> bool:
+        """Whether ``ΔA`` depends on ``A_{t−1}`` itself, as with weight decay.
+
+        Safe to leave at True; False allows engines to keep displacements only.
+        """
+        return True
 
     @property
     def is_plain(self) -> bool:
@@ -145,6 +154,11 @@ class UpdateRule(ABC):
         step = max(1, _PART_BYTES // max(1, self.columns * self.layout.dtype.itemsize))
         for start in range(0, slot.segment.size, step):
             yield slice(start, min(start + step, slot.segment.size))
+
+    def _without_decay(self) -> bool:
+        """Whether no parameter group decays weights, as the groups are now."""
+        groups = self.optimizer.param_groups
+        return not any(group.get("weight_decay") for group in groups)
 
     def _active(self, skipped: frozenset[str]) -> Iterator[tuple[Slot, dict[str, Any]]]:
         for slot in self.slots:

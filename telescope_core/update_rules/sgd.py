@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -43,16 +45,25 @@ class SGDRule(UpdateRule):
             group["momentum"] or group["weight_decay"] or group["maximize"] for group in groups
         )
 
+    @property
+    def reads_position(self) -> bool:  # noqa: D102
+        return not self._without_decay()
+
     def push(self, gradient: Tensor, path: Tensor, skipped: frozenset[str]) -> None:  # noqa: D102
         for slot, group in self._active(skipped):
-            G, A = gradient[slot.segment.rows], path[slot.segment.rows]
-            if group["maximize"]:
-                G.neg_()
-            if group["weight_decay"]:
-                G.add_(A, alpha=float(group["weight_decay"]))
+            arrays = [gradient[slot.segment.rows], path[slot.segment.rows]]
             if group["momentum"]:
-                G = self._with_momentum(slot.segment.name, G, group)
-            A.add_(G, alpha=-float(group["lr"]))
+                momentum, begun = self._momentum(slot.segment.name, arrays[0])
+                arrays.append(momentum)
+            for part in self._parts(slot):
+                G, A, *M = (array[part] for array in arrays)
+                if group["maximize"]:
+                    G.neg_()
+                if group["weight_decay"]:
+                    G.add_(A, alpha=float(group["weight_decay"]))
+                if M:
+                    G = _with_momentum(G, M[0], begun, group)
+                A.add_(G, alpha=-float(group["lr"]))
 
     def preconditioner(self) -> None:  # noqa: D102
         return None
@@ -68,14 +79,25 @@ class SGDRule(UpdateRule):
             return Recursion(mu, gain, rate * mu, sign * rate)
         return Recursion(mu, gain, rate, 0.0)
 
-    def _with_momentum(self, name: str, G: Tensor, group: dict[str, float]) -> Tensor:
-        mu = float(group["momentum"])
-        M = self._buffers.get(f"momentum/{name}")
-        if M is None:
-            M = self._buffers[f"momentum/{name}"] = G.clone()
-        else:
-            M.mul_(mu).add_(G, alpha=1 - float(group["dampening"]))
-        return G.add_(M, alpha=mu) if group["nesterov"] else M
+    def _momentum(self, name: str, like: Tensor) -> tuple[Tensor, bool]:
+        """The buffer of a parameter, and whether a step was taken with it before."""
+        name = f"momentum/{name}"
+        begun = name in self._buffers
+        if not begun:
+            self._buffers[name] = torch.empty_like(like)
+        return self._buffers[name], begun
+
+
+def _with_momentum(G: Tensor, M: Tensor, begun: bool, group: dict[str, Any]) -> Tensor:
+    """Take G into the momentum M; what the step is along."""
+    mu, dampening = float(group["momentum"]), float(group["dampening"])
+    if not begun:
+        M.copy_(G)
+    elif dampening:
+        M.mul_(mu).add_(G, alpha=1 - dampening)
+    else:
+        torch.add(G, M, alpha=mu, out=M)
+    return G.add_(M, alpha=mu) if group["nesterov"] else M
 
 
 RULES: dict[type[torch.optim.Optimizer], type[UpdateRule]] = {torch.optim.SGD: SGDRule}

@@ -195,6 +195,19 @@ def test_midpoint_equals_the_oracle_at_the_middle_of_blocks(scenario, block, len
     assert lens.strategy == "midpoint"
 
 
+@pytest.mark.parametrize("optimizer", ["sgd-momentum", "sgd", "adam"])
+def test_weight_decay_may_come_and_go_inside_a_block(optimizer, lens_of, oracle_of):
+    """Without decay only displacements are held, and with it the position is needed."""
+    training = Scenario("mlp-vector", optimizer, "mse").start()
+    lens = lens_of(training, order=2, stride=4, strategy="midpoint")
+    oracle = oracle_of(training, order=2, stride=4, kind=MidpointOracle)
+    for moment, decay in ((2, 0.0), (3, 0.3), (6, 0.0), (7, 0.2), (10, 0.0)):
+        for group in training.optimizer.param_groups:
+            group["weight_decay"] = decay
+        training.run(lens, oracle, steps=moment - training.done)
+        assert_lens_equals_oracle(lens, oracle, moment, affine=True)
+
+
 def test_function_space_with_the_rows_of_the_full_batch_in_any_order(lens_of, oracle_of):
     training = Scenario("mlp-vector", "sgd", "mse", batch_size=8).start()  # permutations of all
     training.batches[3] = training.batches[3][:5]

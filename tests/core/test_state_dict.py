@@ -20,6 +20,10 @@ CASES = {
         Scenario("mlp-outputs", "sgd-groups", "mse"),
         {"probes": 6, "deflate": 2, "stride": 4},
     ),
+    "displacements": (
+        Scenario("mlp-vector", "sgd-momentum", "mse"),
+        {"probes": 6, "deflate": 2, "stride": 4},
+    ),
     "predictions-only": (Scenario("mlp-vector", "adam", "mse"), {"probes": None, "stride": 4}),
     "torch.func": (Scenario("tied", "adamw", "mse", schedule="after"), {"stride": 3}),
     "function-space": (

@@ -144,8 +144,8 @@ def test_workers_end_with_the_parent(how: signal.Signals, tmp_path: Path) -> Non
     try:
         workers = _wait_for(lambda: _pids(tmp_path), 2)
         parent.send_signal(how)
-        parent.wait(20)
-        deadline = time.monotonic() + 20
+        parent.wait(60)
+        deadline = time.monotonic() + 60
         while any(map(psutil.pid_exists, workers)) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not [pid for pid in workers if psutil.pid_exists(pid)]
