@@ -7,6 +7,7 @@ import pandas as pd
 from telescope_pipeline.cases import _style as style
 from telescope_pipeline.cases._statistics import crossing_step, over_seeds
 from telescope_pipeline.cases.contract import Figure
+from telescope_pipeline.cases.grokking_polynomial.metrics import divergence_steps, of_group
 from telescope_pipeline.schemas.grokking_polynomial import GrokkingPolynomialCase
 
 _SETS = {"train": style.TRAIN, "test": style.TEST}
@@ -27,8 +28,10 @@ def draw(case: GrokkingPolynomialCase, history: pd.DataFrame) -> list[Figure]:
     Returns:
         The figures with their tables, ``step`` first.
     """
+    main = of_group(history, case.model.epsilon)
     with style.paper_style():
-        return [_errors_and_complexity(case, history), _approximation(case, history)]
+        drawn = [_errors_and_complexity(case, main), _approximation(case, main)]
+        return [*drawn, _by_epsilon(case, history)] if len(case.epsilons) > 1 else drawn
 
 
 def _errors_and_complexity(case: GrokkingPolynomialCase, history: pd.DataFrame) -> Figure:
@@ -76,6 +79,45 @@ def _errors_and_complexity(case: GrokkingPolynomialCase, history: pd.DataFrame) 
         ),
         figure=figure,
         table=table,
+    )
+
+
+def _by_epsilon(case: GrokkingPolynomialCase, history: pd.DataFrame) -> Figure:
+    epsilons = sorted(case.epsilons)
+    steps = min(case.steps_with(epsilon) for epsilon in epsilons)
+    size = (2.4 * len(epsilons) + 0.8, 4.6)
+    figure, axes = style.grid_of_axes(2, len(epsilons), size, sharex=True, sharey="row")
+    axes[0][0].set(ylabel="mean squared error", yscale="log", xscale="log")
+    axes[1][0].set(ylabel="effective parameters", xlim=(10 if steps >= 1000 else 1, steps))
+    figure.supxlabel("training step (full-batch updates)")
+    tables = []
+    for epsilon, top, bottom in zip(epsilons, *axes, strict=True):
+        part = of_group(history, epsilon)
+        part = part[part["step"] <= steps]
+        top.set_title(f"ε = {epsilon:g}")
+        columns: dict[str, pd.Series] = {}
+        for name, color in _SETS.items():
+            for quantity, panel in (("mse", top), ("effective_parameters", bottom)):
+                curve = over_seeds(part, f"{name}/{quantity}")
+                label = f"{name} points" if panel is axes[1][0] else None
+                style.draw_band(panel, style.after_start(curve), color, label)
+                columns |= style.named(f"{name}_{quantity}", curve)
+        tables.append(pd.DataFrame({"step": curve["step"], "epsilon": epsilon, **columns}))
+        events = [event.step for event in divergence_steps(case, part)]
+        if None not in events:
+            style.continue_mark(bottom, sum(map(float, filter(None, events))) / len(events))
+    figure.legend(*axes[1][0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    return Figure(
+        name="effective-parameters-by-epsilon",
+        title="Errors and effective parameters for networks ever further from linear",
+        caption=(
+            "The first steps of the same regression with each epsilon, the strength of the "
+            "network's quadratic term. Dashed lines: where the effective parameters used on "
+            "training points come to exceed those used on test points for good, by more than "
+            f"{case.claims.divergence_gap:g}. " + style.bands(case.seeds)
+        ),
+        figure=figure,
+        table=pd.concat(tables, ignore_index=True),
     )
 
 

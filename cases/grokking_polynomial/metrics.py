@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
 
+from telescope_pipeline.cases._grokking import Onset, complexity_gap, onset
 from telescope_pipeline.cases._statistics import (
     crossing_step,
     estimate,
@@ -15,6 +17,7 @@ from telescope_pipeline.cases._statistics import (
     value_at,
 )
 from telescope_pipeline.cases.contract import Claim
+from telescope_pipeline.cases.grokking_polynomial.names import group_name
 from telescope_pipeline.schemas.grokking_polynomial import GrokkingPolynomialCase
 
 SOURCE = "Section 4.1, Fig. 4"
@@ -29,8 +32,10 @@ def summarize(case: GrokkingPolynomialCase, history: pd.DataFrame) -> dict[str, 
         history: Records of all members.
 
     Returns:
-        Nested numbers; a step that was never reached is left out.
+        Nested numbers, of the members with ``model.epsilon`` unless an epsilon is named; a step
+        that was never reached is left out.
     """
+    everything, history = history, of_group(history, case.model.epsilon)
     final = final_rows(history)
     steps: dict[str, float] = {}
     for name, column in (("memorisation", "train/mse"), ("generalisation", "test/mse")):
@@ -51,7 +56,27 @@ def summarize(case: GrokkingPolynomialCase, history: pd.DataFrame) -> dict[str, 
             at_end = estimate(final[column])
             summary["final"][column.replace("/", "_")] = at_end.value
             summary["final"][column.replace("/", "_") + "_stderr"] = at_end.stderr
-    return summary
+    divergence = {
+        f"epsilon_{epsilon:g}": seed_record(diverged)
+        for epsilon in sorted(case.epsilons)
+        if (diverged := _seen(divergence_steps(case, of_group(everything, epsilon)))) is not None
+    }
+    return summary | {"divergence_step": divergence}
+
+
+def of_group(history: pd.DataFrame, epsilon: float) -> pd.DataFrame:
+    """The records of the members with this epsilon."""
+    return history[history["group"] == group_name(epsilon)]
+
+
+def divergence_steps(case: GrokkingPolynomialCase, history: pd.DataFrame) -> list[Onset]:
+    """Where p_train comes to exceed p_test for good, of each member."""
+    limits = case.claims
+    found = []
+    for _, member in history.groupby("member", sort=False):
+        apart = complexity_gap(member)[0] > limits.divergence_gap
+        found.append(onset(member["step"], apart, confirmations=limits.confirmations))
+    return found
 
 
 def claims(case: GrokkingPolynomialCase, history: pd.DataFrame) -> list[Claim]:
@@ -64,13 +89,20 @@ def claims(case: GrokkingPolynomialCase, history: pd.DataFrame) -> list[Claim]:
     Returns:
         One claim per finding, whether it holds or not.
     """
-    return [
-        _delayed_generalisation(case, history),
-        _test_error_keeps_falling(case, history),
-        _complexities_diverge(case, history),
-        _test_complexity_leads_early(case, history),
+    main = of_group(history, case.model.epsilon)
+    found = [
+        _delayed_generalisation(case, main),
+        _test_error_keeps_falling(case, main),
+        _complexities_diverge(case, main),
+        _test_complexity_leads_early(case, main),
         _smoother_explains_predictions(case, history),
     ]
+    if len(case.epsilons) > 1:
+        found += [
+            _divergence_comes_earlier(case, history),
+            _test_leads_first_at_smallest(case, history),
+        ]
+    return found
 
 
 def _delayed_generalisation(case: GrokkingPolynomialCase, history: pd.DataFrame) -> Claim:
@@ -183,6 +215,86 @@ def _test_complexity_leads_early(case: GrokkingPolynomialCase, history: pd.DataF
         threshold={"early_lead": limits.early_lead},
         holds=lead is not None and lead.surely_above(limits.early_lead, limits.standard_errors),
     )
+
+
+def _divergence_comes_earlier(case: GrokkingPolynomialCase, history: pd.DataFrame) -> Claim:
+    epsilons = sorted(case.epsilons)
+    onsets = {e: divergence_steps(case, of_group(history, e)) for e in epsilons}
+    holds = all(
+        _surely_earlier(early, late)
+        for smaller, larger in pairwise(epsilons)
+        for late, early in zip(onsets[smaller], onsets[larger], strict=True)
+    )
+    return Claim(
+        id="divergence-earlier-with-epsilon",
+        statement=(
+            "In every seed, the larger epsilon is, the earlier the effective parameters used on "
+            "training points come to exceed those used on test points for good, by more than "
+            f"{case.claims.divergence_gap:g}."
+        ),
+        source=f"{SOURCE} and 11",
+        observed={
+            f"epsilon_{epsilon:g}": [event.record for event in found]
+            for epsilon, found in onsets.items()
+        },
+        threshold={
+            "divergence_gap": case.claims.divergence_gap,
+            "confirmations": case.claims.confirmations,
+        },
+        holds=holds,
+    )
+
+
+def _surely_earlier(early: Onset, late: Onset) -> bool:
+    """Whether one event came before another, which may lie behind the last record."""
+    if early.step is None or late.after is None:
+        return False
+    # The later one set in behind the last record at which it had not.
+    return early.step <= (late.last if late.step is None else late.after)
+
+
+def _test_leads_first_at_smallest(case: GrokkingPolynomialCase, history: pd.DataFrame) -> Claim:
+    limits = case.claims
+    smallest, *others = sorted(case.epsilons)
+    leads = {e: _largest_leads(case, of_group(history, e)) for e in (smallest, *others)}
+    differences = {
+        other: estimate(a - b for a, b in zip(leads[smallest], leads[other], strict=True))
+        for other in others
+    }
+    lead = estimate(leads[smallest])
+    return Claim(
+        id="test-leads-first-at-smallest-epsilon",
+        statement=(
+            f"With the smallest epsilon, {smallest:g}, effective parameters on test points first "
+            f"exceed those on training points, by more than {100 * limits.early_lead:g} % and by "
+            "a larger part than with any larger epsilon."
+        ),
+        source=f"{SOURCE} and 11",
+        observed={
+            "largest_relative_lead": {f"{e:g}": seed_record(found) for e, found in leads.items()}
+        },
+        threshold={"early_lead": limits.early_lead, "standard_errors": limits.standard_errors},
+        holds=lead.surely_above(limits.early_lead, limits.standard_errors)
+        and all(d.surely_above(0.0, limits.standard_errors) for d in differences.values()),
+    )
+
+
+def _largest_leads(case: GrokkingPolynomialCase, history: pd.DataFrame) -> list[float]:
+    """By what part p_test exceeds p_train at the most, before p_train comes to exceed it."""
+    leads = []
+    members = (member for _, member in history.groupby("member", sort=False))
+    for member, event in zip(members, divergence_steps(case, history), strict=True):
+        # In the first steps both are next to nothing, and so is the meaning of their ratio.
+        told = member[TRAIN] > case.claims.divergence_gap
+        early = member[told & (member["step"] <= (event.step or event.last))]
+        leads.append(max(0.0, float((early[TEST] / early[TRAIN] - 1).max())) if len(early) else 0.0)
+    return leads
+
+
+def _seen(onsets: list[Onset]) -> list[float] | None:
+    """The steps of events that every member saw."""
+    steps = [event.step for event in onsets]
+    return None if None in steps else [float(step) for step in steps if step is not None]
 
 
 def _smoother_explains_predictions(case: GrokkingPolynomialCase, history: pd.DataFrame) -> Claim:

@@ -10,20 +10,25 @@ from telescope_core.schedules import log_spaced_steps
 from telescope_pipeline.cases._members import replicates, seeds_of
 from telescope_pipeline.cases._training import Row, TrainingRun, smoother_lens, squared_error
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
+from telescope_pipeline.cases.grokking_polynomial.names import group_name
 from telescope_pipeline.schemas.grokking_polynomial import GrokkingPolynomialCase
 
 
 def members(case: GrokkingPolynomialCase, seed: int) -> list[Member]:
-    """One member per seed: its own problem and its own initialisation.
+    """One member per seed for every epsilon; a seed has its own problem and initialisation.
 
     Args:
         case: The case's parameters.
         seed: The run's seed; unused, since members are told apart by their number.
 
     Returns:
-        The members, all in one group.
+        The members; those of one epsilon form a group, and ``model.epsilon`` comes first.
     """
-    return replicates("polynomial", case.seeds, {})
+    return [
+        member
+        for epsilon in case.epsilons
+        for member in replicates(group_name(epsilon), case.seeds, {"epsilon": epsilon})
+    ]
 
 
 def train(
@@ -53,8 +58,10 @@ def train(
     data = {name: tensor.to(device) for name, tensor in data.items()}
     inputs, targets = data["train_inputs"], data["train_targets"]
     seed_of = seeds_of(member, seed, "grokking_polynomial")
+    epsilon = member.values["epsilon"]
+    assert isinstance(epsilon, float)
     model = PolynomialNetwork(
-        case.data.dimension, case.model.hidden, case.model.epsilon, seed=seed_of("weights")
+        case.data.dimension, case.model.hidden, epsilon, seed=seed_of("weights")
     ).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=case.training.learning_rate)
     lens = smoother_lens(case.lens, model, optimizer, data, seed=seed_of("probes"))
@@ -67,7 +74,7 @@ def train(
         }
 
     everything = torch.arange(len(inputs), device=device)
-    steps = case.training.steps
+    steps = case.steps_with(epsilon)
     return TrainingRun(
         model=model,
         optimizer=optimizer,

@@ -25,7 +25,11 @@ SMALL: dict[str, dict[str, Any]] = {
         "seeds": 2,
         "data": {"dimension": 6, "train_size": 20, "test_size": 15},
         "model": {"hidden": 8, "epsilon": 0.2},
-        "training": {"steps": 40, "learning_rate": 5.0},
+        "training": {
+            "steps": 40,
+            "learning_rate": 5.0,
+            "comparison": {"steps": 24, "epsilons": [0.05, 0.5]},
+        },
         "lens": {"stride": 4, "probes": "exact", "records": 8, "checkpoint_every": 11},
         "claims": {},
         "plot": {"dpi": 60},

@@ -179,7 +179,10 @@ def test_grokking_trains_as_gradient_descent_written_out(
     data = {k: v.double() for k, v in prepared("grokking_polynomial").files[member.data].items()}
     x, y = data["train_inputs"], data["train_targets"]
     n, h, epsilon = len(x), case.model.hidden, case.model.epsilon
-    untrained = build("grokking_polynomial", training={"steps": 4, "learning_rate": 1e-30})
+    untrained = build(
+        "grokking_polynomial",
+        training={"steps": 4, "learning_rate": 1e-30, "comparison": None},
+    )
     theta = train("grokking_polynomial", untrained, member).final["hidden.weight"].double()
     errors = []
     for _ in range(case.training.steps + 1):
@@ -211,7 +214,7 @@ def test_batches_cover_each_epoch_once_in_orders_of_their_own() -> None:
 def test_a_diverging_run_ends_in_one_error(
     build: Callable[..., Any], train: Callable[..., Any]
 ) -> None:
-    training = {"steps": 200, "learning_rate": 1e9}
+    training = {"steps": 200, "learning_rate": 1e9, "comparison": None}
     case = build("grokking_polynomial", training=training)
     member = _module("grokking_polynomial", "training").members(case, 0)[0]
     with pytest.raises(NonFiniteError):

@@ -97,7 +97,7 @@ def build(root: Path) -> ResultsProject:
     wide = copy.deepcopy(content["cases"]["double_descent"])
     wide["seeds"] = 2
     wide["model"]["widths"] = [2, 30]
-    plain = copy.deepcopy(content["cases"]["grokking_polynomial"])
+    plain = copy.deepcopy(content["cases"]["modular_addition"])
     plain["seeds"] = 1
     content["cases"] = {"wide": wide, "plain": plain}
     content["tracking"] = {
