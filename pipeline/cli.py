@@ -113,6 +113,36 @@ def report(params: _Params = _DEFAULT) -> None:
 
 
 @app.command()
+def sync(
+    cases: Annotated[
+        list[str] | None, typer.Argument(metavar="[CASE]...", help="Cases; all if none is named.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Send runs of earlier results that still wait, too.")
+    ] = False,
+    params: _Params = _DEFAULT,
+) -> None:
+    """Send the runs that were kept offline to Weights & Biases, and check that they arrived.
+
+    Safe to repeat: what the server holds is not sent again.  The exit code is 1 while anything is
+    still to be sent.
+    """
+    from telescope_pipeline.layout import Layout
+    from telescope_pipeline.parameters import case_of, load_parameters
+    from telescope_pipeline.progress import spinner
+    from telescope_pipeline.sync import show, sync
+
+    parameters = load_parameters(params)
+    for name in cases or ():
+        case_of(parameters, name)
+    with spinner("sync: sending runs and reading them back"):
+        sent = sync(Layout.beside(params), cases or list(parameters.cases), everything=everything)
+    show(sent)
+    if any(run.state != "online" for run in sent):
+        raise typer.Exit(1)
+
+
+@app.command()
 def doctor(params: _Params = _DEFAULT) -> None:
     """Check the installation, the parameters and the project's folder."""
     from telescope_pipeline.doctor import examine, show

@@ -92,4 +92,4 @@ def _entry(record: RunRecord, outcome: Outcome) -> dict[str, Any]:
 def _advice(outcome: Outcome) -> str:
     if outcome.mode == "failed":
         return "the results are complete; publish again when it is fixed"
-    return "the runs wait in wandb/ and can be sent with `wandb sync`"
+    return "the runs wait in wandb/ and can be sent with `telescope sync`"

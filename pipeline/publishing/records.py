@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,9 @@ def case_records(
         layout: The project's folders.
         revision: The revision of the pipeline, by which runs are grouped.
 
+    Every group keeps its trained members, made from the case's data, which the first group keeps
+    since all of them need it; the case keeps the results, made from all of these.
+
     Returns:
         One record per member group, in the order of the history, and last the case's own.  The id
         of a run is a hash of everything in it.
@@ -56,8 +60,10 @@ def case_records(
     """
     case = parameters.cases[case_name]
     tags = tuple(parameters.tracking.tags)
-    group_records = _group_records(case_name, case, parameters.run, layout)
-    records = [*group_records, _case_record(case_name, case, parameters.run, layout, revision)]
+    groups = list(_group_records(case_name, case, parameters.run, layout, revision))
+    made_from = {a.name: None for group in groups for a in group.artifacts}
+    own = _case_record(case_name, case, parameters.run, layout, revision)
+    records = [*groups, replace(own, uses=tuple(made_from))]
     return [_identified(record, revision.name, tags) for record in records]
 
 
@@ -68,12 +74,16 @@ def _identified(record: RunRecord, group: str, tags: tuple[str, ...]) -> RunReco
 
 
 def _group_records(
-    case_name: str, case: Case, run: RunSettings, layout: Layout
+    case_name: str, case: Case, run: RunSettings, layout: Layout, revision: Revision
 ) -> Iterator[RunRecord]:
     history, sweep = read_history(layout, case_name)
+    artifact = _Artifacts(case_name, layout, revision)
+    data = artifact("data", "dataset", layout.data(case_name))
     columns = [str(name) for name in history.columns]
     quantities = columns[columns.index("step") + 1 :]
-    for name, members in history.groupby("group", sort=False):
+    trained = layout.runs(case_name)
+    tracked = [dvc_output(trained, layout.root)]
+    for position, (name, members) in enumerate(history.groupby("group", sort=False)):
         values = {column: _plain(members[column].iloc[0]) for column in sweep}
         seeds = sorted({int(seed) for seed in members["seed"]})
         own = case.narrowed(values, seeds[-1])
@@ -88,10 +98,14 @@ def _group_records(
         }
         rows = over_seeds(members, quantities)
         last_step, last = rows[-1]
+        folders = [trained / str(member) for member in members["member"].unique()]
+        kept = artifact(f"runs-{name}", "trained-members", trained, folders, tracked)
         yield RunRecord(
             description=RunDescription("", f"{case_name}/{name}", "", MEMBERS, config=config),
             history=rows,
             summary={"step": last_step, **last},
+            artifacts=(*([] if position else [data]), kept),
+            uses=(data.name,) if position else (),
         )
 
 
@@ -99,6 +113,7 @@ def _case_record(
     case_name: str, case: Case, run: RunSettings, layout: Layout, revision: Revision
 ) -> RunRecord:
     results = read_results(layout, case_name)
+    results_folder = layout.results(case_name)
     config = {
         "case": case_name,
         "kind": case.kind,
@@ -117,7 +132,11 @@ def _case_record(
         summary=_summary(results),
         pictures=tuple(pictures),
         tables=tuple(tables),
-        artifacts=tuple(_artifacts(case_name, layout, revision)),
+        artifacts=(
+            _Artifacts(case_name, layout, revision)(
+                "results", "results", results_folder, [results_folder / name for name in _RESULTS]
+            ),
+        ),
     )
 
 
@@ -136,36 +155,40 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Cell]]:
         yield prefix, _cell(value)
 
 
-def _artifacts(case_name: str, layout: Layout, revision: Revision) -> Iterator[ArtifactFiles]:
-    data, runs = layout.data(case_name), layout.runs(case_name)
-    results = layout.results(case_name)
-    yield _artifact(case_name, "data", "dataset", data, [data], layout.root, revision)
-    yield _artifact(case_name, "runs", "trained-members", runs, [runs], layout.root, revision)
-    outputs = [results / name for name in _RESULTS]
-    yield _artifact(case_name, "results", "results", results, outputs, layout.root, revision)
+@dataclass(frozen=True)
+class _Artifacts:
+    """Makes the artifacts of a case."""
 
+    case_name: str
+    layout: Layout
+    revision: Revision
 
-def _artifact(
-    case_name: str,
-    part: str,
-    kind: str,
-    folder: Path,
-    outputs: list[Path],
-    root: Path,
-    revision: Revision,
-) -> ArtifactFiles:
-    files: dict[str, Path] = {}
-    for output in outputs:
-        below = files_below(output) if output.is_dir() else {"": output}
-        for path in below.values():
-            files[path.relative_to(folder).as_posix()] = path
-    metadata = {
-        "case": case_name,
-        "git_revision": revision.commit,
-        "pipeline_revision": revision.name,
-        "dvc": [dvc_output(output, root) for output in outputs],
-    }
-    return ArtifactFiles(f"{case_name}-{part}", kind, files, metadata)
+    def __call__(
+        self,
+        part: str,
+        kind: str,
+        folder: Path,
+        outputs: Sequence[Path] | None = None,
+        tracked: Sequence[Mapping[str, Any]] | None = None,
+    ) -> ArtifactFiles:
+        """Keep a folder, or only some files and folders in it.
+
+        ``tracked`` says what DVC knows them by, where that is not what is kept.
+        """
+        outputs = [folder] if outputs is None else outputs
+        files: dict[str, Path] = {}
+        for output in outputs:
+            below = files_below(output) if output.is_dir() else {"": output}
+            for path in below.values():
+                files[path.relative_to(folder).as_posix()] = path
+        metadata = {
+            "case": self.case_name,
+            "git_revision": self.revision.commit,
+            "pipeline_revision": self.revision.name,
+            "dvc": tracked or [dvc_output(output, self.layout.root) for output in outputs],
+        }
+        name = re.sub(r"[^A-Za-z0-9._-]", "-", f"{self.case_name}-{part}")
+        return ArtifactFiles(name, kind, files, metadata)
 
 
 def _settings(run: RunSettings) -> dict[str, Any]:

@@ -12,14 +12,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from telescope_core.errors import MissingDependencyError, TrackerError
 from telescope_core.trackers._wandb_log import check_run_file
 from telescope_core.trackers.record import CONTENT_KEY, RunRecord, replay
-from telescope_core.trackers.wandb_folders import mark_complete, run_file, run_folders
+from telescope_core.trackers.wandb_folders import Shipment, mark_complete, run_file, run_folders
 from telescope_core.trackers.weights_and_biases import WandbTracker, history_rows
 
 Tell = Callable[..., None]
@@ -41,7 +41,7 @@ def write(request: dict[str, Any], tell: Tell) -> None:
             replay(record, tracker)
             (folder,) = run_folders(root, run_id)
             _wait_for_file(run_file(folder, run_id), history_rows(record))
-            mark_complete(folder, run_id, item["content"])
+            mark_complete(folder, item["content"], Shipment.from_json(item["shipment"]))
             tell("written", id=run_id)
 
 
@@ -58,7 +58,7 @@ def _wait_for_file(path: Path, rows: int) -> None:
 
 
 def upload(request: dict[str, Any], tell: Tell) -> None:
-    """Send run folders, and say of each whether the server holds it."""
+    """Send run folders, and say of each whether the server holds it and knows its lineage."""
     try:
         import wandb
     except ImportError as error:
@@ -73,23 +73,46 @@ def upload(request: dict[str, Any], tell: Tell) -> None:
         return
     tell("connected", entity=entity)
     place = f"{entity}/{project}"
-    waiting = []
+    held: dict[str, Any] = {}
     try:
         for run in runs:
             there = _fetch(api, place, run["id"])
             if there is not None and _is_whole(there, run):
-                tell("synced", id=run["id"], url=there.url)
+                held[run["id"]] = there
+                tell("held", id=run["id"])
             else:
                 _forget(Path(run["folder"]), run["id"], begun=there is not None)
-                waiting.append(run)
+        waiting = [run for run in runs if run["id"] not in held]
         if waiting:
             _send(waiting, entity, project, tell)
         for run in waiting:
-            url = _await(api, place, run)
-            if url is not None:
-                tell("synced", id=run["id"], url=url)
+            there = _await(api, place, run)
+            if there is not None:
+                held[run["id"]] = there
+                tell("held", id=run["id"])
+        for run_id, url in _linked(runs, held):
+            tell("synced", id=run_id, url=url)
     except wandb.errors.CommError as error:
         tell("lost", detail=str(error))
+
+
+def _linked(runs: Sequence[dict[str, Any]], held: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Tell the server which run used what another one logged; yields the runs it then knows."""
+    logged = {_base(a): a for there in held.values() for a in there.logged_artifacts()}
+    for run in runs:
+        there = held.get(run["id"])
+        if there is None:
+            continue
+        known = {artifact.id for artifact in there.used_artifacts()} if run["uses"] else set()
+        for name in run["uses"]:
+            if name in logged and logged[name].id not in known:
+                there.use_artifact(logged[name])
+        if all(name in logged for name in run["uses"]):
+            yield run["id"], str(there.url)
+
+
+def _base(artifact: Any) -> str:
+    return str(artifact.name.partition(":")[0])
 
 
 def _why(error: Exception) -> str:
@@ -99,6 +122,8 @@ def _why(error: Exception) -> str:
     text = str(error)
     if isinstance(error, wandb.errors.UsageError):
         return "no_key"
+    if isinstance(error, wandb.errors.AuthenticationError):
+        return "key_refused"
     if any(sign in text for sign in ("error 401", "error 403", "API_KEY invalid", "API key")):
         return "key_refused"
     return "no_answer"
@@ -132,13 +157,13 @@ def _mark(folder: Path, run_id: str, kind: str) -> Path:
     return path.with_name(f"{path.name}.{kind}")
 
 
-def _await(api: Any, place: str, run: dict[str, Any]) -> str | None:
+def _await(api: Any, place: str, run: dict[str, Any]) -> Any:
     """Look for a run until the server shows it whole, for a few seconds."""
     until = time.monotonic() + _READ_BACK_SECONDS
     while True:
         there = _fetch(api, place, run["id"])
         if there is not None and _is_whole(there, run):
-            return str(there.url)
+            return there
         if time.monotonic() > until:
             return None
         time.sleep(_READ_BACK_SECONDS / 10)
@@ -166,7 +191,7 @@ def _is_whole(there: Any, run: dict[str, Any]) -> bool:
     if there.state != "finished" or there.config.get(CONTENT_KEY) != run["digest"]:
         return False
     steps = {row["_step"] for row in there.scan_history(use_cache=False)}
-    kept = {artifact.name.partition(":")[0] for artifact in there.logged_artifacts()}
+    kept = {_base(artifact) for artifact in there.logged_artifacts()}
     return len(steps) == run["rows"] and set(run["artifacts"]) <= kept
 
 

@@ -58,6 +58,7 @@ class RunRecord:
         pictures: Pictures to show.
         tables: Tables to show.
         artifacts: Files to keep.  Their metadata identifies their contents.
+        uses: Names of artifacts of other runs that this one was made from.
     """
 
     description: RunDescription
@@ -66,6 +67,7 @@ class RunRecord:
     pictures: tuple[Picture, ...] = ()
     tables: tuple[TableRecord, ...] = ()
     artifacts: tuple[ArtifactFiles, ...] = ()
+    uses: tuple[str, ...] = ()
 
     def digest(self) -> str:
         """Hash the content: the same wherever the files are kept.
@@ -112,6 +114,7 @@ class RunRecord:
                 }
                 for a in self.artifacts
             ],
+            "uses": list(self.uses),
         }
 
     @classmethod
@@ -136,6 +139,7 @@ class RunRecord:
                 )
                 for a in data["artifacts"]
             ),
+            uses=tuple(data["uses"]),
         )
 
 

@@ -23,9 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from telescope_core.errors import ConfigurationError
 from telescope_core.trackers import _wandb_worker
 from telescope_core.trackers.record import RunRecord, digest_of
-from telescope_core.trackers.wandb_folders import complete_folder, remove_folders
+from telescope_core.trackers.wandb_folders import Shipment, complete_folder, remove_folders
 from telescope_core.trackers.weights_and_biases import history_rows
 
 _LOG = logging.getLogger(__name__)
@@ -133,10 +134,53 @@ def deliver(
     wish = os.environ.get("WANDB_MODE", "")
     if wish in _STAY_OFFLINE:
         return Outcome("offline", f"WANDB_MODE={wish} is set in the environment")
+    folders = {}
+    for record in records:
+        shipment = _shipment(record, project, entity)
+        folder = complete_folder(root, shipment.id, _content(record, project, entity))
+        if folder is None:
+            return Outcome("offline", "a run folder changed while it was being published")
+        folders[folder] = shipment
+    return send(folders, root=root, patience=patience)
+
+
+def send(runs: Mapping[Path, Shipment], *, root: Path, patience: Patience | None = None) -> Outcome:
+    """Send runs of one project that lie complete in their folders.
+
+    Args:
+        runs: The runs by folder.
+        root: The folder that holds ``wandb/``.
+        patience: How long to wait for the client.
+
+    Returns:
+        Where the runs are; ``"online"`` if the server showed all of them back, whole.  Nothing
+        that the client or the server does raises an error.
+
+    Raises:
+        ConfigurationError: If the runs belong to several projects.
+    """
+    places = {(shipment.project, shipment.entity) for shipment in runs.values()}
+    if len(places) != 1:
+        raise ConfigurationError(
+            f"got runs of {len(places)} projects; expected runs of one: call it once for each"
+        )
+    ((project, entity),) = places
     try:
-        return _upload(records, project, entity, root, patience)
+        return _upload(runs, project, entity, root, patience or Patience())
     except (OSError, ValueError) as error:
         return Outcome("offline", _unable(error))
+
+
+def _shipment(record: RunRecord, project: str, entity: str | None) -> Shipment:
+    return Shipment(
+        id=record.description.id,
+        project=project,
+        entity=entity,
+        digest=record.digest(),
+        rows=history_rows(record),
+        artifacts=tuple(artifact.name for artifact in record.artifacts),
+        uses=record.uses,
+    )
 
 
 def _unable(error: Exception) -> str:
@@ -162,7 +206,14 @@ def _write(
         "root": str(root),
         "project": project,
         "entity": entity,
-        "runs": [{"record": r.to_json(), "content": contents[r.description.id]} for r in missing],
+        "runs": [
+            {
+                "record": record.to_json(),
+                "content": contents[record.description.id],
+                "shipment": _shipment(record, project, entity).to_json(),
+            }
+            for record in missing
+        ],
     }
     limits = {"": patience.start, "ready": patience.run, "written": patience.run}
     with tempfile.TemporaryDirectory(prefix="ts-") as scratch:
@@ -180,29 +231,18 @@ def _write(
 
 
 def _upload(
-    records: Sequence[RunRecord], project: str, entity: str | None, root: Path, patience: Patience
+    shipments: Mapping[Path, Shipment],
+    project: str,
+    entity: str | None,
+    root: Path,
+    patience: Patience,
 ) -> Outcome:
-    runs = []
-    heaviest = 0
-    for record in records:
-        run_id = record.description.id
-        folder = complete_folder(root, run_id, _content(record, project, entity))
-        if folder is None:
-            return Outcome("offline", "a run folder changed while it was being published")
-        heaviest = max(heaviest, _weight(folder))
-        runs.append(
-            {
-                "id": run_id,
-                "folder": str(folder),
-                "digest": record.digest(),
-                "rows": history_rows(record),
-                "artifacts": [artifact.name for artifact in record.artifacts],
-            }
-        )
+    runs = [{**shipment.to_json(), "folder": str(folder)} for folder, shipment in shipments.items()]
+    heaviest = max(_weight(folder) for folder in shipments)
     request = {"project": project, "entity": entity, "runs": runs}
     sending = patience.send + heaviest / patience.bytes_per_second
     limits = {"": patience.start, "ready": patience.connect} | dict.fromkeys(
-        ("connected", "sent", "synced"), sending
+        ("connected", "sent", "held", "synced"), sending
     )
     with tempfile.TemporaryDirectory(prefix="ts-") as scratch:
         environment = _environment(scratch, keep=_CREDENTIALS)

@@ -61,6 +61,7 @@ class Server:
     Attributes:
         runs: Runs by id.
         artifacts: Artifacts by id.
+        used: Ids of the artifacts that runs used, by run.
         blobs: Everything that was uploaded, by address.
         unknown: Operations it was asked for and does not know.
         misbehave: Called with every path and operation; a status to answer with, or None.
@@ -69,6 +70,7 @@ class Server:
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
         self.artifacts: dict[str, Artifact] = {}
+        self.used: dict[str, list[str]] = {}
         self.blobs: dict[str, bytes] = {}
         self.unknown: list[str] = []
         self.requests = 0
@@ -243,6 +245,15 @@ class Server:
     def _on_RunOutputArtifacts(self, values: dict[str, Any]) -> dict[str, Any]:
         run = values["run"]
         nodes = [self._shown(a) for a in self.artifacts.values() if a.run == run and a.committed]
+        return {"project": {"run": {"artifacts": _list(nodes)}}}
+
+    def _on_UseArtifact(self, values: dict[str, Any]) -> dict[str, Any]:
+        wanted = values.get("input") or values
+        self.used.setdefault(wanted["runName"], []).append(wanted["artifactID"])
+        return {"useArtifact": {"artifact": self._shown(self.artifacts[wanted["artifactID"]])}}
+
+    def _on_RunInputArtifacts(self, values: dict[str, Any]) -> dict[str, Any]:
+        nodes = [self._shown(self.artifacts[i]) for i in self.used.get(values["run"], [])]
         return {"project": {"run": {"artifacts": _list(nodes)}}}
 
     def _shown(self, artifact: Artifact) -> dict[str, Any]:

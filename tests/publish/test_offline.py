@@ -166,12 +166,20 @@ def test_the_table_of_claims(published: Published) -> None:
 
 def test_artifacts_hold_the_files_and_name_their_hashes(published: Published) -> None:
     root = published.project.root
-    artifacts = {a.name: a for a in published.runs["wide"].artifacts if a.name[:4] == "wide"}
+    artifacts = {
+        artifact.name: (run, artifact)
+        for run, content in published.runs.items()
+        for artifact in content.artifacts
+        if artifact.name[:4] == "wide"
+    }
     places = {
-        "wide-data": (root / "data" / "wide", ["data/wide"]),
-        "wide-runs": (root / "runs" / "wide", ["runs/wide"]),
+        "wide-data": ("wide/width-0002", root / "data" / "wide", "*", ["data/wide"]),
+        "wide-runs-width-0002": ("wide/width-0002", root / "runs/wide", "*02_*", ["runs/wide"]),
+        "wide-runs-width-0030": ("wide/width-0030", root / "runs/wide", "*30_*", ["runs/wide"]),
         "wide-results": (
+            "wide",
             root / "results" / "wide",
+            "*",
             [
                 "results/wide/claims.json",
                 "results/wide/figures.json",
@@ -182,19 +190,25 @@ def test_artifacts_hold_the_files_and_name_their_hashes(published: Published) ->
         ),
     }
     assert set(artifacts) == set(places)
-    for name, (folder, outputs) in places.items():
-        artifact = artifacts[name]
+    for name, (run, folder, members, outputs) in places.items():
+        assert artifacts[name][0] == run
+        artifact = artifacts[name][1]
         metadata = json.loads(artifact.metadata)
         assert metadata["dvc"] == [dvc_output(root / output, root) for output in outputs]
         assert metadata["git_revision"] is None
         assert metadata["pipeline_revision"] == published.receipt["group"]
         kept = {entry.path: Path(entry.local_path) for entry in artifact.manifest.contents}
-        expected = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+        expected = {
+            path.relative_to(folder).as_posix(): path
+            for top in folder.glob(members)
+            for path in (top.rglob("*") if top.is_dir() else [top])
+            if path.is_file()
+        }
         expected.pop("receipt.json", None)
         assert set(kept) == set(expected)
         for file, path in kept.items():
             # Inside the run's folder, so that it can be sent when the files have changed.
-            assert path.is_relative_to(published.folders["wide"])
+            assert path.is_relative_to(published.folders[run])
             assert path.read_bytes() == expected[file].read_bytes()
 
 

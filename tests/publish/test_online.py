@@ -75,11 +75,21 @@ def test_the_server_holds_what_was_published_once(project: Any, online: Any) -> 
     metadata = {a.name: a.metadata for a in online.artifacts.values()}
     assert metadata["wide-data"]["dvc"][0]["md5"].endswith(".dir")
 
+    # Every run that trained used the data, and the case used everything.
+    logged = {artifact.id: artifact.name for artifact in online.artifacts.values()}
+    used = {run: sorted(logged[i] for i in ids) for run, ids in online.used.items()}
+    by_name = {record.description.name: record.description.id for record in records}
+    assert used == {
+        by_name["wide/width-0030"]: ["wide-data"],
+        by_name["wide"]: ["wide-data", "wide-runs-width-0002", "wide-runs-width-0030"],
+    }
+
     rows = {name: len(run.history) for name, run in online.runs.items()}
     artifacts = len(online.artifacts)
     assert _publish(project, "online") == {**receipt, "mode_asked": "online"}
     assert {name: len(run.history) for name, run in online.runs.items()} == rows
     assert len(online.artifacts) == artifacts
+    assert {run: sorted(logged[i] for i in ids) for run, ids in online.used.items()} == used
 
 
 def test_runs_published_offline_are_sent_later(project: Any, online: Any) -> None:

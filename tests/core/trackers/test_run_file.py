@@ -12,13 +12,16 @@ from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 from telescope_core.errors import TrackerError
 from telescope_core.trackers._wandb_log import check_run_file
 from telescope_core.trackers.wandb_folders import (
+    Shipment,
     complete_folder,
     mark_complete,
     remove_folders,
     run_folders,
+    shipments,
 )
 
 _BLOCK = 32768
+SHIPMENT = Shipment("abc", "project", None, "d", 3, ("artifact",), ("used",))
 
 
 def _write(path: Path, messages: list[bytes]) -> None:
@@ -105,7 +108,7 @@ def folder(tmp_path: Path) -> Path:
     (folder / "payload").mkdir(parents=True)
     (folder / "payload" / "f").write_bytes(b"12345")
     (folder / "run-abc.wandb").write_bytes(b"content")
-    mark_complete(folder, "abc", "c")
+    mark_complete(folder, "c", SHIPMENT)
     return folder
 
 
@@ -114,6 +117,15 @@ def test_a_marked_folder_is_complete(tmp_path: Path, folder: Path) -> None:
     assert complete_folder(tmp_path, "abc", "other content") is None
     assert complete_folder(tmp_path, "bc", "c") is None
     assert complete_folder(tmp_path / "nowhere", "abc", "c") is None
+
+
+def test_what_lies_ready_to_be_sent_is_found(tmp_path: Path, folder: Path) -> None:
+    foreign = folder.with_name("offline-run-20210101_000000-foreign")
+    foreign.mkdir()
+    (foreign / "telescope.json").write_text("[]")
+    assert shipments(tmp_path) == {folder: SHIPMENT}
+    (folder / "payload" / "f").write_bytes(b"1234")
+    assert shipments(tmp_path) == {}
 
 
 def test_sending_a_folder_leaves_it_complete(tmp_path: Path, folder: Path) -> None:
