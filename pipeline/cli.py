@@ -106,10 +106,18 @@ def publish(case: _CaseName, params: _Params = _DEFAULT) -> None:
 
 
 @app.command()
-def report(params: _Params = _DEFAULT) -> None:
-    """Write results/report.html about all cases."""
+def report(
+    wandb: Annotated[
+        bool, typer.Option("--wandb", help="Write a report at Weights & Biases instead.")
+    ] = False,
+    params: _Params = _DEFAULT,
+) -> None:
+    """Write results/report.html about all cases, or a report at Weights & Biases."""
     module = import_module("telescope_pipeline.stages.report")
-    module.run(params)
+    if wandb:
+        typer.echo(module.run_wandb(params))
+    else:
+        module.run(params)
 
 
 @app.command()

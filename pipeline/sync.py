@@ -77,7 +77,7 @@ def sync(
             f"no runs to send: no case of {', '.join(cases)} was published; run `dvc repro`, or "
             "`telescope publish CASE`"
         )
-    outcomes = {}
+    outcomes: dict[str, Outcome] = {}
     groups: dict[tuple[str, str | None], dict[Path, Shipment]] = {}
     for run_id in named:
         if run_id in waiting:
@@ -116,7 +116,7 @@ def _sent(run_id: str, case: str, outcome: Outcome | None) -> Sent:
 
 def _named(layout: Layout, cases: Sequence[str]) -> dict[str, str]:
     """The case of every run that a receipt names."""
-    named = {}
+    named: dict[str, str] = {}
     for case in cases:
         path = layout.results(case) / RECEIPT
         if not path.is_file():

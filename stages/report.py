@@ -26,3 +26,26 @@ def run(parameters_path: Path) -> None:
     with spinner("report"):
         html = build_report(root, parameters)
     files.write_text(root / "results" / "report.html", html)
+
+
+def run_wandb(parameters_path: Path) -> str:
+    """Write a report about the published cases at Weights & Biases.
+
+    Args:
+        parameters_path: The parameter file.
+
+    Returns:
+        Its address.
+
+    Raises:
+        TelescopeError: If the parameters or the results are not usable, nothing was published, or
+            the server does not take the report.
+    """
+    from telescope_core.trackers.wandb_reports import save_report
+    from telescope_pipeline.report.wandb_page import report_page
+
+    parameters = load_parameters(parameters_path)
+    layout = Layout.beside(parameters_path)
+    page = report_page(parameters, layout)
+    with spinner("report: writing it and reading it back"):
+        return save_report(page, root=layout.root)

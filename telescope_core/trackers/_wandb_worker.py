@@ -1,8 +1,8 @@
 """The process in which the client of Weights & Biases runs.
 
-``python -m telescope_core.trackers._wandb_worker write|upload`` reads a request from standard input
-as JSON and answers with one line of JSON per thing done.  Whatever happens to it, the process that
-started it goes on.
+``python -m telescope_core.trackers._wandb_worker write|upload|report`` reads a request from
+standard input as JSON and answers with one line of JSON per thing done.  Whatever happens to it,
+the process that started it goes on.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from telescope_core.errors import MissingDependencyError, TrackerError
 from telescope_core.trackers._wandb_log import check_run_file
+from telescope_core.trackers._wandb_report import write_report
 from telescope_core.trackers.record import CONTENT_KEY, RunRecord, replay
 from telescope_core.trackers.wandb_folders import Shipment, mark_complete, run_file, run_folders
 from telescope_core.trackers.weights_and_biases import WandbTracker, history_rows
@@ -65,13 +66,10 @@ def upload(request: dict[str, Any], tell: Tell) -> None:
         raise MissingDependencyError("the package wandb is not installed") from error
     tell("ready")
     project, runs = request["project"], request["runs"]
-    try:
-        api = wandb.Api(timeout=_ANSWER_SECONDS)
-        entity = str(request["entity"] or api.default_entity)
-    except Exception as error:
-        tell("refused", why=_why(error), detail=f"{type(error).__name__}: {error}")
+    connection = _connect(request, tell)
+    if connection is None:
         return
-    tell("connected", entity=entity)
+    api, entity = connection
     place = f"{entity}/{project}"
     held: dict[str, Any] = {}
     try:
@@ -94,6 +92,36 @@ def upload(request: dict[str, Any], tell: Tell) -> None:
             tell("synced", id=run_id, url=url)
     except wandb.errors.CommError as error:
         tell("lost", detail=str(error))
+
+
+def report(request: dict[str, Any], tell: Tell) -> None:
+    """Save a report, and say whether the server shows it back."""
+    try:
+        import wandb.errors
+    except ImportError as error:
+        raise MissingDependencyError("the package wandb is not installed") from error
+    tell("ready")
+    connection = _connect(request, tell)
+    if connection is None:
+        return
+    try:
+        write_report(*connection, request, tell)
+    except (wandb.errors.CommError, RuntimeError, ValueError) as error:
+        tell("lost", detail=f"{type(error).__name__}: {error}")
+
+
+def _connect(request: dict[str, Any], tell: Tell) -> tuple[Any, str] | None:
+    """The public API and the entity in use; None, and told why, if the server is of no use."""
+    import wandb
+
+    try:
+        api = wandb.Api(timeout=_ANSWER_SECONDS)
+        entity = str(request["entity"] or api.default_entity)
+    except Exception as error:
+        tell("refused", why=_why(error), detail=f"{type(error).__name__}: {error}")
+        return None
+    tell("connected", entity=entity)
+    return api, entity
 
 
 def _linked(runs: Sequence[dict[str, Any]], held: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -205,7 +233,7 @@ def main() -> int:
         answers.write(json.dumps({"event": event, **details}) + "\n")
         answers.flush()
 
-    commands = {"write": write, "upload": upload}
+    commands = {"write": write, "upload": upload, "report": report}
     try:
         commands[sys.argv[1]](json.load(sys.stdin), tell)
     except MissingDependencyError as error:

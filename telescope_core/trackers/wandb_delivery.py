@@ -8,23 +8,22 @@ outcome says so.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import queue
-import re
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from telescope_core.errors import ConfigurationError
-from telescope_core.trackers import _wandb_worker
+from telescope_core.trackers._wandb_process import (
+    CREDENTIALS,
+    converse,
+    ending,
+    environment_of,
+    redacted,
+)
 from telescope_core.trackers.record import RunRecord, digest_of
 from telescope_core.trackers.wandb_folders import Shipment, complete_folder, remove_folders
 from telescope_core.trackers.weights_and_biases import history_rows
@@ -71,7 +70,7 @@ class Outcome:
     urls: Mapping[str, str] = field(default_factory=dict)
 
 
-_REFUSALS = {
+REFUSALS = {
     "no_key": "no W&B key is configured",
     "key_refused": "the W&B server refused the key",
     "no_answer": "the W&B server did not answer in time",
@@ -81,17 +80,6 @@ _WRITE_FAILURES = {
     "client": "the W&B client could not write the runs",
 }
 
-# What the client may read of the user's settings to reach the server; offline, nothing.
-_CREDENTIALS = (
-    "WANDB_API_KEY",
-    "WANDB_BASE_URL",
-    "WANDB_APP_URL",
-    "WANDB_CONFIG_DIR",
-    "WANDB_CREDENTIALS_FILE",
-    "WANDB_ENTITY",
-    "WANDB_IDENTITY_TOKEN_FILE",
-    "WANDB_INSECURE_DISABLE_SSL",
-)
 _STAY_OFFLINE = ("offline", "dryrun", "disabled")
 
 
@@ -185,7 +173,7 @@ def _shipment(record: RunRecord, project: str, entity: str | None) -> Shipment:
 
 def _unable(error: Exception) -> str:
     """Say that the client could not even be talked to."""
-    _LOG.warning("publish: %s", _redacted(f"{type(error).__name__}: {error}"))
+    _LOG.warning("publish: %s", redacted(f"{type(error).__name__}: {error}"))
     return "the W&B client could not be run"
 
 
@@ -217,16 +205,16 @@ def _write(
     }
     limits = {"": patience.start, "ready": patience.run, "written": patience.run}
     with tempfile.TemporaryDirectory(prefix="ts-") as scratch:
-        environment = _environment(scratch, keep=())
+        environment = environment_of(scratch, keep=())
         environment["WANDB_CONFIG_DIR"] = scratch
         environment["WANDB_MODE"] = "offline"
-        answers = list(_converse("write", request, environment, root, limits))
+        answers = list(converse("write", request, environment, root, limits))
     for answer in answers:
         if answer["event"] == "failed":
-            _LOG.warning("publish: %s", _redacted(answer["detail"]))
+            _LOG.warning("publish: %s", redacted(answer["detail"]))
             return _WRITE_FAILURES[answer["why"]]
     if any(not complete_folder(root, *_of(record, contents)) for record in missing):
-        return f"the W&B client {_ending(answers)}"
+        return f"the W&B client {ending(answers)}"
     return None
 
 
@@ -245,8 +233,8 @@ def _upload(
         ("connected", "sent", "held", "synced"), sending
     )
     with tempfile.TemporaryDirectory(prefix="ts-") as scratch:
-        environment = _environment(scratch, keep=_CREDENTIALS)
-        answers = list(_converse("upload", request, environment, root, limits))
+        environment = environment_of(scratch, keep=CREDENTIALS)
+        answers = list(converse("upload", request, environment, root, limits))
     urls = {answer["id"]: answer["url"] for answer in answers if answer["event"] == "synced"}
     found = next((a["entity"] for a in answers if a["event"] == "connected"), entity)
     if len(urls) == len(runs):
@@ -257,123 +245,12 @@ def _upload(
 def _upload_problem(answers: Sequence[dict[str, Any]], there: int, wanted: int) -> str:
     for answer in answers:
         if answer["event"] == "refused":
-            _LOG.warning("publish: %s", _redacted(answer["detail"]))
-            return _REFUSALS[answer["why"]]
+            _LOG.warning("publish: %s", redacted(answer["detail"]))
+            return REFUSALS[answer["why"]]
     if not any(answer["event"] == "connected" for answer in answers):
         silent = answers[-1]["event"] == "timeout"
-        return _REFUSALS["no_answer"] if silent else f"the W&B client {_ending(answers)}"
+        return REFUSALS["no_answer"] if silent else f"the W&B client {ending(answers)}"
     return f"{there} of {wanted} runs reached the W&B server before it stopped answering"
-
-
-def _ending(answers: Sequence[dict[str, Any]]) -> str:
-    """Say how the conversation ended, without anything that differs from time to time."""
-    last = answers[-1]
-    if last["event"] == "timeout":
-        return "stopped answering and was ended"
-    if last["event"] == "ended" and last["code"] < 0:
-        return f"was ended by signal {signal.Signals(-last['code']).name}"
-    return "ended before its work was done"
-
-
-def _converse(
-    command: str,
-    request: Mapping[str, Any],
-    environment: Mapping[str, str],
-    root: Path,
-    limits: Mapping[str, float],
-) -> Iterator[dict[str, Any]]:
-    """Run a command of the worker and pass on its answers.
-
-    ``limits`` is the longest wait after each kind of answer, ``""`` standing for the start.  The
-    last answer is made here: ``ended`` with the exit code, or ``timeout``.
-    """
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", _wandb_worker.__name__, command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=root,
-        env=dict(environment),
-        text=True,
-        encoding="utf-8",
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    lines: queue.Queue[str | None] = queue.Queue()
-    # A worker that never reads must not block us either.
-    threading.Thread(target=_send, args=(process.stdin, request), daemon=True).start()
-    threading.Thread(target=_receive, args=(process.stdout, lines), daemon=True).start()
-    limit = limits[""]
-    try:
-        while True:
-            try:
-                line = lines.get(timeout=limit)
-            except queue.Empty:
-                yield {"event": "timeout"}
-                return
-            if line is None:
-                break
-            answer = json.loads(line)
-            limit = limits.get(answer["event"], limit)
-            yield answer
-        try:
-            yield {"event": "ended", "code": process.wait(timeout=limit)}
-        except subprocess.TimeoutExpired:
-            yield {"event": "timeout"}
-    finally:
-        _end(process)
-
-
-def _send(stream: IO[str], request: Mapping[str, Any]) -> None:
-    try:
-        with stream:
-            json.dump(request, stream)
-    except OSError:
-        # The worker is gone; how it ended is reported elsewhere.
-        return
-
-
-def _receive(stream: IO[str], lines: queue.Queue[str | None]) -> None:
-    with stream:
-        for line in stream:
-            lines.put(line)
-    lines.put(None)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """End the worker and what it started: the client's service has a session of its own."""
-    import psutil
-
-    try:
-        family = psutil.Process(process.pid).children(recursive=True)
-    except psutil.Error:
-        family = []
-    if process.poll() is None:
-        process.kill()
-    for child in family:
-        try:
-            child.kill()
-        except psutil.Error:
-            continue
-    process.wait()
-
-
-def _environment(scratch: str, keep: Sequence[str]) -> dict[str, str]:
-    """The environment of the worker: none of the user's W&B settings but those to keep."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("WANDB_") or name in keep
-    }
-    return kept | {
-        "WANDB_CACHE_DIR": scratch,
-        "WANDB_DATA_DIR": scratch,
-        "WANDB_DIR": scratch,
-        "WANDB_ERROR_REPORTING": "false",
-        "WANDB_SILENT": "true",
-        "TMPDIR": scratch,
-        "PYTHONWARNINGS": "ignore",
-    }
 
 
 def _content(record: RunRecord, project: str, entity: str | None) -> str:
@@ -387,8 +264,3 @@ def _of(record: RunRecord, contents: Mapping[str, str]) -> tuple[str, str]:
 
 def _weight(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _redacted(text: str) -> str:
-    """Remove from a message what might be a key."""
-    return re.sub(r"[A-Za-z0-9_-]{32,}", "***", text)

@@ -61,6 +61,7 @@ class Server:
     Attributes:
         runs: Runs by id.
         artifacts: Artifacts by id.
+        views: Reports by id.
         used: Ids of the artifacts that runs used, by run.
         blobs: Everything that was uploaded, by address.
         unknown: Operations it was asked for and does not know.
@@ -70,6 +71,7 @@ class Server:
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
         self.artifacts: dict[str, Artifact] = {}
+        self.views: dict[str, dict[str, Any]] = {}
         self.used: dict[str, list[str]] = {}
         self.blobs: dict[str, bytes] = {}
         self.unknown: list[str] = []
@@ -156,9 +158,7 @@ class Server:
         return {"serverInfo": {"features": []}}
 
     def _on_Viewer(self, values: dict[str, Any]) -> dict[str, Any]:
-        account = {"id": "account", "name": "tester", "username": "tester", "email": ""}
-        account |= {"entity": ENTITY, "flags": "{}", "admin": False, "__typename": "User"}
-        return {"viewer": account | {"apiKeys": _list([]), "teams": _list([{"name": ENTITY}])}}
+        return {"viewer": _account()}
 
     def _on_GetDefaultEntity(self, values: dict[str, Any]) -> dict[str, Any]:
         return self._on_Viewer(values)
@@ -256,6 +256,51 @@ class Server:
         nodes = [self._shown(self.artifacts[i]) for i in self.used.get(values["run"], [])]
         return {"project": {"run": {"artifacts": _list(nodes)}}}
 
+    def _on_Runs(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Filters are left to the client, which must not rely on them here."""
+        here = [run for run in self.runs.values() if run.project == values["project"]]
+        chosen = [self._bucket(run) for run in here]
+        page = _list(chosen)
+        shown = {"internalId": "1", "runCount": len(chosen), "readOnly": False, "runs": page}
+        return {"project": shown}
+
+    def _on_GetProjects(self, values: dict[str, Any]) -> dict[str, Any]:
+        names = sorted({run.project for run in self.runs.values()})
+        return {"models": _list([self._project(name) for name in names])}
+
+    def _on_ProjectInternalId(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {"project": self._project(values["projectName"])}
+
+    def _on_ProjectViews(self, values: dict[str, Any]) -> dict[str, Any]:
+        views = [self._view(number) for number in self.views]
+        return {"project": {"allViews": _list(views)}}
+
+    def _on_upsertView(self, values: dict[str, Any]) -> dict[str, Any]:
+        fresh = base64.b64encode(f"View:{len(self.views):03d}".encode()).decode().rstrip("=")
+        number = values.get("id") or fresh
+        inserted = number not in self.views
+        self.views[number] = values
+        return {"upsertView": {"inserted": inserted, "view": self._view(number)}}
+
+    def _on_SpecificReport(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {"view": self._view(values["reportId"].rstrip("="))}
+
+    def _view(self, number: str) -> dict[str, Any]:
+        view = self.views[number]
+        kept = {key: view[key] for key in ("type", "name", "displayName", "description", "spec")}
+        user = {"name": "tester", "username": "tester", "photoUrl": None, "email": ""}
+        times = {"createdAt": _LONG_AGO, "updatedAt": _LONG_AGO, "previewUrl": None}
+        project = {"id": "project", "name": view["projectName"], "entityName": view["entityName"]}
+        return {"__typename": "View", "id": number, **kept, **times, "user": user} | {
+            "project": project
+        }
+
+    def _project(self, name: str) -> dict[str, Any]:
+        shown = {"__typename": "Project", "id": "project", "internalId": "1", "name": name}
+        shown |= {"entityName": ENTITY, "entity": {"id": "team", "name": ENTITY}}
+        shown |= {"createdAt": _LONG_AGO, "isBenchmark": False}
+        return shown | {"user": _account()}
+
     def _shown(self, artifact: Artifact) -> dict[str, Any]:
         sequence = {
             "__typename": "ArtifactSequence",
@@ -324,6 +369,13 @@ class Server:
                 self.wfile.write(content)
 
         return Handler
+
+
+def _account() -> dict[str, Any]:
+    account = {"id": "account", "name": "tester", "username": "tester", "email": ""}
+    account |= {"entity": ENTITY, "flags": "{}", "admin": False, "__typename": "User"}
+    account |= {"deletedAt": None, "apiKeys": _list([])}
+    return account | {"teams": _list([{"name": ENTITY}])}
 
 
 def _run_of(values: dict[str, Any]) -> str:

@@ -1,0 +1,116 @@
+"""``telescope report --wandb``: one page a revision, saved and read back by the real client."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from telescope_core.errors import ArtifactError, TrackerError
+from telescope_pipeline.layout import Layout
+from telescope_pipeline.report.wandb_page import report_page
+from telescope_pipeline.stages.publish import run as publish_stage
+from telescope_pipeline.stages.report import run_wandb
+from telescope_pipeline.sync import sync
+
+pytest.importorskip("wandb_workspaces", reason="the extra 'reports' is not installed")
+_KEY = "k" * 40
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch, server: Any) -> Any:
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", _KEY)
+    return server
+
+
+@pytest.fixture
+def published(project: Any, online: Any) -> Any:
+    publish_stage("wide", project.parameters_path)
+    assert {run.state for run in sync(Layout(project.root), ["wide"])} == {"online"}
+    return project
+
+
+def _text(server: Any, number: str) -> str:
+    return json.dumps(json.loads(server.views[number]["spec"]), ensure_ascii=False)
+
+
+def test_a_report_shows_claims_curves_pictures_and_artifacts(published: Any, online: Any) -> None:
+    url = run_wandb(published.parameters_path)
+
+    assert online.unknown == []
+    ((number, view),) = online.views.items()
+    assert number in url
+    group = json.loads((published.results() / "receipt.json").read_text())["group"]
+    assert view["displayName"] == f"Telescope at revision {group}"
+    text = _text(online, number)
+    claims = json.loads((published.results() / "claims.json").read_text())
+    held = sum(claim["holds"] for claim in claims)
+    assert f"{held} of {len(claims)} claims hold" in text
+    for claim in claims:
+        assert claim["statement"].replace("|", "\\\\|") in text
+    for expected in ("train/mse", "test/effective_parameters", "plots/error", "wide-data", group):
+        assert expected in text
+    assert "No earlier revision" in text
+    assert "stderr/" not in text
+
+
+def test_the_same_revision_keeps_its_page(published: Any, online: Any) -> None:
+    first = run_wandb(published.parameters_path)
+    assert run_wandb(published.parameters_path) == first
+    assert len(online.views) == 1
+
+
+def test_another_revision_is_compared_with_the_one_before(published: Any, online: Any) -> None:
+    run_wandb(published.parameters_path)
+    before = json.loads((published.results() / "receipt.json").read_text())["group"]
+    content = json.loads(published.parameters_path.read_text())
+    content["run"]["seed"] = 5
+    published.parameters_path.write_text(json.dumps(content))
+    claims = json.loads((published.results() / "claims.json").read_text())
+    claims[0]["holds"] = not claims[0]["holds"]
+    (published.results() / "claims.json").write_text(json.dumps(claims))
+    publish_stage("wide", published.parameters_path)
+    assert {run.state for run in sync(Layout(published.root), ["wide"])} == {"online"}
+    run_wandb(published.parameters_path)
+
+    assert len(online.views) == 2
+    text = _text(online, list(online.views)[-1])
+    assert f"Previous revision: `{before}`" in text
+    assert f"| wide | {claims[0]['id']} |" in text
+    assert f"| wide | {claims[1]['id']} |" not in text
+
+
+def test_runs_that_are_not_there_are_named(project: Any, online: Any) -> None:
+    publish_stage("wide", project.parameters_path)
+    with pytest.raises(TrackerError, match="runs of wide; run `telescope sync` first"):
+        run_wandb(project.parameters_path)
+    assert online.views == {}
+
+
+@pytest.mark.parametrize("operation", ["upsertView", "SpecificReport"])
+def test_a_page_that_was_not_shown_back_is_not_called_saved(
+    published: Any, online: Any, operation: str
+) -> None:
+    online.misbehave = lambda path, asked: 400 if asked == operation else None
+    with pytest.raises(TrackerError, match="the report was not saved"):
+        run_wandb(published.parameters_path)
+
+
+def test_without_publication_there_is_nothing_to_report_on(project: Any) -> None:
+    with pytest.raises(ArtifactError, match="no case was published"):
+        report_page(project.parameters, Layout(project.root))
+
+
+def test_the_key_is_in_no_output(published: Any, online: Any) -> None:
+    from telescope_pipeline.cli import app
+
+    done = CliRunner().invoke(
+        app, ["report", "--wandb", "--params", str(published.parameters_path)]
+    )
+    assert done.exit_code == 0
+    assert "/reports/" in done.output
+    assert _KEY not in done.output
+    assert all(_KEY not in json.dumps(view) for view in online.views.values())
