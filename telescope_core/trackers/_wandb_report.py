@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 from telescope_core.errors import MissingDependencyError
@@ -25,7 +26,7 @@ def write_report(api: Any, entity: str, request: dict[str, Any], tell: Tell) -> 
         MissingDependencyError: If wandb-workspaces is not installed.
     """
     try:
-        import wandb_workspaces.reports.v2 as reports
+        reports: Any = import_module("wandb_workspaces.reports.v2")
     except ImportError as error:
         raise MissingDependencyError("wandb-workspaces is not installed") from error
     place = f"{entity}/{request['project']}"
