@@ -69,8 +69,10 @@ def validate(
 ) -> None:
     """Check a parameter file; every problem gets a line."""
     from telescope_pipeline.parameters import load_parameters
+    from telescope_pipeline.publishing.delivery import check_tracking
 
     parameters = load_parameters(file)
+    check_tracking(parameters.tracking)
     count = len(parameters.cases)
     typer.echo(f"{file}: valid, {count} case{'s' if count != 1 else ''}")
 

@@ -23,6 +23,7 @@ from telescope_core.errors import TelescopeError
 from telescope_pipeline.executor import processors
 from telescope_pipeline.layout import Layout
 from telescope_pipeline.parameters import load_parameters
+from telescope_pipeline.publishing.delivery import check_tracking
 from telescope_pipeline.schemas.parameters import Parameters
 
 State = Literal["fine", "warning", "broken"]
@@ -188,6 +189,10 @@ def _tracker(parameters: Parameters) -> Iterator[Finding]:
     tracking = parameters.tracking
     if tracking.tracker == "none" or tracking.mode == "disabled":
         yield Finding("tracker", "fine", "nothing is published")
+        return
+    if tracking.tracker != "wandb":
+        check_tracking(tracking)
+        yield Finding("tracker", "fine", f"{tracking.tracker}, {tracking.mode}")
         return
     key = _has_key()
     detail = f"{tracking.mode}; a W&B key is {'configured' if key else 'not configured'}"

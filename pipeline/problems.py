@@ -62,7 +62,7 @@ def describe(error: ValidationError, raw: Any, model: type[BaseModel]) -> list[s
             path = _dotted(keys)
             missing.append((path, f"{path}: missing; expected {_of_field(model, keys, tags)}"))
             continue
-        if detail["type"] == "combination":
+        if detail["type"] in {"combination", "secret"}:
             keys = [*keys, *str(ctx["field"]).split(".")]
         if detail["type"] in {"union_tag_invalid", "union_tag_not_found"}:
             keys = [*keys, str(ctx["discriminator"]).strip("'")]
@@ -76,6 +76,8 @@ def describe(error: ValidationError, raw: Any, model: type[BaseModel]) -> list[s
             choices = _tag_choices(_annotation(model, keys[:-1], tags), str(keys[-1]))
             given = _value(raw, keys[:-1])
             line = _missing_tag(path, str(keys[-1]), choices, given)
+        elif detail["type"] == "secret":
+            line = f"{path}: got a value that is not shown; expected {ctx['expected']}"
         else:
             line = _wrong_value(path, _value(raw, keys), _expectation(detail))
         lines.setdefault(path, []).append(line)

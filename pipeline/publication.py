@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING, Any
 from telescope_core.trackers.wandb_delivery import Outcome, deliver
 from telescope_core.trackers.wandb_folders import folder_pattern
 from telescope_pipeline.layout import Layout
-from telescope_pipeline.publishing.records import case_records, records_digest
+from telescope_pipeline.publishing.delivery import deliver_elsewhere, place_in
+from telescope_pipeline.publishing.records import RECEIPT, case_records, records_digest
 from telescope_pipeline.revision import pipeline_revision
 
 if TYPE_CHECKING:
+    from telescope_core.trackers.delivery import Delivery
     from telescope_core.trackers.record import RunRecord
+    from telescope_pipeline.revision import Revision
     from telescope_pipeline.schemas.parameters import Parameters, TrackingSettings
 
 _LOG = logging.getLogger(__name__)
+_ADVICE = "the results are complete; publish again when it is fixed"
 
 
 def publish(case_name: str, parameters: Parameters, root: Path) -> dict[str, Any]:
@@ -45,7 +49,13 @@ def publish(case_name: str, parameters: Parameters, root: Path) -> dict[str, Any
     root = root.resolve()
     tracking = parameters.tracking
     revision = pipeline_revision(root)
-    records = case_records(case_name, parameters, Layout(root), revision)
+    layout = Layout(root)
+    records = case_records(case_name, parameters, layout, revision)
+    if tracking.tracker not in ("wandb", "none") and tracking.mode != "disabled":
+        told = deliver_elsewhere(records, tracking, root, layout.results(case_name) / RECEIPT)
+        if told.reason is not None:
+            _LOG.warning("publish %s: %s; %s", case_name, told.reason, _ADVICE)
+        return _receipt_elsewhere(case_name, tracking, revision, records, told, root)
     outcome = _deliver(records, tracking, root)
     if outcome is not None and outcome.reason is not None and tracking.mode != "offline":
         _LOG.warning("publish %s: %s; %s", case_name, outcome.reason, _advice(outcome))
@@ -89,7 +99,48 @@ def _entry(record: RunRecord, outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def _receipt_elsewhere(
+    case_name: str,
+    tracking: TrackingSettings,
+    revision: Revision,
+    records: list[RunRecord],
+    told: Delivery,
+    root: Path,
+) -> dict[str, Any]:
+    """The receipt of a tracker other than Weights & Biases."""
+    runs = []
+    for record in records:
+        about = record.description
+        url, folder = place_in(root, told.places.get(about.id))
+        runs.append(
+            {
+                "id": about.id,
+                "name": about.name,
+                "kind": about.job_type,
+                "url": url,
+                "folder": folder,
+                "kept": about.id in told.places,
+            }
+        )
+    at_server = any(run["url"] is not None for run in runs)
+    return {
+        "case": case_name,
+        "tracker": tracking.tracker,
+        "mode_asked": tracking.mode,
+        "mode_used": "failed" if told.reason else "online" if at_server else "local",
+        "synced": told.reason is None,
+        "reason": told.reason,
+        "entity": None,
+        "project": tracking.project,
+        "options": tracking.options,
+        "group": revision.name,
+        "git_revision": revision.commit,
+        "content": records_digest(records),
+        "runs": runs,
+    }
+
+
 def _advice(outcome: Outcome) -> str:
     if outcome.mode == "failed":
-        return "the results are complete; publish again when it is fixed"
+        return _ADVICE
     return "the runs wait in wandb/ and can be sent with `telescope sync`"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Literal, Self, Union
 
-from pydantic import Discriminator, Field
+from pydantic import BeforeValidator, Discriminator, Field, model_validator
 
 from telescope_pipeline.schemas.kinds import KINDS
+from telescope_pipeline.schemas.secrets import without_secrets
 from telescope_pipeline.schemas.sections import (
     Case,
     NonNegativeInt,
     PositiveInt,
     Section,
     matching,
+    refuse,
     word_or_count,
 )
 
@@ -60,18 +62,28 @@ class TrackingSettings(Section):
     """Where results are published.
 
     Attributes:
-        tracker: ``wandb``, or ``none`` to publish nothing.
+        tracker: ``wandb``, another one that is installed, or ``none`` to publish nothing.
         project: The project that receives the runs.
-        entity: The account or team, or null for the default one.
+        entity: The account or team, or null for the default one; for ``wandb`` alone.
         mode: ``auto`` is online with a key and a reachable server, and offline otherwise.
         tags: Tags put on every run.
+        options: What a tracker other than ``wandb`` takes besides.
     """
 
-    tracker: Literal["wandb", "none"] = "wandb"
+    tracker: Annotated[str, matching("[A-Za-z0-9_.-]{1,64}", "the name of a tracker")] = "wandb"
     project: Annotated[str, _TRACKER_NAME] = "telescope"
     entity: Annotated[str, _TRACKER_NAME] | None = None
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
     tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(default_factory=list)
+    options: Annotated[
+        dict[str, bool | int | float | str | None], BeforeValidator(without_secrets)
+    ] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _options_have_a_tracker(self) -> Self:
+        if self.options and self.tracker in ("wandb", "none"):
+            raise refuse("options", f"none, since {self.tracker} takes no options here")
+        return self
 
 
 class Parameters(Section):

@@ -9,6 +9,7 @@ from telescope_pipeline.layout import Layout
 from telescope_pipeline.parameters import case_of, load_parameters
 from telescope_pipeline.progress import spinner
 from telescope_pipeline.publication import publish
+from telescope_pipeline.publishing.delivery import check_tracking
 from telescope_pipeline.publishing.records import RECEIPT
 
 
@@ -25,6 +26,7 @@ def run(case_name: str, parameters_path: Path) -> None:
     """
     parameters = load_parameters(parameters_path)
     case_of(parameters, case_name)
+    check_tracking(parameters.tracking)
     layout = Layout.beside(parameters_path)
     with spinner(f"publish {case_name}"):
         receipt = publish(case_name, parameters, layout.root)

@@ -27,6 +27,7 @@ _RUN_FIELDS = {"id", "name", "kind", "url", "folder"}
 _STATES = {
     "online": "published",
     "offline": "kept offline",
+    "local": "published",
     "disabled": "not published",
     "failed": "not published",
 }

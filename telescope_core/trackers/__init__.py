@@ -9,6 +9,7 @@ from telescope_core.trackers.protocol import (
     ArtifactFiles,
     Cell,
     RunDescription,
+    RunStore,
     TrackedRun,
     Tracker,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "Cell",
     "NullTracker",
     "RunDescription",
+    "RunStore",
     "TrackedRun",
     "Tracker",
     "available_trackers",

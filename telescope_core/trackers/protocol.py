@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 Cell = str | float | int | bool | None
 """What a field of a table may hold."""
@@ -109,3 +109,24 @@ class Tracker(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+@runtime_checkable
+class RunStore(Protocol):
+    """What a tracker may offer besides: looking up what it keeps.
+
+    With it, publishing the same run twice leaves one run.
+    """
+
+    def holds(self, run_id: str, content: str) -> bool:
+        """Say whether a finished run with this id is there, and its content is this.
+
+        Args:
+            run_id: The id it was started under.
+            content: The entry ``content`` of its config: the hash of everything in it.
+        """
+        ...
+
+    def place(self, run_id: str) -> str | None:
+        """Return where a run is kept, a path or an address without secrets; None if nowhere."""
+        ...

@@ -8,7 +8,6 @@ too, which the client would otherwise keep in the user's home.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -17,11 +16,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from telescope_core.errors import ConfigurationError, MissingDependencyError, TrackerError
+from telescope_core.trackers._environment import environment, unless_set
 from telescope_core.trackers.protocol import ArtifactFiles, Cell, RunDescription
 
 if TYPE_CHECKING:
     import wandb
-
     from telescope_core.trackers.record import RunRecord
 
 PAYLOAD = "payload"
@@ -219,26 +218,9 @@ def _told(what: str) -> Iterator[None]:
 
 def _payload_in(folder: Path) -> AbstractContextManager[None]:
     """Make the client stage files inside a run's folder."""
-    return _environment(WANDB_DATA_DIR=str(folder / PAYLOAD))
+    return environment(WANDB_DATA_DIR=str(folder / PAYLOAD))
 
 
 def _quiet_service() -> AbstractContextManager[None]:
     """Keep offline runs off the network: error reports would be the only thing on it."""
-    return _environment(
-        WANDB_ERROR_REPORTING=os.environ.get("WANDB_ERROR_REPORTING", "false"),
-    )
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Set environment variables for a while; the client reads some settings nowhere else."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    return environment(**unless_set(WANDB_ERROR_REPORTING="false"))
