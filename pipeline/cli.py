@@ -137,7 +137,7 @@ def init(
 
     for path in create(folder, scm=scm):
         typer.echo(path)
-    typer.echo(f"now: cd {folder} && dvc repro")
+    typer.echo(f"now: cd {folder} && {'' if scm else 'dvc init && '}dvc repro")
 
 
 @app.command()

@@ -89,6 +89,9 @@ class OwnOptimizer(Call):
 
 
 def _as_optimizer(value: Any) -> Any:
+    if isinstance(value, str) and not re.fullmatch(_PATTERN, value):
+        expected = f"settings, or a function's place such as {_EXAMPLE}"
+        raise PydanticCustomError("pattern", "expected {expected}", {"expected": expected})
     value = _as_call(value)
     if isinstance(value, dict) and "call" in value and "name" not in value:
         return {"name": "own", **value}
@@ -273,9 +276,9 @@ class OwnModelCase(Case):
                 raise refuse("sweep", expected) from None
             except ValidationError as error:
                 first = error.errors(include_url=False, include_input=False)[0]
-                where = ".".join(str(part) for part in first["loc"])
+                where = f"{first['ctx']['field']}: " if first["type"] == "combination" else ""
                 given = ", ".join(f"{leaf}={value!r}" for leaf, value in chosen.items())
-                expected = f"values that fit the case; with {given}: {where}: {first['msg']}"
+                expected = f"values that fit the case; with {given}: {where}{first['msg']}"
                 raise refuse("sweep", expected) from None
         return self
 

@@ -197,5 +197,5 @@ def _failed(leaf: str, reference: str, what: str, error: BaseException) -> Param
     reason = error.msg if isinstance(error, SyntaxError) else error
     return ParametersError(
         f"{leaf}: {what}, {reference}, raised {type(error).__name__}: {reason}{where}; "
-        "expected it to work"
+        "mend it, or name another one"
     )

@@ -25,6 +25,8 @@ _FILES = {
 }
 _PIPELINE = "dvc.yaml"
 _CONFIG = "[core]\n    analytics = false\n    check_update = false\n    autostage = false\n"
+# Inside a git hook these would name the repository of the hook.
+_REDIRECTIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 _SECONDS = 60.0
 
 
@@ -87,8 +89,7 @@ def _make_repositories(root: Path) -> None:
 
 
 def _run(command: list[str], root: Path, *, check: bool = True) -> str:
-    # Inside a git hook these would name the repository of the hook.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    kept = {name: value for name, value in os.environ.items() if name not in _REDIRECTIONS}
     try:
         done = subprocess.run(
             command,
