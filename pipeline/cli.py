@@ -10,13 +10,16 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from telescope_core.errors import ParametersError, TelescopeError
+
+if TYPE_CHECKING:
+    from telescope_pipeline.schemas.parameters import Parameters
 
 app = typer.Typer(
     name="telescope",
@@ -66,13 +69,23 @@ def _options(
 @app.command()
 def validate(
     file: Annotated[Path, typer.Argument(metavar="[FILE]", help="A parameter file.")] = _DEFAULT,
+    stamp: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A file to write if there is no problem, for DVC."),
+    ] = None,
 ) -> None:
-    """Check a parameter file; every problem gets a line."""
+    """Check a parameter file and the code it names; every problem gets a line."""
     from telescope_pipeline.parameters import load_parameters
     from telescope_pipeline.publishing.delivery import check_tracking
 
     parameters = load_parameters(file)
     check_tracking(parameters.tracking)
+    _check_user_code(file, parameters, list(parameters.cases), ("prepare", "train"))
+    _check_wiring(file)
+    if stamp is not None:
+        from telescope_pipeline import files
+
+        files.write_text(stamp, "The parameters and the code they name are usable.\n")
     count = len(parameters.cases)
     typer.echo(f"{file}: valid, {count} case{'s' if count != 1 else ''}")
 
@@ -153,6 +166,31 @@ def sync(
 
 
 @app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to put the project.")],
+    scm: Annotated[
+        bool, typer.Option(help="Make git and DVC repositories where there are none.")
+    ] = True,
+) -> None:
+    """Write a small project that telescopes a model of one's own."""
+    from telescope_pipeline.scaffold import create
+
+    for path in create(folder, scm=scm):
+        typer.echo(path)
+    typer.echo(f"now: cd {folder} && {'' if scm else 'dvc init && '}dvc repro")
+
+
+@app.command()
+def wire(params: _Params = _DEFAULT) -> None:
+    """Write dvc.yaml anew from the parameters and the imports of the code they name."""
+    from telescope_pipeline.wiring import rewrite
+
+    path = params.parent / "dvc.yaml"
+    changed = rewrite(params.parent)
+    typer.echo(f"{path}: {'rewritten' if changed else 'in line with the code'}")
+
+
+@app.command()
 def doctor(params: _Params = _DEFAULT) -> None:
     """Check the installation, the parameters and the project's folder."""
     from telescope_pipeline.doctor import examine, show
@@ -163,11 +201,31 @@ def doctor(params: _Params = _DEFAULT) -> None:
         raise typer.Exit(1)
 
 
+def _check_user_code(
+    file: Path, parameters: Parameters, cases: list[str], stages: tuple[str, ...]
+) -> None:
+    """Refuse code of the user's that the stages could not call; nothing is imported without any."""
+    if any(parameters.cases[name].kind == "own_model" for name in cases):
+        from telescope_pipeline.user_checks import check_user_code
+
+        check_user_code(file, parameters, cases, stages)
+
+
+def _check_wiring(file: Path) -> None:
+    """Refuse a pipeline of one's own whose dvc.yaml would not notice every change."""
+    from telescope_pipeline import own_wiring
+
+    if file.name == _DEFAULT.name and own_wiring.is_own(file.parent):
+        own_wiring.check(file.parent)
+
+
 def _run_stage(stage: str, case: str, params: Path) -> None:
     from telescope_pipeline.parameters import case_of, load_parameters
 
     # Before the stage imports anything heavy, so that a bad file is refused at once.
-    case_of(load_parameters(params), case)
+    parameters = load_parameters(params)
+    case_of(parameters, case)
+    _check_user_code(params, parameters, [case], (stage,))
     import_module(f"telescope_pipeline.stages.{stage}").run(case, params)
 
 

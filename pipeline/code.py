@@ -143,11 +143,11 @@ def _folder(package: str) -> Path | None:
 
 def _imports(name: str, path: Path) -> Iterator[str]:
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in _statements(ast.parse(path.read_bytes(), filename=str(path))):
+    for node in statements(ast.parse(path.read_bytes(), filename=str(path))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if _is_ours(alias.name))
         else:
-            base = _absolute(node, package)
+            base = absolute_base(node, package)
             if _is_ours(base):
                 yield base
                 for alias in node.names:
@@ -181,15 +181,16 @@ def _bound(path: Path) -> frozenset[str]:
     return frozenset(names)
 
 
-def _statements(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+def statements(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Find the import statements of a parsed module, those for type checkers apart."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
             yield child
         elif isinstance(child, ast.If) and _is_type_checking(child.test):
             for other in child.orelse:
-                yield from _statements(ast.Module([other], []))
+                yield from statements(ast.Module([other], []))
         else:
-            yield from _statements(child)
+            yield from statements(child)
 
 
 def _is_type_checking(test: ast.expr) -> bool:
@@ -197,7 +198,8 @@ def _is_type_checking(test: ast.expr) -> bool:
     return name == "TYPE_CHECKING"
 
 
-def _absolute(node: ast.ImportFrom, package: str) -> str:
+def absolute_base(node: ast.ImportFrom, package: str) -> str:
+    """Name the module that ``from ... import`` takes from, inside ``package``."""
     if not node.level:
         return node.module or ""
     parts = package.split(".")

@@ -130,14 +130,24 @@ def _repository(root: Path) -> Finding:
 
 
 def _wiring(root: Path, parameters: Parameters | None) -> Finding:
+    from telescope_pipeline.own_wiring import is_own
     from telescope_pipeline.wiring import disagreements
 
-    cases = list(parameters.cases) if parameters else []
-    lines = disagreements(root, cases)
+    cases = parameters.cases if parameters else {}
+    lines = disagreements(root, list(cases))
     if parameters is None:
         lines = [line for line in lines if not line.startswith("report: results/")]
+    command = "telescope wire" if is_own(root) else "make wiring"
     if lines:
-        return Finding("dvc.yaml", "broken", "\n".join([*lines, "write them with `make wiring`"]))
+        detail = "\n".join([*lines, f"write them with `{command}`"])
+        return Finding("dvc.yaml", "broken", detail)
+    own = [name for name, case in cases.items() if case.kind == "own_model"]
+    if own and not is_own(root):
+        detail = (
+            f"cases.{own[0]} is of kind own_model, whose code this pipeline's shared list of files "
+            "does not name: keep it in a pipeline made by `telescope init`"
+        )
+        return Finding("dvc.yaml", "broken", detail)
     return Finding("dvc.yaml", "fine", "names the code and the cases it should")
 
 

@@ -7,9 +7,11 @@ import json
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from telescope_pipeline.code import code_digest
+from telescope_pipeline.user_code import user_digest, user_modules
 
 if TYPE_CHECKING:
     from telescope_pipeline.cases.contract import Member
@@ -22,7 +24,9 @@ FORMAT = 1
 _LIBRARIES = ("torch", "numpy", "pandas", "pyarrow", "safetensors", "scikit-learn", "scipy")
 
 
-def manifest_of(case: Case, member: Member, run: RunSettings, data_sha256: str) -> dict[str, Any]:
+def manifest_of(
+    case: Case, member: Member, run: RunSettings, data_sha256: str, root: Path
+) -> dict[str, Any]:
     """Collect what decides the result of a member, and nothing that does not.
 
     Args:
@@ -30,11 +34,13 @@ def manifest_of(case: Case, member: Member, run: RunSettings, data_sha256: str) 
         member: The member.
         run: The run settings, of which seed, device and threads matter.
         data_sha256: Hash of the data file the member trains on.
+        root: The project's folder, below which the user's code lies.
 
     Returns:
         A JSON-able mapping, the same wherever and whenever the member is trained.
     """
     own = case.narrowed(member.values, member.seed)
+    modules = user_modules(own, "train")
     return {
         "format": FORMAT,
         "member": member.name,
@@ -46,6 +52,7 @@ def manifest_of(case: Case, member: Member, run: RunSettings, data_sha256: str) 
         "run": {"seed": run.seed, "device": run.device, "threads": run.threads},
         "data": {"file": f"{member.data}.safetensors", "sha256": data_sha256},
         "code": code_digest(f"telescope_pipeline.cases.{case.kind}.training"),
+        **({"user_code": user_digest(modules, root)} if modules else {}),
         "libraries": libraries(),
     }
 

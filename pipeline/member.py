@@ -19,6 +19,7 @@ from telescope_pipeline.manifest import key_of, manifest_of
 from telescope_pipeline.schemas.parameters import RunSettings
 from telescope_pipeline.schemas.sections import Case
 from telescope_pipeline.scratch import Scratch
+from telescope_pipeline.user_code import make_importable
 
 if TYPE_CHECKING:
     from telescope_pipeline.cases.contract import Trained
@@ -39,7 +40,7 @@ class Task:
         run: The run settings.
         data: The data file.
         manifest: What the member is made of, as the sender sees it.
-        scratch: The scratch folder.
+        scratch: The scratch folder, in the project's own.
     """
 
     case: Case
@@ -65,6 +66,7 @@ def train_member(task: Task, progress: Progress) -> str:
         TelescopeError: Whatever the training raises.
     """
     started = time.monotonic()
+    make_importable(task.scratch.parent)
     data = _check_same(task)
     key = key_of(dict(task.manifest))
     scratch = Scratch(task.scratch)
@@ -94,7 +96,8 @@ def _check_same(task: Task) -> bytes:
     except ArtifactError as error:
         message = f"{error}; a worker on another machine needs the project's folder at this path"
         raise ExecutionError(message) from None
-    here = manifest_of(task.case, task.member, task.run, hashlib.sha256(data).hexdigest())
+    digest = hashlib.sha256(data).hexdigest()
+    here = manifest_of(task.case, task.member, task.run, digest, task.scratch.parent)
     for name, value in here.items():
         if task.manifest[name] != value:
             raise ExecutionError(

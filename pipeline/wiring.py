@@ -6,6 +6,8 @@ list serves all kinds of case, since DVC fills in names but not lists: a stage d
 kind's files by name, and on every shared module that some kind imports.  The train stage looks
 closer and trains a member again only if a file it really runs has changed.
 
+The pipeline that ``telescope init`` makes is written by :mod:`telescope_pipeline.own_wiring`.
+
 A pipeline may lie in a folder of its own below the project, as ``paper/`` does.  It has the stages
 of the project's own ``dvc.yaml``, from which it is written: the paths to the code lead upwards, the
 cases are those of its own ``params.yaml``, and its results are kept by git instead of DVC's cache.
@@ -24,7 +26,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from telescope_core.errors import ArtifactError, ConfigurationError, ParametersError
-from telescope_pipeline import files
+from telescope_pipeline import files, own_wiring
 from telescope_pipeline.code import STAGE_MODULES, source_closure, stage_modules
 from telescope_pipeline.parameters import load_parameters
 from telescope_pipeline.schemas.kinds import KINDS
@@ -100,6 +102,8 @@ def disagreements(root: Path, cases: Sequence[str]) -> list[str]:
     Returns:
         A line per difference; empty if there is none.
     """
+    if own_wiring.is_own(root):
+        return own_wiring.disagreements(root)
     lines = []
     for stage, deps in declared(root).items():
         code = {path for path in deps if _is_code(path)}
@@ -134,12 +138,15 @@ def rewrite(root: Path) -> bool:
 def written(root: Path) -> str:
     """The text of ``dvc.yaml`` with its code lines anew: those after a ``# code`` comment.
 
-    In a folder below the project all of it follows from the project's own file.
+    In a folder below the project all of it follows from the project's own file, and in a pipeline
+    that ``telescope init`` made all of it follows from its parameters and the user's code.
 
     Raises:
         ArtifactError: If the file cannot be read.
         ParametersError: If the parameters beside it are not valid.
     """
+    if own_wiring.is_own(root):
+        return own_wiring.written(root)
     project = project_of(root)
     lines: Iterable[str] = files.read_bytes(project / "dvc.yaml").decode().splitlines()
     if project != root.resolve():

@@ -19,6 +19,7 @@ _MODELS = {
     "depth": "DepthCase",
     "convolutional_network": "ConvolutionalNetworkCase",
     "modular_addition": "ModularAdditionCase",
+    "own_model": "OwnModelCase",
 }
 
 

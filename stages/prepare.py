@@ -11,6 +11,7 @@ from telescope_pipeline import files
 from telescope_pipeline.layout import Layout
 from telescope_pipeline.parameters import case_of, load_parameters
 from telescope_pipeline.progress import spinner
+from telescope_pipeline.user_code import make_importable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +32,7 @@ def run(case_name: str, parameters_path: Path) -> None:
     parameters = load_parameters(parameters_path)
     case = case_of(parameters, case_name)
     layout = Layout.beside(parameters_path)
+    make_importable(layout.root)
     with spinner(f"prepare {case_name}"):
         module = import_module(f"telescope_pipeline.cases.{case.kind}.data")
         prepared: Prepared = module.prepare(case, parameters.run.seed)

@@ -21,6 +21,7 @@ from telescope_pipeline.progress import watch
 from telescope_pipeline.schemas.parameters import RunSettings
 from telescope_pipeline.schemas.sections import Case
 from telescope_pipeline.scratch import Scratch
+from telescope_pipeline.user_code import make_importable
 
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]*")
@@ -40,6 +41,7 @@ def run(case_name: str, parameters_path: Path) -> None:
     parameters = load_parameters(parameters_path)
     case = case_of(parameters, case_name)
     layout = Layout.beside(parameters_path)
+    make_importable(layout.root)
     scratch = Scratch(layout.scratch)
     tasks = _plan(case, parameters.run, layout.data(case_name), layout.scratch)
     keys = {task.member.name: key_of(dict(task.manifest)) for task in tasks}
@@ -79,7 +81,7 @@ def _plan(case: Case, run: RunSettings, data: Path, scratch: Path) -> list[Task]
         if expected is None or files.sha256(path) != expected:
             message = f"{path} is not the file that dataset.json describes; prepare the data again"
             raise ArtifactError(message)
-        manifest = manifest_of(narrowed, member, run, expected)
+        manifest = manifest_of(narrowed, member, run, expected, scratch.parent)
         tasks.append(Task(narrowed, member, run, path, manifest, scratch))
     return tasks
 

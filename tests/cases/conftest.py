@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -18,6 +20,9 @@ from torch import Tensor
 
 from telescope_pipeline.cases.contract import Member
 from telescope_pipeline.schemas.kinds import KINDS
+
+# What a user's project folder is to the pipeline.
+sys.path.append(str(Path(__file__).resolve().parent / "own_code"))
 
 SMALL: dict[str, dict[str, Any]] = {
     "grokking_polynomial": {
@@ -240,6 +245,19 @@ SMALL: dict[str, dict[str, Any]] = {
         },
         "lens": {"stride": 4, "probes": 10, "deflate": 3, "records": 6, "checkpoint_every": 7},
         "claims": {},
+        "plot": {"dpi": 60},
+    },
+    "own_model": {
+        "kind": "own_model",
+        "seeds": 2,
+        "model": {"call": "own_networks:build", "options": {"hidden": 5}},
+        "data": {"call": "own_networks:load", "options": {"rows": 30}},
+        "loss": "half_mse",
+        "optimizer": {"name": "adamw", "learning_rate": 0.01, "weight_decay": 0.1},
+        "training": {"steps": 20, "batch_size": 8},
+        "lens": {"stride": 4, "probes": 8, "deflate": 2, "records": 6, "checkpoint_every": 7},
+        "sweep": {"data.options.noise": [0.0, 0.1]},
+        "claims": [{"metric": "test/loss", "below": 10.0}],
         "plot": {"dpi": 60},
     },
 }

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from telescope_pipeline import doctor
@@ -54,6 +55,19 @@ def test_a_wiring_that_differs_is_broken(copy: Path, monkeypatch: pytest.MonkeyP
     finding = _of(copy, "dvc.yaml")
     assert finding.state == "broken"
     assert finding.detail == "train: x\nwrite them with `make wiring`"
+
+
+def test_a_users_model_belongs_into_a_pipeline_of_its_own(copy: Path) -> None:
+    yaml = YAML(typ="safe", pure=True)
+    path = copy / "params.yaml"
+    parameters = yaml.load(path)
+    template = Path(doctor.__file__).parent / "scaffold" / "templates" / "params.yaml.txt"
+    parameters["cases"]["mine"] = yaml.load(template)["cases"]["mine"]
+    yaml.dump(parameters, path)
+    finding = _of(copy, "dvc.yaml")
+    assert finding.state == "broken"
+    assert "cases.mine is of kind own_model" in finding.detail
+    assert "telescope init" in finding.detail
 
 
 def test_a_project_without_dvc_is_broken(copy: Path) -> None:

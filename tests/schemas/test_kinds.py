@@ -38,7 +38,24 @@ def test_a_kind_is_imported_when_it_is_asked_for() -> None:
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
+_OWN = {
+    "kind": "own_model",
+    "seeds": 2,
+    "model": {"call": "my_model:build", "options": {"hidden": 3}},
+    "data": "my_model:load",
+    "loss": "my_model:loss",
+    "optimizer": "my_model:optimizer",
+    "training": {"steps": 20},
+    "lens": {"probes": "exact"},
+    "sweep": {"model.options.hidden": [3, 5], "training.steps": [20, 30]},
+    "plot": {},
+}
+
+
 def _default_case(kind: str, repository: Path) -> Case:
+    # The project has no model of a user's.
+    if kind == "own_model":
+        return KINDS[kind].model_validate(_OWN)
     return load_parameters(repository / "params.yaml").cases[kind]
 
 
