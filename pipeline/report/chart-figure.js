@@ -1,6 +1,6 @@
 // A figure: its panels, and what they share: the legend, the x axis, the views.
 
-const KEYS = "Arrow keys read values, plus and minus zoom, shift and arrows pan, escape resets.";
+const KEYS = "Left and right read values, up and down change the panel, plus and minus zoom, shift and arrows pan, escape resets.";
 
 const element = (tag, className, text) => {
   const node = document.createElement(tag);
@@ -97,7 +97,8 @@ class ChartFigure {
         const whole = [row.label, panel.title].filter(Boolean).join(", ");
         const box = element("div", "panel-box");
         const host = element("div", "plot");
-        host.tabIndex = 0;
+        // One stop for the tab key per figure; the arrows go on from there.
+        host.tabIndex = this.panels.length ? -1 : 0;
         host.setAttribute("role", "application");
         host.setAttribute("aria-roledescription", "chart");
         host.setAttribute("aria-label", `${whole}, by ${this.xLabel}. ${KEYS}`);
@@ -288,9 +289,19 @@ class ChartFigure {
     else if (key === "-") this.magnify(2);
     else if (key === "Escape" || key === "0") this.reset();
     else if (side && shiftKey) this.zoom(panel, moved(this.xScale, this.xRange(panel), side * 0.2));
+    else if (key === "ArrowDown" || key === "ArrowUp") this.step(panel, key === "ArrowDown" ? 1 : -1);
     else if (side || key === "Home" || key === "End") this.read(panel, key, side);
     else return;
     event.preventDefault();
+  }
+
+  // Moves the focus to the panel before or after, if there is one.
+  step(panel, by) {
+    const next = this.panels[this.panels.indexOf(panel) + by];
+    if (!next) return;
+    panel.host.tabIndex = -1;
+    next.host.tabIndex = 0;
+    next.host.focus();
   }
 
   read(panel, key, side) {

@@ -50,7 +50,9 @@ def page_code() -> PageCode:
     """
     style = "\n".join([vendored("uPlot.min.css"), *(_read(name) for name in _STYLES)])
     own = "\n".join(_read(name) for name in _SCRIPTS)
-    late = (vendored("uPlot.iife.min.js"), f'(() => {{\n"use strict";\n{own}}})();')
+    # The licence asks to be part of every copy.
+    others = f"/*\n{vendored('uPlot.LICENSE.txt')}*/\n{vendored('uPlot.iife.min.js')}"
+    late = (others, f'(() => {{\n"use strict";\n{own}}})();')
     scripts = " ".join(_source(script) for script in (_EARLY, *late))
     policy = (
         f"default-src 'none'; img-src data:; script-src {scripts}; style-src {_source(style)}; "

@@ -248,6 +248,13 @@ def test_charts_are_read_and_zoomed_with_the_keyboard(open_page: _Opener) -> Non
         page.keyboard.press("ArrowRight")
         value = format_estimate(float(row["train_mse"]), float(row["train_mse_stderr"]))
         assert said.text_content().startswith(f"width {row['width']}: train {value};")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("End")
+    last = _table(_WIDTHS)[-1]
+    value = format_estimate(
+        *(float(last[f"train_effective_parameters{s}"]) for s in ("", "_stderr"))
+    )
+    assert said.text_content().startswith(f"width {last['width']}: train {value};")
     page.keyboard.press("+")
     assert figure.get_attribute("data-zoomed") == "yes"
     page.keyboard.press("Shift+ArrowRight")
