@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +13,30 @@ from telescope_core.errors import ArtifactError
 from telescope_pipeline import files
 from telescope_pipeline.layout import Layout
 from telescope_pipeline.publishing.records import MEMBERS, RECEIPT
-from telescope_pipeline.publishing.results import FigureFiles, read_results
+from telescope_pipeline.publishing.results import FigureFiles, read_results, read_table
+from telescope_pipeline.report.chart_names import readable
+from telescope_pipeline.report.charts import Chart, chart_of
 from telescope_pipeline.report.entries import Entry, entries_of, label
+from telescope_pipeline.report.mathematics import without_formulas
 from telescope_pipeline.report.metrics import MetricsTable, tables_of
+from telescope_pipeline.report.pictures import Picture, embedded
+from telescope_pipeline.report.questions import question_of
+from telescope_pipeline.report.scripts import page_code
 from telescope_pipeline.revision import Revision
 
 if TYPE_CHECKING:
     from telescope_pipeline.schemas.parameters import Parameters
 
 _HERE = Path(__file__).resolve().parent
+_DRAWN = re.compile(
+    r"\b(top|bottom|left|right|columns|dashed|dotted|thick|broad|darker|shaded)\b", re.IGNORECASE
+)
+# As wide as this for its height, a picture is not readable in half of the page.
+_WIDE = 1.9
+# Nor are more panels than these.
+_MANY = 4
+# More cells of metrics than these are folded at first.
+_COMPACT = 80
 _RECEIPT_FIELDS = {"case", "mode_used", "reason", "group", "git_revision", "runs", "project"}
 _RUN_FIELDS = {"id", "name", "kind", "url", "folder"}
 _STATES = {
@@ -47,14 +62,34 @@ class ClaimView:
 
 @dataclass(frozen=True)
 class FigureView:
-    """A figure as the page shows it; ``data`` is the picture in base64."""
+    """A figure as the page shows it.
+
+    Attributes:
+        name: File stem of its picture and its table.
+        title: What it shows.
+        caption: What a reader should see in it.
+        picture: The picture, for want of scripts or of a chart.
+        chart: Its numbers; None if the table cannot be charted.
+        table: Where the table is, from the project's folder.
+    """
 
     name: str
     title: str
     caption: str
-    data: str
-    width: int
-    height: int
+    picture: Picture
+    chart: Chart | None
+    table: str
+
+    @property
+    def caption_is_of_picture(self) -> bool:
+        """Whether the caption speaks of what only the picture has."""
+        return _DRAWN.search(self.caption) is not None
+
+    @property
+    def wide(self) -> bool:
+        """Whether it needs the whole width of the page."""
+        panels = self.chart.size if self.chart else 0
+        return self.picture.width > _WIDE * self.picture.height or panels > _MANY
 
 
 @dataclass(frozen=True)
@@ -75,6 +110,7 @@ class CaseView:
     name: str
     title: str
     kind: str
+    question: str | None
     revision: str
     commit: str | None
     state: str
@@ -84,7 +120,11 @@ class CaseView:
     metrics: list[MetricsTable]
     parameters: list[tuple[str, str]]
     runs: list[RunView]
-    groups: int
+
+    @property
+    def compact(self) -> bool:
+        """Whether the metrics are few enough to be shown unfolded."""
+        return sum(len(table.rows) * len(table.columns) for table in self.metrics) <= _COMPACT
 
     @property
     def held(self) -> int:
@@ -100,7 +140,8 @@ def build_report(root: Path, parameters: Parameters) -> str:
         parameters: The validated parameters; the cases are shown in their order.
 
     Returns:
-        HTML that needs no other file and no network.  The same results give the same text.
+        HTML that needs no other file and no network; without scripts it shows the pictures in the
+        place of the charts.  The same results give the same text.
 
     Raises:
         ArtifactError: If results or receipts are missing or damaged.
@@ -119,9 +160,13 @@ def build_report(root: Path, parameters: Parameters) -> str:
         keep_trailing_newline=True,
     )
     run = parameters.run
+    code = page_code()
     page = environment.get_template("page.html.j2")
     return page.render(
-        style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+        style=Markup(code.style),
+        early=Markup(code.early),
+        late=[Markup(script) for script in code.late],
+        policy=code.policy,
         cases=cases,
         revisions=list(dict.fromkeys(case.revision for case in cases)),
         commits=list(dict.fromkeys(case.commit for case in cases if case.commit)),
@@ -134,24 +179,29 @@ def build_report(root: Path, parameters: Parameters) -> str:
 
 def _case(layout: Layout, parameters: Parameters, name: str) -> CaseView:
     case = parameters.cases[name]
-    results = read_results(layout, name)
+    results, root = read_results(layout, name), layout.root
     receipt = _receipt(layout.results(name) / RECEIPT)
     runs = [_run(run) for run in receipt["runs"]]
     return CaseView(
         name=name,
-        title=label(name).capitalize(),
+        title=_title(name),
         kind=case.kind,
+        question=question_of(case.kind),
         revision=str(receipt["group"]),
         commit=receipt["git_revision"],
         state=_STATES.get(receipt["mode_used"], str(receipt["mode_used"])),
         reason=receipt["reason"],
         claims=[_claim(claim) for claim in results.claims],
-        figures=[_figure(figure) for figure in results.figures],
+        figures=[_figure(figure, root) for figure in results.figures],
         metrics=tables_of(results.metrics),
         parameters=list(_leaves("", case.model_dump(mode="json"))),
         runs=runs,
-        groups=sum(run["kind"] == MEMBERS for run in receipt["runs"]),
     )
+
+
+def _title(name: str) -> str:
+    text = " ".join(readable(word) for word in label(name).split())
+    return text[:1].upper() + text[1:]
 
 
 def _claim(claim: Mapping[str, Any]) -> ClaimView:
@@ -165,17 +215,14 @@ def _claim(claim: Mapping[str, Any]) -> ClaimView:
     )
 
 
-def _figure(figure: FigureFiles) -> FigureView:
-    content = files.read_bytes(figure.picture)
-    if content[:8] != b"\x89PNG\r\n\x1a\n" or len(content) < 24:
-        raise ArtifactError(f"{figure.picture}: not a PNG picture; run the plot stage again")
+def _figure(figure: FigureFiles, root: Path) -> FigureView:
     return FigureView(
         name=figure.name,
-        title=figure.title,
-        caption=figure.caption,
-        data=base64.b64encode(content).decode(),
-        width=int.from_bytes(content[16:20]),
-        height=int.from_bytes(content[20:24]),
+        title=without_formulas(figure.title),
+        caption=without_formulas(figure.caption),
+        picture=embedded(figure.picture),
+        chart=chart_of(*read_table(figure.table)),
+        table=figure.table.relative_to(root).as_posix(),
     )
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from telescope_pipeline.report.entries import is_estimate, label, text_of, with_errors
 
 _LEAST_SHARED = 0.5
+# With more columns than these and fewer rows, rows and columns change places.
+_MOST_COLUMNS = 10
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,17 @@ class MetricsTable:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[str, ...]], ...]
 
+    @property
+    def has_errors(self) -> bool:
+        """Whether some number has a standard error, beside which the others line up."""
+        return any(" ± " in cell for _, cells in self.rows for cell in cells)
+
 
 def tables_of(metrics: Mapping[str, Any]) -> list[MetricsTable]:
     """Arrange nested metrics in tables.
 
-    Mappings whose entries are mappings with much the same keys become one table with a row each;
+    Mappings whose entries are mappings with much the same keys become one table with a row each,
+    or with a column each if there are many keys;
     everything else becomes a table with one number per row.
 
     Args:
@@ -62,6 +70,10 @@ def _is_grid(values: Mapping[str, Any]) -> bool:
 def _grid(title: str, values: Mapping[str, Any]) -> MetricsTable:
     rows = {name: _flat(value) for name, value in values.items()}
     columns = list(dict.fromkeys(key for row in rows.values() for key in row))
+    if len(rows) < len(columns) > _MOST_COLUMNS:
+        lines = ((key, tuple(row.get(key, "") for row in rows.values())) for key in columns)
+        names = tuple(label(name) for name in rows)
+        return MetricsTable(f"metric, by {title or 'setting'}", names, tuple(lines))
     return MetricsTable(
         title,
         tuple(columns),

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -16,9 +17,14 @@ import pytest
 from matplotlib.colors import to_hex
 
 from telescope_pipeline.cases import _style as style
+from telescope_pipeline.publishing.results import read_table
+from telescope_pipeline.report.charts import chart_of
 
 # Columns that, beside the x axis, tell the rows of a table apart.
 _TOLD_APART_BY = ["setting", "optimizer", "table", "model", "epsilon"]
+
+# What only their pictures show: many lines at once, or an axis laid out in columns.
+_PICTURES_ONLY = {"what-each-choice-does", "gradient-change", "interpolation"}
 
 _Trained = Callable[[str], tuple[Any, pd.DataFrame]]
 
@@ -121,3 +127,10 @@ def test_metrics_and_figures_work_without_torch(kind: str, part: str) -> None:
         "sys.exit('torch' in sys.modules or 'matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_tables_become_charts_of_the_report(kind: str, trained: _Trained, tmp_path: Path) -> None:
+    for figure in _draw(kind, trained):
+        path = tmp_path / f"{figure.name}.csv"
+        figure.table.to_csv(path, index=False)
+        assert (chart_of(*read_table(path)) is None) == (figure.name in _PICTURES_ONLY)

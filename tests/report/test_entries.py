@@ -84,3 +84,13 @@ def test_unlike_mappings_become_a_table_each() -> None:
 
 def test_no_metrics_are_no_tables() -> None:
     assert tables_of({}) == []
+
+
+def test_many_metrics_of_few_settings_are_rows() -> None:
+    values = {f"m{n}": n for n in range(11)}
+    (table,) = tables_of({"table": {"houses": values, "diamonds": values | {"m0": 7}}})
+
+    assert table.title == "metric, by table"
+    assert table.columns == ("houses", "diamonds")
+    assert table.rows[0] == ("m0", ("0", "7"))
+    assert len(table.rows) == 11

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import io
 import json
 import re
 from collections.abc import Callable
@@ -11,10 +13,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from telescope_core.errors import ArtifactError
 from telescope_pipeline.report import build_report
+from telescope_pipeline.report.chart_names import COLOURS
 from telescope_pipeline.stages.report import run as report_stage
 
 _VOID = {"img", "link", "meta", "br", "hr", "input", "wbr"}
@@ -42,7 +47,7 @@ class _Page(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self._open and self._open[-1] != "style":
+        if self._open and self._open[-1] not in ("style", "script"):
             self.words.append(data)
 
     @property
@@ -71,8 +76,9 @@ def test_every_claim_is_shown_with_its_verdict_and_numbers(project: Any) -> None
         for claim in json.loads((project.results(case) / "claims.json").read_text()):
             assert claim["statement"] in text
             assert claim["source"] in text
-    assert text.count("✓ holds Test error has a peak. peak") == 2
-    assert text.count("✗ does not hold The gap widens. gap-widens") == 2
+    for case in ("Wide", "Plain"):
+        assert text.count(f"✓ holds {case} Test error has a peak. peak") == 1
+        assert text.count(f"✗ does not hold {case} The gap widens. gap-widens") == 1
     assert "peak minus widest 0.063 ± 0.023" in text
     assert "widening none" in text
     assert "2-5 −1.50 ± 0.50" in text
@@ -83,13 +89,22 @@ def test_every_plot_is_in_the_page_with_its_caption(project: Any) -> None:
     pictures = page.all("img")
 
     assert len(pictures) == 4
-    found = {base64.b64decode(p["src"].removeprefix("data:image/png;base64,")) for p in pictures}
-    plots = [*project.results("wide").glob("plots/*.png")]
-    assert {path.read_bytes() for path in plots} <= found
+    plots = [
+        p for case in ("wide", "plain") for p in sorted(project.results(case).glob("**/*.png"))
+    ]
+    for picture, plot in zip(pictures, plots, strict=True):
+        content = base64.b64decode(picture["src"].removeprefix("data:image/png;base64,"))
+        assert len(content) <= plot.stat().st_size
+        difference = _pixels(content) - _pixels(plot.read_bytes())
+        assert np.abs(difference).mean() < 0.5
     for picture in pictures:
         assert picture["alt"].endswith("over steps.")
         assert (picture["width"], picture["height"]) == ("180", "120")
-    assert "Effective parameters. Effective parameters over steps." in page.text
+    assert "Effective parameters Effective parameters over steps." in page.text
+
+
+def _pixels(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGBA"), dtype=float)
 
 
 def test_metrics_parameters_and_revision_are_shown(project: Any) -> None:
@@ -104,10 +119,12 @@ def test_metrics_parameters_and_revision_are_shown(project: Any) -> None:
 
 
 def test_nothing_is_loaded_from_anywhere(project: Any) -> None:
+    _make_chartable(project)
     html = _build(project)
     page = _Page(html)
 
-    for name in ("script", "iframe", "object", "embed", "base", "form"):
+    assert [s for s in page.all("script") if s.keys() - {"type", "class"}] == []
+    for name in ("iframe", "object", "embed", "base", "form"):
         assert page.all(name) == []
     for tag, attributes in page.tags:
         for name, value in attributes.items():
@@ -121,6 +138,36 @@ def test_nothing_is_loaded_from_anywhere(project: Any) -> None:
     assert "@import" not in style
     (policy,) = [m["content"] for m in page.all("meta") if m.get("http-equiv")]
     assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+
+
+def test_the_policy_names_every_script_and_style_and_nothing_else(project: Any) -> None:
+    html = _build(project)
+    (policy,) = [m["content"] for m in _Page(html).all("meta") if m.get("http-equiv")]
+    inline = re.findall(r"<(?:script|style)>(.*?)</(?:script|style)>", html, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in inline]
+
+    assert len(inline) == 4
+    assert sorted(re.findall(r"'sha256-([^']+)'", policy)) == sorted(hashes)
+
+
+def _make_chartable(project: Any) -> None:
+    """Give the first figure of ``wide`` a table of the form that the cases write."""
+    lines = ["step,setting,train_mse,train_mse_stderr,test_mse,test_mse_stderr"]
+    lines += [f"{10**n},{group},{1 / (n + 1)},0.01,0.5,0.0" for group in "ab" for n in range(4)]
+    (project.results() / "plots" / "error.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_figures_with_a_table_of_the_known_form_become_charts(project: Any) -> None:
+    assert _Page(_build(project)).all("figure")[0].get("data-view") is None
+    _make_chartable(project)
+    html = _build(project)
+    first, *others = _Page(html).all("figure")
+
+    assert first["data-view"] == "chart"
+    assert not any("data-view" in figure for figure in others)
+    (data,) = re.findall(r'<script type="application/json" class="chart-data">(.*?)</script>', html)
+    assert [panel["title"] for panel in json.loads(data)["rows"][0]["panels"]] == ["a", "b"]
 
 
 def test_links_inside_the_page_lead_somewhere_and_ids_are_unique(project: Any) -> None:
@@ -163,7 +210,7 @@ def _luminance(colour: str) -> float:
 
 
 def test_colours_have_enough_contrast_in_light_and_dark(project: Any) -> None:
-    light, dark = _colours(_build(project))
+    light, dark, _ = _colours(_build(project))
     assert _luminance(light["page"]) > 0.8
     assert _luminance(dark["page"]) < 0.05
     for colours in (light, dark):
@@ -171,6 +218,9 @@ def test_colours_have_enough_contrast_in_light_and_dark(project: Any) -> None:
         for ink, paper in [*pairs, ("yes", "yes-soft"), ("no", "no-soft")]:
             pair = sorted(_luminance(colours[name]) for name in (ink, paper))
             assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, (ink, paper)
+        for line in (*COLOURS, "value-a", "value-b", "value-c"):
+            pair = sorted(_luminance(colours[name]) for name in (line, "card"))
+            assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 3.0, line
 
 
 def test_the_same_results_give_the_same_bytes_anywhere(
@@ -185,6 +235,11 @@ def test_the_same_results_give_the_same_bytes_anywhere(
 
 def test_hostile_text_is_text(project: Any) -> None:
     results = project.results()
+    _make_chartable(project)
+    scripts = len(_Page(_build(project)).all("script"))
+    table = results / "plots" / "error.csv"
+    quoted = '"' + _HOSTILE.replace('"', '""') + '"'
+    table.write_text(table.read_text().replace(",a,", f",{quoted},").replace("setting", quoted))
     _change(results / "claims.json", lambda c: c[0].update(statement=_HOSTILE, source=_HOSTILE))
     _change(results / "claims.json", lambda c: c[1].update(observed={_HOSTILE: _HOSTILE}))
     _change(results / "figures.json", lambda f: f[0].update(title=_HOSTILE, caption=_HOSTILE))
@@ -208,7 +263,7 @@ def test_hostile_text_is_text(project: Any) -> None:
     html = _build(project)
     page = _Page(html)
 
-    assert page.all("script") == []
+    assert len(page.all("script")) == scripts
     assert len(page.all("img")) == 4
     assert not [a for a in page.all("a") if not a["href"].startswith("#")]
     assert "javascript:" not in html
@@ -270,6 +325,7 @@ def test_the_stage_writes_the_page(project: Any) -> None:
         ("receipt.json", "{}", "not a receipt; run the publish stage again"),
         ("claims.json", "[{}]", "expected entries with"),
         ("plots/error.png", "no picture", "not a PNG picture"),
+        ("plots/error.csv", "step,mse\n1\n", "not a CSV table"),
     ],
 )
 def test_incomplete_results_are_an_error_and_leave_the_old_page(
