@@ -234,8 +234,8 @@ def _divergence_comes_earlier(case: GrokkingPolynomialCase, history: pd.DataFram
         ),
         source=f"{SOURCE} and 11",
         observed={
-            f"epsilon_{epsilon:g}": [event.record for event in found]
-            for epsilon, found in onsets.items()
+            "divergence_step": {f"{e:g}": [o.step for o in found] for e, found in onsets.items()},
+            "last_step": {f"{e:g}": found[0].last for e, found in onsets.items()},
         },
         threshold={
             "divergence_gap": case.claims.divergence_gap,
