@@ -123,7 +123,9 @@ def _named(layout: Layout, cases: Sequence[str]) -> dict[str, str]:
             continue
         receipt = files.read_json(path)
         try:
-            named |= {str(run["id"]): case for run in receipt["runs"]}
+            # Other trackers have nothing that waits.
+            if receipt["tracker"] == "wandb":
+                named |= {str(run["id"]): case for run in receipt["runs"]}
         except (KeyError, TypeError):
             raise ArtifactError(
                 f"{path}: not a receipt; run `telescope publish {case}` again"

@@ -1,10 +1,11 @@
 """TensorBoard behind the tracker protocol.
 
 A run is the folder ``<directory>/tensorboard/<project>/<name>.<id>`` with one event file.  Numbers
-are stored in double precision; config, summary and tables are texts, the config and the summary
-being JSON.  TensorBoard has no artifacts: their files are copied into ``artifacts/`` beside the
-events.  The file is written through TensorBoard's own record writer and not its event writer,
-which puts the name of the host into the name of the file.
+of the history are stored in single precision, since TensorBoard's fast loader, its default, leaves
+out all others; config, summary and tables are texts with every digit, the first two as JSON.
+TensorBoard has no artifacts: their files are copied into ``artifacts/`` beside the events.  The
+file is written through TensorBoard's own record writer and not its event writer, which puts the
+name of the host into the name of the file.
 """
 
 from __future__ import annotations
@@ -52,10 +53,12 @@ class TensorboardRun(BaseRun):
         with self._told("a row could not be logged"):
             self._step = max(self._step, step)
             about = create_summary_metadata(display_name=None, description=None)
-            values = [
-                _value(name, np.float64(number), about)
-                for name, number in self._numbers(record).items()
-            ]
+            # What is too large for single precision becomes infinite.
+            with np.errstate(over="ignore"):
+                values = [
+                    _value(name, np.float64(number).astype(np.float32), about)
+                    for name, number in self._numbers(record).items()
+                ]
             self._add(step, values)
 
     def summarize(self, values: Mapping[str, Cell]) -> None:

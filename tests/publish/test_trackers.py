@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from telescope_core.errors import ParametersError
+from telescope_core.errors import ArtifactError, ParametersError
 from telescope_core.trackers import RunDescription
 from telescope_core.trackers.delivery import Patience, deliver_to
 from telescope_core.trackers.record import RunRecord
@@ -25,6 +25,7 @@ from telescope_pipeline.publication import publish
 from telescope_pipeline.publishing.records import case_records
 from telescope_pipeline.revision import pipeline_revision
 from telescope_pipeline.stages import publish as stage
+from telescope_pipeline.sync import sync
 
 _PLUGIN = """
 import json, os, pathlib, time
@@ -271,6 +272,13 @@ def test_a_silent_server_costs_seconds_and_its_password_stays_out(
     assert receipt["reason"] == "the tracker mlflow failed"
     assert "hidden-word" not in caplog.text + json.dumps(receipt)
     assert time.monotonic() - began < 60
+
+
+def test_there_is_nothing_to_sync(project: Any) -> None:
+    project.configure(tracker="jsonl")
+    _publish(project)
+    with pytest.raises(ArtifactError, match="no runs to send"):
+        sync(Layout(project.root), ["wide"])
 
 
 def test_disabled_is_disabled(project: Any) -> None:

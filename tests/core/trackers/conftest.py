@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from telescope_core.trackers import open_tracker
@@ -66,6 +67,13 @@ class Kit:
     def same(self, read: Any, told: Any) -> bool:
         """Compare numbers to the last bit."""
         return bool(read_back.same(read, told, mlflow=self.name == "mlflow"))
+
+    def kept(self, number: float) -> float:
+        """What the tracker makes of a number in a history; TensorBoard has single precision."""
+        if self.name != "tensorboard":
+            return number
+        with np.errstate(over="ignore"):
+            return float(np.float64(number).astype(np.float32))
 
     def same_picture(self, read: bytes, told: bytes) -> bool:
         """Compare bytes, or pixels where the library encodes anew."""
