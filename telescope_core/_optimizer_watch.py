@@ -56,6 +56,8 @@ def watch_step(
 ) -> Iterator[StepWatch]:
     """Call back right before and after the optimizer's step, whatever else the block does.
 
+    A closure given to the step makes the gradients inside it; then "before" is when it returns.
+
     Args:
         optimizer: The optimizer.
         model: Names the parameters.
@@ -71,14 +73,28 @@ def watch_step(
     skipped: frozenset[str] = frozenset()
     depth = 0  # A step that calls its base class's step is hooked twice.
 
-    def before(*_: Any) -> None:
-        nonlocal skipped, depth
-        depth += 1
-        if depth > 1:
-            return
+    def look() -> None:
+        nonlocal skipped
         skipped = frozenset(name for name, p in model.named_parameters() if p.grad is None)
         if watch.steps == 0:
             before_update()
+
+    def before(
+        _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        nonlocal depth
+        depth += 1
+        if depth > 1:
+            return None
+        # The optimizer itself is the first argument.
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            look()
+            return None
+        watched = _then(closure, look)
+        if len(args) > 1:
+            return (args[0], watched, *args[2:]), kwargs
+        return args, kwargs | {"closure": watched}
 
     def after(*_: Any) -> None:
         nonlocal depth
@@ -99,3 +115,22 @@ def watch_step(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _then(closure: Callable[[], Any], look: Callable[[], None]) -> Callable[[], Any]:
+    """The closure of a step, followed by a look at the gradients it has made."""
+    calls = 0
+
+    def watched() -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise TrainingMismatchError(
+                "the optimizer evaluated its closure twice within one step (a line search?); the "
+                "lens follows optimizers that do so once: use probes=None"
+            )
+        value = closure()
+        look()
+        return value
+
+    return watched
