@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal, get_args
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,11 @@ from telescope_core.losses import check_scalar
 from telescope_core.smoother import Batch, LinearizedRows, RowSet, Smoother
 from telescope_core.snapshot import Snapshot
 from telescope_core.update_rules import require_rule, rule_for
+
+if TYPE_CHECKING:
+    from telescope_core.alerts import AlertRule
+    from telescope_core.live import LiveLog, Target
+    from telescope_core.trackers import RunDescription
 
 Probes = int | Literal["exact"] | None
 
@@ -158,6 +164,7 @@ class TelescopeLens:
             self._kernel_rule = rule_for(optimizer, layout, parameters, 0, 0)
         self._failed = False
         self._now = (0, theta, self._track.at_start)
+        self._logs: list[LiveLog] = []
 
     # -- following a training loop ------------------------------------------------------------
 
@@ -194,8 +201,11 @@ class TelescopeLens:
                 track.engine = self._engines.for_first_batch(batch, track.at_start)
             yield from self._follow(batch)
         track.step += 1
-        if track.step - track.block_start == self._stride:
+        block_ended = track.step - track.block_start == self._stride
+        if block_ended:
             self._close_block()
+        for log in self._logs:
+            log.after_step(self, block_ended)
 
     def _follow(self, batch: Batch) -> Iterator[None]:
         """Take the batch in before the step, and the optimizer's update right after it."""
@@ -438,6 +448,46 @@ class TelescopeLens:
             if self._track.kernel_norms is not None:
                 metrics |= self._track.kernel_norms.record(name)
         return Snapshot(self._track.step, metrics)
+
+    def log_to(
+        self,
+        target: Target,
+        *,
+        description: RunDescription | None = None,
+        every: int | None = None,
+        alerts: Sequence[AlertRule] = (),
+    ) -> LiveLog:
+        """Log records while training goes on, from the next step on.
+
+        Training neither waits for the tracker nor fails with it: records are handed over by a
+        thread, and the first error of the tracker becomes a warning of :mod:`logging`.
+
+        Args:
+            target: A run of :mod:`telescope_core.trackers`, a tracker that is to start one, or a
+                run of wandb that is already open, where all names get the prefix "telescope/".
+            description: The run to start, if the target is a tracker.
+            every: Steps from one record to the next; ``None`` for the ends of blocks, where a
+                record costs least.
+            alerts: What to call for attention for, see :mod:`telescope_core.alerts`.
+
+        Returns:
+            The log; it may be closed before training ends, and is closed at exit.
+
+        Raises:
+            ConfigurationError: An argument does not fit the others or the lens.
+        """
+        # By name: what a pipeline's training depends on should not include the trackers.
+        live = import_module("telescope_core.live")
+        log: LiveLog = live.open_log(
+            target,
+            description,
+            every=every,
+            alerts=alerts,
+            sets=self.sets,
+            has_smoother=self._engines is not None,
+        )
+        self._logs.append(log)
+        return log
 
     def _smoother_metrics(self, name: str, f: Tensor) -> dict[str, float]:
         engine = self._require_engine()

@@ -6,6 +6,8 @@ imported when the tracker is opened, never before.
 
 from telescope_core.trackers.null import NullTracker
 from telescope_core.trackers.protocol import (
+    AlertingRun,
+    AlertLevel,
     ArtifactFiles,
     Cell,
     RunDescription,
@@ -16,6 +18,8 @@ from telescope_core.trackers.protocol import (
 from telescope_core.trackers.registry import available_trackers, open_tracker
 
 __all__ = [
+    "AlertLevel",
+    "AlertingRun",
     "ArtifactFiles",
     "Cell",
     "NullTracker",

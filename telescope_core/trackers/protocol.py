@@ -11,10 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 Cell = str | float | int | bool | None
 """What a field of a table may hold."""
+
+AlertLevel = Literal["INFO", "WARN", "ERROR"]
+"""How urgent an alert is."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class ArtifactFiles:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
+@runtime_checkable
 class TrackedRun(Protocol):
     """A run that has been started."""
 
@@ -90,6 +94,22 @@ class TrackedRun(Protocol):
         ...
 
 
+@runtime_checkable
+class AlertingRun(Protocol):
+    """A run that can call for attention; trackers that cannot leave it out."""
+
+    def alert(self, title: str, text: str, level: AlertLevel) -> None:
+        """Call for attention, e.g. by mail.
+
+        Args:
+            title: A few words, fewer than 64 characters.
+            text: What was seen.
+            level: How urgent it is.
+        """
+        ...
+
+
+@runtime_checkable
 class Tracker(Protocol):
     """A place that keeps runs; a context manager that ends what it began."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from telescope_core.errors import ConfigurationError, MissingDependencyError, TrackerError
 from telescope_core.trackers._environment import environment, unless_set
-from telescope_core.trackers.protocol import ArtifactFiles, Cell, RunDescription
+from telescope_core.trackers.protocol import AlertLevel, ArtifactFiles, Cell, RunDescription
 
 if TYPE_CHECKING:
     import wandb
@@ -86,6 +86,11 @@ class WandbRun:
             for name, path in artifact.files.items():
                 kept.add_file(str(path), name=name)
             self._run.log_artifact(kept)
+
+    def alert(self, title: str, text: str, level: AlertLevel) -> None:
+        """Call for attention: a mail or a message, as the user's settings on the server say."""
+        with _told(f"alert {title!r} could not be sent"):
+            self._run.alert(title=title, text=text, level=level)
 
     def finish(self) -> None:
         """Complete the run and remove the client's diagnostic logs, which name local paths."""

@@ -29,6 +29,7 @@ class ReadRun:
         summary: The last value set for every key, without the client's own.
         metrics: Step axis by pattern, as declared.
         artifacts: Messages of the artifacts.
+        alerts: Titles of the calls for attention.
         ended: Whether the last message says that the run is finished.
     """
 
@@ -38,6 +39,7 @@ class ReadRun:
     summary: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, str] = field(default_factory=dict)
     artifacts: list[Any] = field(default_factory=list)
+    alerts: list[str] = field(default_factory=list)
     ended: bool = False
 
 
@@ -69,6 +71,8 @@ def read_run(folder: Path) -> ReadRun:
             run.metrics[metric.name or metric.glob_name] = metric.step_metric
         elif kind == "artifact":
             run.artifacts.append(record.artifact)
+        elif kind == "alert":
+            run.alerts.append(record.alert.title)
     run.config = _without_own(run.config)
     run.summary = _without_own(run.summary)
     return run

@@ -1,0 +1,211 @@
+"""Streams what a lens sees to a tracker while training goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self, runtime_checkable
+
+from telescope_core._background_run import BackgroundRun, Run, report_failure
+from telescope_core.alerts import AlertRule, Watch, output_spread
+from telescope_core.errors import ConfigurationError
+from telescope_core.lens import TelescopeLens
+from telescope_core.trackers.protocol import AlertLevel, RunDescription, TrackedRun, Tracker
+
+PREFIX = "telescope/"
+"""What the names of all measures start with in a run of the user's own."""
+
+
+@runtime_checkable
+class OpenRun(Protocol):
+    """A run that the user has open, as ``wandb.init`` returns it."""
+
+    @property
+    def define_metric(self) -> Callable[..., Any]:
+        """Says over which axis a measure is drawn."""
+        ...
+
+    @property
+    def log(self) -> Callable[..., Any]:
+        """Adds a row to the history."""
+        ...
+
+    @property
+    def alert(self) -> Callable[..., Any]:
+        """Calls for attention."""
+        ...
+
+
+Target = Tracker | TrackedRun | OpenRun
+"""Where records go."""
+
+
+class LiveLog:
+    """Logs the records of a lens; made by :meth:`telescope_core.TelescopeLens.log_to`.
+
+    A context manager that ends the logging; without it the end of the program does.
+
+    Args:
+        run: Where records go.
+        every: Steps from one record to the next; ``None`` for the ends of blocks.
+        alerts: What to call for attention for.
+
+    Attributes:
+        record: The newest record; ``None`` before the first.
+    """
+
+    def __init__(self, run: BackgroundRun, every: int | None, alerts: Sequence[AlertRule]) -> None:
+        self.record: dict[str, float] | None = None
+        self._run = run
+        self._every = every
+        self._watches = [Watch(rule) for rule in alerts]
+        self._closed = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether the tracker raised.  Nothing is logged then, but alerts still are."""
+        return self._run.failed
+
+    def after_step(self, lens: TelescopeLens, block_ended: bool) -> None:
+        """Take a record, if it is time for one.
+
+        Args:
+            lens: The lens, right after a step.
+            block_ended: Whether a block of the lens ended with the step.
+        """
+        due = block_ended if self._every is None else lens.steps % self._every == 0
+        if self._closed or not due:
+            return
+        record = lens.snapshot().to_record()
+        self.record = record
+        self._run.log(lens.steps, record)
+
+        def spread(name: str) -> float:
+            return output_spread(lens.predictions(name))
+
+        for watch in self._watches:
+            alert = watch.observe(record, spread)
+            if alert is not None:
+                self._run.alert(alert.title, alert.text, alert.level)
+
+    def close(self, timeout: float = 10.0) -> bool:
+        """End the logging: hand over what still waits, and complete a run that was started here.
+
+        Args:
+            timeout: Seconds that the tracker has for it.
+
+        Returns:
+            Whether the tracker took everything.
+        """
+        self._closed = True
+        return self._run.close(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_log(
+    target: Target,
+    description: RunDescription | None,
+    *,
+    every: int | None,
+    alerts: Sequence[AlertRule],
+    sets: Sequence[str],
+    has_smoother: bool,
+) -> LiveLog:
+    """Start logging; see :meth:`telescope_core.TelescopeLens.log_to`.
+
+    Args:
+        target: Where records go.
+        description: The run to start, if the target is a tracker.
+        every: Steps from one record to the next; ``None`` for the ends of blocks.
+        alerts: What to call for attention for.
+        sets: The sets of the lens.
+        has_smoother: Whether the lens has probes.
+
+    Raises:
+        ConfigurationError: An argument does not fit the others or the lens.
+    """
+    if every is not None and (not isinstance(every, int) or isinstance(every, bool) or every < 1):
+        raise ConfigurationError(
+            f"every must be an integer of at least 1 (steps), or None for the ends of blocks, got "
+            f"{every!r}"
+        )
+    for rule in alerts:
+        rule.check_fits(sets, has_smoother)
+    return LiveLog(_background(target, description), every, alerts)
+
+
+def _background(target: Target, description: RunDescription | None) -> BackgroundRun:
+    if isinstance(target, Tracker):
+        if description is None:
+            raise ConfigurationError(
+                f"log_to() was given a tracker ({type(target).__name__}) without a run; pass "
+                "description=RunDescription(...), or a run that is already started"
+            )
+        return _started(target, description)
+    if description is not None:
+        raise ConfigurationError(
+            f"log_to() was given a description and a {type(target).__name__}, which is no tracker; "
+            "a description is for a run that is to be started"
+        )
+    if isinstance(target, TrackedRun):
+        return BackgroundRun(target, finishes=False)
+    if isinstance(target, OpenRun):
+        return BackgroundRun(_Prefixed(target), finishes=False)
+    raise ConfigurationError(
+        f"log_to() was given a {type(target).__name__}; expected a tracker or a run of "
+        "telescope_core.trackers, or a run of wandb"
+    )
+
+
+def _started(tracker: Tracker, description: RunDescription) -> BackgroundRun:
+    run: Run
+    try:
+        run = tracker.start(description)
+    except Exception as error:
+        report_failure(error)
+        run = _Nowhere()
+    return BackgroundRun(run, finishes=True)
+
+
+class _Nowhere:
+    """The run of a tracker that could not start one."""
+
+    def log(self, step: int, record: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+    def finish(self) -> None:
+        """Do nothing."""
+
+
+class _Prefixed:
+    """The user's own run, in which our measures have an axis and a section of their own."""
+
+    def __init__(self, run: OpenRun) -> None:
+        self._run = run
+        self._axis_defined = False
+
+    def log(self, step: int, record: Mapping[str, float]) -> None:
+        """Add a row to the history; the user's own axis stays as it is."""
+        axis = f"{PREFIX}step"
+        if not self._axis_defined:
+            self._run.define_metric(axis)
+            self._run.define_metric(f"{PREFIX}*", step_metric=axis)
+            self._axis_defined = True
+        self._run.log({f"{PREFIX}{name}": value for name, value in record.items()} | {axis: step})
+
+    def alert(self, title: str, text: str, level: AlertLevel) -> None:
+        """Call for attention."""
+        self._run.alert(title=title, text=text, level=level)
+
+    def finish(self) -> None:
+        """Leave the run open; the user finishes it."""
