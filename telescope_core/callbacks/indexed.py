@@ -1,0 +1,76 @@
+"""Rows that say where they are in the training set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from telescope_core.errors import ConfigurationError
+
+INDEX_KEY = "telescope_index"
+"""The entry that holds a row's position."""
+
+_ADVICE = (
+    "wrap the training set in telescope_core.callbacks.IndexedDataset and collate its rows into a "
+    f"dict or a list (as default_collate does) that keeps the entry {INDEX_KEY!r}"
+)
+
+
+class IndexedDataset(Dataset[Any]):
+    """A map-style dataset whose rows carry their positions, whatever order they are drawn in.
+
+    A row that is a mapping gets one more entry; a tuple or list gets one more item, a mapping with
+    that entry.  A callback takes it out of the batch again before the model sees it.
+
+    Args:
+        dataset: The training set.  Its rows are mappings, tuples or lists.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, position: int) -> Any:
+        row = self._dataset[position]
+        if isinstance(row, Mapping):
+            return {**row, INDEX_KEY: position}
+        if isinstance(row, tuple | list):
+            return (*row, {INDEX_KEY: position})
+        raise ConfigurationError(
+            f"a row of the dataset is a {type(row).__name__}; expected a mapping, a tuple or a list"
+        )
+
+
+def take_index(batch: Any) -> Tensor:
+    """Take the positions out of a batch, which is then as without :class:`IndexedDataset`.
+
+    Args:
+        batch: A batch of its rows; changed.
+
+    Returns:
+        Positions in the training set, int64, shape ``(b,)``.
+
+    Raises:
+        ConfigurationError: There are none, or they cannot be taken out.
+    """
+    if isinstance(batch, dict) and isinstance(batch.get(INDEX_KEY), Tensor):
+        index: Tensor = batch.pop(INDEX_KEY)
+        return index
+    last = batch[-1] if isinstance(batch, list | tuple) and batch else None
+    if not isinstance(last, Mapping) or not isinstance(last.get(INDEX_KEY), Tensor):
+        raise ConfigurationError(
+            f"a batch ({type(batch).__name__}) does not say which training rows it holds; {_ADVICE}"
+        )
+    if isinstance(batch, tuple):
+        raise ConfigurationError(
+            f"a batch is a {type(batch).__name__}, from which the positions cannot be taken out; "
+            f"{_ADVICE}"
+        )
+    batch.pop()
+    index = last[INDEX_KEY]
+    return index

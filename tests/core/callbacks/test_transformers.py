@@ -1,0 +1,246 @@
+"""The lens in the Hugging Face Trainer sees what it sees in the same loop written out."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from telescope_core.callbacks import IndexedDataset
+from telescope_core.errors import ConfigurationError, ModelError
+from telescope_core.lens import TelescopeLens
+from telescope_core.trackers.null import NullRun
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    transformers = pytest.importorskip("transformers", reason="needs telescope-lens[transformers]")
+    pytest.importorskip("accelerate", reason="needs telescope-lens[transformers]")
+
+from telescope_core.callbacks.transformers import ModelOutputs, TelescopeCallback
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:::transformers", "ignore:::accelerate", "ignore:::torch.utils.data"
+)
+
+LOSS = nn.CrossEntropyLoss()
+N, BATCH = 24, 6
+OPTIONS = {"probes": 6, "stride": 4}
+MODELS = ["bert", "gpt2"]
+
+
+def data():
+    generator = torch.Generator().manual_seed(3)
+    tokens = torch.randint(1, 7, (N + 4, 3), generator=generator)
+    labels = tokens.sum(dim=1) % 3
+    return tokens[:N], labels[:N], tokens[N:]
+
+
+def network(kind="bert", dropout=0.0):
+    torch.manual_seed(1)
+    if kind == "gpt2":
+        config = transformers.GPT2Config(
+            vocab_size=7, n_positions=3, n_embd=8, n_layer=1, n_head=2, num_labels=3,
+            resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout, pad_token_id=0,
+        )  # fmt: skip
+        return transformers.GPT2ForSequenceClassification(config)
+    config = transformers.BertConfig(
+        vocab_size=7, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=12, max_position_embeddings=3, num_labels=3,
+        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
+    )  # fmt: skip
+    return transformers.BertForSequenceClassification(config)
+
+
+class Memory(NullRun):
+    def __init__(self):
+        self.rows = []
+
+    def log(self, step, record):
+        self.rows.append((step, dict(record)))
+
+
+class Rows(IndexedDataset):
+    """Remembers which rows were asked for."""
+
+    def __init__(self):
+        tokens, labels, _ = data()
+        super().__init__(
+            [{"input_ids": t, "labels": y} for t, y in zip(tokens, labels, strict=True)]
+        )
+        self.asked = []
+
+    def __getitem__(self, position):
+        self.asked.append(position)
+        return super().__getitem__(position)
+
+
+def callback(run=None, **options):
+    tokens, labels, test = data()
+    return TelescopeCallback(
+        LOSS,
+        {"input_ids": tokens},
+        labels,
+        {"test": {"input_ids": test}},
+        log_to=run,
+        **{**OPTIONS, **options},
+    )
+
+
+def arguments(tmp_path, **options):
+    return transformers.TrainingArguments(
+        **{
+            "output_dir": str(tmp_path),
+            "num_train_epochs": 3,
+            "per_device_train_batch_size": BATCH,
+            "learning_rate": 0.01,
+            "lr_scheduler_type": "linear",
+            "weight_decay": 0.1,
+            "remove_unused_columns": False,
+            "use_cpu": True,
+            "report_to": "none",
+            "save_strategy": "no",
+            "logging_strategy": "no",
+            "disable_tqdm": True,
+            **options,
+        }
+    )
+
+
+def plain_loop(trainer, kind, asked, accumulate, clip):
+    """The same training written out, with the optimizer and schedule that the Trainer makes."""
+    tokens, labels, test = data()
+    net = network(kind)
+    net.train()
+    again = transformers.Trainer(net, trainer.args, train_dataset=Rows())
+    steps = len(asked) // (BATCH * accumulate)
+    again.create_optimizer_and_scheduler(num_training_steps=steps)
+    stepper, scheduler = again.optimizer, again.lr_scheduler
+    lens = TelescopeLens(
+        ModelOutputs(net), stepper, LOSS, {"input_ids": tokens}, labels,
+        {"test": {"input_ids": test}}, **OPTIONS,
+    )  # fmt: skip
+    batches = torch.tensor(asked).split(BATCH)
+    # A model that is told how many labels a step has is expected to average over them itself; one
+    # that classifies sequences takes the number, but averages over its batch.
+    parts = 1 if trainer.model_accepts_loss_kwargs else accumulate
+    rows = []
+    for start in range(0, len(batches), accumulate):
+        group = batches[start : start + accumulate]
+        with lens.step(torch.cat(group)):
+            stepper.zero_grad()
+            for index in group:
+                logits = net(input_ids=tokens[index]).logits
+                (LOSS(logits, labels[index]) / parts).backward()
+            nn.utils.clip_grad_norm_(net.parameters(), clip)
+            stepper.step()
+        scheduler.step()
+        if lens.steps % 4 == 0:
+            rows.append((lens.steps, lens.snapshot().to_record()))
+    return net, rows
+
+
+@pytest.mark.parametrize(
+    ("kind", "accumulate", "clip"),
+    [("bert", 1, 1.0), ("bert", 2, 0.05), ("gpt2", 1, 0.05)],
+)
+def test_it_sees_what_the_loop_written_out_sees(kind, accumulate, clip, tmp_path):
+    run, rows = Memory(), Rows()
+    settings = {"gradient_accumulation_steps": accumulate, "max_grad_norm": clip}
+    if accumulate > 1:
+        settings["num_train_epochs"] = 4
+    trainer = transformers.Trainer(
+        network(kind), arguments(tmp_path, **settings), train_dataset=rows,
+        callbacks=[callback(run)],
+    )  # fmt: skip
+    trainer.train()
+    net, expected = plain_loop(trainer, kind, rows.asked, accumulate, clip)
+
+    for a, b in zip(trainer.model.parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+    assert [step for step, _ in run.rows] == [step for step, _ in expected]
+    assert len(expected) >= 2
+    for (_, record), (_, wanted) in zip(run.rows, expected, strict=True):
+        assert record == pytest.approx(wanted, rel=1e-6, abs=1e-6)
+        assert record["train/effective_parameters"] > 0
+
+
+def test_training_is_the_same_to_the_bit_with_and_without_it(tmp_path):
+    weights = []
+    for callbacks in ([], [callback(every=1)]):
+        net = network()
+        tokens, labels, _ = data()
+        plain = [{"input_ids": t, "labels": y} for t, y in zip(tokens, labels, strict=True)]
+        dataset = Rows() if callbacks else plain
+        transformers.Trainer(
+            net, arguments(tmp_path), train_dataset=dataset, callbacks=callbacks
+        ).train()
+        weights.append([p.detach().clone() for p in net.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+def test_the_trainers_log_shows_the_records_and_its_own_losses(tmp_path, capsys):
+    run = Memory()
+    settings = arguments(tmp_path, logging_strategy="steps", logging_steps=2)
+    trainer = transformers.Trainer(network(), settings, train_dataset=Rows())
+    callback(run).attach(trainer)
+    trainer.train()
+    history = trainer.state.log_history
+    shown = [row for row in history if "train/effective_parameters" in row]
+    assert [row["step"] for row in shown] == [4, 8, 12]
+    for row, (_, record) in zip(shown, run.rows, strict=True):
+        assert row["test/approximation_error"] == record["test/approximation_error"]
+    assert [row["step"] for row in history if "loss" in row] == [2, 4, 6, 8, 10, 12]
+    capsys.readouterr()
+
+
+def test_evaluation_in_between_changes_nothing(tmp_path, capsys):
+    weights = []
+    for settings in ({}, {"eval_strategy": "steps", "eval_steps": 3}):
+        run = Memory()
+        trainer = transformers.Trainer(
+            network(), arguments(tmp_path, **settings), train_dataset=Rows(), eval_dataset=Rows(),
+            callbacks=[callback(run)],
+        )  # fmt: skip
+        trainer.train()
+        weights.append((run.rows, [p.detach().clone() for p in trainer.model.parameters()]))
+    (rows, theta), (rows_evaluated, theta_evaluated) = weights
+    assert rows == rows_evaluated
+    assert all(torch.equal(a, b) for a, b in zip(theta, theta_evaluated, strict=True))
+    capsys.readouterr()
+
+
+def test_no_hooks_are_left_behind(tmp_path):
+    net = network()
+    follower = callback()
+    transformers.Trainer(
+        net, arguments(tmp_path), train_dataset=Rows(), callbacks=[follower]
+    ).train()
+    assert all(not module._forward_pre_hooks for module in net.modules())
+    assert follower.lens.steps == 12
+
+
+@pytest.mark.parametrize(
+    ("settings", "dropout", "dataset", "error", "message"),
+    [
+        ({"remove_unused_columns": True}, 0.0, Rows(), ConfigurationError, "remove_unused_columns"),
+        ({}, 0.1, Rows(), ModelError, "train mode"),
+        ({}, 0.0, Rows()._dataset, ConfigurationError, "no batch of the training set"),
+        (
+            {"per_device_train_batch_size": 10, "gradient_accumulation_steps": 3},
+            0.0,
+            Rows(),
+            ConfigurationError,
+            "batches of 10, 10, 4 rows",
+        ),
+    ],
+    ids=["columns", "dropout", "no positions", "unequal"],
+)
+def test_what_cannot_be_followed_is_refused(settings, dropout, dataset, error, message, tmp_path):
+    trainer = transformers.Trainer(
+        network(dropout=dropout), arguments(tmp_path, **settings), train_dataset=dataset,
+        callbacks=[callback()],
+    )  # fmt: skip
+    with pytest.raises(error, match=message):
+        trainer.train()
