@@ -165,6 +165,7 @@ class TelescopeLens:
         self._failed = False
         self._now = (0, theta, self._track.at_start)
         self._logs: list[LiveLog] = []
+        self._at_zero: dict[str, LinearizedRows] = {}
 
     # -- following a training loop ------------------------------------------------------------
 
@@ -347,7 +348,10 @@ class TelescopeLens:
         self._require_set(name)
         track = self._track
         displacement = self._linearizer.theta() - track.theta_0
-        at_zero = self._sets[name].linearize(track.theta_0)
+        at_zero = self._at_zero.get(name) or self._sets[name].linearize(track.theta_0)
+        if self._logs:
+            # Half of what a record costs; memory as for the start of a block.
+            self._at_zero[name] = at_zero
         return track.f_0[name] + at_zero.jvp(displacement[:, None])[..., 0]
 
     def smoother(self, name: str) -> Tensor:
@@ -569,6 +573,7 @@ class TelescopeLens:
         """
         track = restore_track(state_dict, self._settings(), self._sets, self._begin, self._engines)
         self._track = track
+        self._at_zero = {}
         start = next(iter(track.at_start.values()))
         self._now = (track.block_start, start.theta, track.at_start)
         self._failed = False

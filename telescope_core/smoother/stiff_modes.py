@@ -20,7 +20,8 @@ directions, so this is right whatever Ŝ is; where it has lost track of S it is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -34,6 +35,21 @@ from telescope_core.update_rules import UpdateRule
 _MODES = 4
 # Weight of the last batch in the running estimate of JᵀU: about three batches count.
 _FRESH = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class _Projection:
+    """What :meth:`StiffModes.model` takes from the training set alone.
+
+    Attributes:
+        at: The training set as it was linearised; not kept alive by this.
+        H: Of its rows, ``(n, k, d)``.
+        inverse: ``(Uᵀ H)⁻¹``, float64, ``(d, d)``; ``None`` if it is not finite.
+    """
+
+    at: ref[LinearizedRows]
+    H: Tensor
+    inverse: Tensor | None
 
 
 @dataclass
@@ -54,6 +70,7 @@ class StiffModes:
     M: Tensor
     JU: Tensor
     PJU: Tensor
+    _projection: _Projection | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def begin(cls, leading: Tensor) -> StiffModes:
@@ -89,6 +106,7 @@ class StiffModes:
             pulled: ``Jᵀ`` times the batch's :meth:`cotangents`, ``(p, d)``.
             rule: The optimizer's rule, for P and its coefficients a, b, c_M and c_G.
         """
+        self._projection = None
         recursion = rule.recursion()
         assert recursion is not None
         positions = _positions(index, batch.outputs.shape[1])
@@ -112,12 +130,21 @@ class StiffModes:
         """
         if not len(self.PJU):
             return None
-        H_train = at_start["train"].jvp(self.PJU)
-        H = H_train if name == "train" else at_start[name].jvp(self.PJU)
-        core = self.U.T.cpu().double() @ H_train.flatten(0, 1).cpu().double()
-        if not bool(torch.isfinite(core).all() and torch.isfinite(self.C).all()):
+        projection = self._project(at_start["train"])
+        if projection.inverse is None or not bool(torch.isfinite(self.C).all()):
             return None
-        return LowRankSmoother(H.cpu().double() @ torch.linalg.pinv(core), self.C.cpu().double())
+        H = projection.H if name == "train" else at_start[name].jvp(self.PJU)
+        return LowRankSmoother(H.cpu().double() @ projection.inverse, self.C.cpu().double())
+
+    def _project(self, train: LinearizedRows) -> _Projection:
+        """The training set's part, once for all sets of a record."""
+        if self._projection is None or self._projection.at() is not train:
+            H = train.jvp(self.PJU)
+            core = self.U.T.cpu().double() @ H.flatten(0, 1).cpu().double()
+            finite = bool(torch.isfinite(core).all())
+            inverse = torch.linalg.pinv(core) if finite else None
+            self._projection = _Projection(ref(train), H, inverse)
+        return self._projection
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything needed to go on, for checkpoints."""
