@@ -21,6 +21,7 @@ from telescope_core.trackers.protocol import AlertLevel, ArtifactFiles, Cell, Ru
 
 if TYPE_CHECKING:
     import wandb
+
     from telescope_core.trackers.record import RunRecord
 
 PAYLOAD = "payload"
