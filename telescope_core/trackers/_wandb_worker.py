@@ -150,6 +150,8 @@ def _why(error: Exception) -> str:
     text = str(error)
     if isinstance(error, wandb.errors.UsageError):
         return "no_key"
+    if "did not respond in time" in text:
+        return "no_answer"  # Also said as an authentication error, since the key was not seen.
     if isinstance(error, wandb.errors.AuthenticationError):
         return "key_refused"
     if any(sign in text for sign in ("error 401", "error 403", "API_KEY invalid", "API key")):

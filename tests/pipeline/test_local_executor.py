@@ -139,7 +139,11 @@ def test_workers_end_with_the_parent(how: signal.Signals, tmp_path: Path) -> Non
     script = tmp_path / "sweep.py"
     script.write_text(_SCRIPT.format(here=str(Path(__file__).parent), folder=str(tmp_path)))
     parent = subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, script],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # A shell ignores interruptions for what it runs in the background, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         workers = _wait_for(lambda: _pids(tmp_path), 2)
