@@ -142,7 +142,7 @@ def test_workers_end_with_the_parent(how: signal.Signals, tmp_path: Path) -> Non
         [sys.executable, script],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        # A shell ignores interruptions for what it runs in the background, and so would its children.
+        # What a shell runs in the background ignores interruptions, and so would its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
