@@ -5,12 +5,12 @@ from __future__ import annotations
 import atexit
 import logging
 import queue
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from telescope_core.trackers._containment import redacted
 from telescope_core.trackers.protocol import AlertingRun, AlertLevel
 
 _LOG = logging.getLogger("telescope_core.live")
@@ -151,6 +151,5 @@ class BackgroundRun:
 
 def report_failure(error: BaseException) -> None:
     """Say through :mod:`logging` that a tracker raised and that training goes on without it."""
-    # Trackers quote what was sent to them, and that may be a key.
-    detail = re.sub(r"[A-Za-z0-9_-]{32,}", "***", f"{type(error).__name__}: {error}")
+    detail = redacted(f"{type(error).__name__}: {error}")
     _LOG.warning("the tracker failed (%s); nothing more is logged, training goes on", detail)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import re
 import signal
 import subprocess
 import sys
@@ -17,6 +16,8 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+from telescope_core.trackers._containment import end_family
 
 # What the client may read of the user's settings to reach the server; offline, nothing.
 CREDENTIALS = (
@@ -89,7 +90,7 @@ def converse(
         except subprocess.TimeoutExpired:
             yield {"event": "timeout"}
     finally:
-        _end(process)
+        end_family(process)
 
 
 def _send(stream: IO[str], request: Mapping[str, Any]) -> None:
@@ -108,24 +109,6 @@ def _receive(stream: IO[str], lines: queue.Queue[str | None]) -> None:
     lines.put(None)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """End the worker and what it started: the client's service has a session of its own."""
-    import psutil
-
-    try:
-        family = psutil.Process(process.pid).children(recursive=True)
-    except psutil.Error:
-        family = []
-    if process.poll() is None:
-        process.kill()
-    for child in family:
-        try:
-            child.kill()
-        except psutil.Error:
-            continue
-    process.wait()
-
-
 def environment_of(scratch: str, keep: Sequence[str]) -> dict[str, str]:
     """The environment of the worker: none of the user's W&B settings but those to keep."""
     kept = {
@@ -142,8 +125,3 @@ def environment_of(scratch: str, keep: Sequence[str]) -> dict[str, str]:
         "TMPDIR": scratch,
         "PYTHONWARNINGS": "ignore",
     }
-
-
-def redacted(text: str) -> str:
-    """Remove from a message what might be a key."""
-    return re.sub(r"[A-Za-z0-9_-]{32,}", "***", text)

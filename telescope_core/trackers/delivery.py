@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from telescope_core.trackers import _worker
+from telescope_core.trackers._containment import end_family, redacted
 from telescope_core.trackers.record import RunRecord
 
 _LOG = logging.getLogger(__name__)
@@ -117,27 +118,11 @@ def _ask(request: str, root: Path, limit: float) -> tuple[list[dict[str, Any]], 
             out, _ = process.communicate(request, timeout=limit)
             ending = _ending(process.returncode)
         except subprocess.TimeoutExpired:
-            _end(process)
+            end_family(process)
             out, _ = process.communicate()
             ending = f"did not end within {limit:.0f} s and was ended"
     lines = [line for line in out.splitlines() if line.endswith("}")]
     return [json.loads(line) for line in lines], ending
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """End the process and what it started."""
-    import psutil
-
-    try:
-        family = psutil.Process(process.pid).children(recursive=True)
-    except psutil.Error:
-        family = []
-    process.kill()
-    for child in family:
-        try:
-            child.kill()
-        except psutil.Error:
-            continue
 
 
 def _ending(code: int) -> str:
@@ -159,9 +144,9 @@ def _problem(tracker: str, answers: Sequence[dict[str, Any]], ending: str) -> st
 
 
 def _warn(tracker: str, detail: str) -> None:
-    # What might be a password in an address, and what might be a key.
+    # Addresses may hold a password.
     text = re.sub(r"//[^/@\s]*@", "//***@", detail)
-    _LOG.warning("publish to %s: %s", tracker, re.sub(r"[A-Za-z0-9_-]{32,}", "***", text))
+    _LOG.warning("publish to %s: %s", tracker, redacted(text))
 
 
 def _weight(record: RunRecord) -> int:

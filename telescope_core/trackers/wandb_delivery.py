@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from telescope_core.errors import ConfigurationError
+from telescope_core.trackers._containment import redacted
 from telescope_core.trackers._wandb_process import (
     CREDENTIALS,
     converse,
     ending,
     environment_of,
-    redacted,
 )
 from telescope_core.trackers.record import RunRecord, digest_of
 from telescope_core.trackers.wandb_folders import Shipment, complete_folder, remove_folders

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from telescope_core.errors import MissingDependencyError, TrackerError
+from telescope_core.trackers._containment import redacted
 from telescope_core.trackers._wandb_process import (
     CREDENTIALS,
     converse,
     ending,
     environment_of,
-    redacted,
 )
 from telescope_core.trackers.wandb_delivery import REFUSALS
 
