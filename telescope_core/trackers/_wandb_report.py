@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
 from telescope_core.errors import MissingDependencyError
-
-Tell = Callable[..., None]
+from telescope_core.trackers._answers import Tell
+from telescope_core.trackers._wandb_api import fetch_run
 
 _STEP = "step"
 
@@ -30,7 +30,7 @@ def write_report(api: Any, entity: str, request: dict[str, Any], tell: Tell) -> 
     except ImportError as error:
         raise MissingDependencyError("wandb-workspaces is not installed") from error
     place = f"{entity}/{request['project']}"
-    runs = {section["case"]: _run(api, place, section["run"]) for section in request["sections"]}
+    runs = {s["case"]: fetch_run(api, place, s["run"]) for s in request["sections"]}
     absent = [case for case, run in runs.items() if run is None]
     if absent:
         tell("absent", cases=absent)
@@ -53,17 +53,6 @@ def write_report(api: Any, entity: str, request: dict[str, Any], tell: Tell) -> 
     shown = reports.Report.from_url(report.url)
     if (shown.title, len(shown.blocks)) == (report.title, len(report.blocks)):
         tell("shown", url=report.url)
-
-
-def _run(api: Any, place: str, run_id: str) -> Any:
-    import wandb.errors
-
-    try:
-        return api.run(f"{place}/{run_id}")
-    except wandb.errors.CommError as error:
-        if "Could not find" in str(error):
-            return None
-        raise
 
 
 def _before(api: Any, place: str, request: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:

@@ -8,24 +8,22 @@ the process that started it goes on.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from telescope_core.errors import MissingDependencyError, TrackerError
+from telescope_core.trackers._answers import Tell, open_answers
+from telescope_core.trackers._wandb_api import connect, fetch_run
 from telescope_core.trackers._wandb_log import check_run_file
 from telescope_core.trackers._wandb_report import write_report
 from telescope_core.trackers.record import CONTENT_KEY, RunRecord, replay
 from telescope_core.trackers.wandb_folders import Shipment, mark_complete, run_file, run_folders
 from telescope_core.trackers.weights_and_biases import WandbTracker, history_rows
 
-Tell = Callable[..., None]
-
-_ANSWER_SECONDS = 3
 _FLUSH_SECONDS = 5.0
 _READ_BACK_SECONDS = 5.0
 _PAUSE = 0.1
@@ -66,7 +64,7 @@ def upload(request: dict[str, Any], tell: Tell) -> None:
         raise MissingDependencyError("the package wandb is not installed") from error
     tell("ready")
     project, runs = request["project"], request["runs"]
-    connection = _connect(request, tell)
+    connection = connect(request, tell)
     if connection is None:
         return
     api, entity = connection
@@ -74,7 +72,7 @@ def upload(request: dict[str, Any], tell: Tell) -> None:
     held: dict[str, Any] = {}
     try:
         for run in runs:
-            there = _fetch(api, place, run["id"])
+            there = fetch_run(api, place, run["id"])
             if there is not None and _is_whole(there, run):
                 held[run["id"]] = there
                 tell("held", id=run["id"])
@@ -101,27 +99,13 @@ def report(request: dict[str, Any], tell: Tell) -> None:
     except ImportError as error:
         raise MissingDependencyError("the package wandb is not installed") from error
     tell("ready")
-    connection = _connect(request, tell)
+    connection = connect(request, tell)
     if connection is None:
         return
     try:
         write_report(*connection, request, tell)
     except (wandb.errors.CommError, RuntimeError, ValueError) as error:
         tell("lost", detail=f"{type(error).__name__}: {error}")
-
-
-def _connect(request: dict[str, Any], tell: Tell) -> tuple[Any, str] | None:
-    """The public API and the entity in use; None, and told why, if the server is of no use."""
-    import wandb
-
-    try:
-        api = wandb.Api(timeout=_ANSWER_SECONDS)
-        entity = str(request["entity"] or api.default_entity)
-    except Exception as error:
-        tell("refused", why=_why(error), detail=f"{type(error).__name__}: {error}")
-        return None
-    tell("connected", entity=entity)
-    return api, entity
 
 
 def _linked(runs: Sequence[dict[str, Any]], held: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -141,22 +125,6 @@ def _linked(runs: Sequence[dict[str, Any]], held: dict[str, Any]) -> Iterator[tu
 
 def _base(artifact: Any) -> str:
     return str(artifact.name.partition(":")[0])
-
-
-def _why(error: Exception) -> str:
-    """Tell a missing key, a refused key and a silent server apart."""
-    import wandb.errors
-
-    text = str(error)
-    if isinstance(error, wandb.errors.UsageError):
-        return "no_key"
-    if "did not respond in time" in text:
-        return "no_answer"  # Also said as an authentication error, since the key was not seen.
-    if isinstance(error, wandb.errors.AuthenticationError):
-        return "key_refused"
-    if any(sign in text for sign in ("error 401", "error 403", "API_KEY invalid", "API key")):
-        return "key_refused"
-    return "no_answer"
 
 
 def _send(runs: Sequence[dict[str, Any]], entity: str, project: str, tell: Tell) -> None:
@@ -191,29 +159,12 @@ def _await(api: Any, place: str, run: dict[str, Any]) -> Any:
     """Look for a run until the server shows it whole, for a few seconds."""
     until = time.monotonic() + _READ_BACK_SECONDS
     while True:
-        there = _fetch(api, place, run["id"])
+        there = fetch_run(api, place, run["id"])
         if there is not None and _is_whole(there, run):
             return there
         if time.monotonic() > until:
             return None
         time.sleep(_READ_BACK_SECONDS / 10)
-
-
-def _fetch(api: Any, place: str, run_id: str) -> Any:
-    """Ask the server for a run; None if it has none.
-
-    Raises:
-        wandb.errors.CommError: If it does not answer.
-    """
-    import wandb.errors
-
-    api.flush()
-    try:
-        return api.run(f"{place}/{run_id}")
-    except wandb.errors.CommError as error:
-        if "Could not find" in str(error):
-            return None
-        raise
 
 
 def _is_whole(there: Any, run: dict[str, Any]) -> bool:
@@ -227,14 +178,7 @@ def _is_whole(there: Any, run: dict[str, Any]) -> bool:
 
 def main() -> int:
     """Run one command; the exit code is 0 if it could be carried out."""
-    # Whatever the client prints must not end up among the answers.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-
-    def tell(event: str, **details: Any) -> None:
-        answers.write(json.dumps({"event": event, **details}) + "\n")
-        answers.flush()
-
+    tell = open_answers()
     commands = {"write": write, "upload": upload, "report": report}
     try:
         commands[sys.argv[1]](json.load(sys.stdin), tell)

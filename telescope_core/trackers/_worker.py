@@ -8,17 +8,15 @@ that started it goes on.
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from telescope_core.errors import ConfigurationError, MissingDependencyError, TelescopeError
+from telescope_core.trackers._answers import Tell, open_answers
 from telescope_core.trackers.protocol import RunStore, Tracker
 from telescope_core.trackers.record import RunRecord, replay
 from telescope_core.trackers.registry import open_tracker
-
-Tell = Callable[..., None]
 
 
 def write(request: Mapping[str, Any], tell: Tell) -> None:
@@ -48,14 +46,7 @@ def _write_one(record: RunRecord, tracker: Tracker, known: Mapping[str, Any], te
 
 def main() -> int:
     """Answer one request; the exit code is 0 if the tracker raised nothing."""
-    # Whatever the client prints must not end up among the answers.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-
-    def tell(event: str, **details: Any) -> None:
-        answers.write(json.dumps({"event": event, **details}) + "\n")
-        answers.flush()
-
+    tell = open_answers()
     try:
         write(json.load(sys.stdin), tell)
     except (MissingDependencyError, ConfigurationError) as error:
