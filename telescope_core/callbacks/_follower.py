@@ -23,16 +23,15 @@ class Follower:
     """Follows a training run whose model and optimizer are only known once it starts.
 
     Args:
-        loss: As for :class:`telescope_core.TelescopeLens`.
-        train_inputs: As for the lens, on any device.
-        train_targets: As for the lens, on any device.
-        eval_sets: As for the lens, on any device.
-        log_to: Where records go, see :meth:`telescope_core.TelescopeLens.log_to`; ``None`` for
-            nowhere.
+        loss: ``loss(outputs, targets) -> scalar``, as training computes it.
+        train_inputs: Rows of the training set, in the order of the dataset, on any device.
+        train_targets: Their targets, on any device.
+        eval_sets: More inputs by name, on any device.
+        log_to: Where records go besides; see :meth:`telescope_core.TelescopeLens.log_to`.
         description: The run to start, if ``log_to`` is a tracker.
-        every: Steps from one record to the next; ``None`` for the ends of blocks.
+        every: Optimizer steps from one record to the next; ``None`` for the ends of blocks.
         alerts: What to call for attention for.
-        options: Further arguments of the lens.
+        **options: Further arguments of :class:`telescope_core.TelescopeLens`.
     """
 
     def __init__(
@@ -40,13 +39,13 @@ class Follower:
         loss: Loss,
         train_inputs: Inputs,
         train_targets: Tensor,
-        eval_sets: Mapping[str, Inputs] | None,
+        eval_sets: Mapping[str, Inputs] | None = None,
         *,
-        log_to: Target | None,
-        description: RunDescription | None,
-        every: int | None,
-        alerts: Sequence[AlertRule],
-        options: Mapping[str, Any],
+        log_to: Target | None = None,
+        description: RunDescription | None = None,
+        every: int | None = None,
+        alerts: Sequence[AlertRule] = (),
+        **options: Any,
     ) -> None:
         self._loss = loss
         self._inputs = {"train": train_inputs, **(eval_sets or {})}

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from telescope_core.alerts import AlertRule
+from telescope_core.callbacks._callback import LensCallback, takes_arguments_of
 from telescope_core.callbacks._follower import Follower
 from telescope_core.callbacks.indexed import take_index
 from telescope_core.errors import ConfigurationError, MissingDependencyError
-from telescope_core.inputs import Inputs
-from telescope_core.labels import Loss
-from telescope_core.lens import TelescopeLens
-from telescope_core.live import Target
-from telescope_core.trackers.protocol import RunDescription
 
 try:
     # Both packages may be installed; a Trainer of the one wants callbacks of the same.
@@ -34,7 +29,7 @@ except ImportError:
         ) from error
 
 
-class TelescopeCallback(Callback):
+class TelescopeCallback(LensCallback, Callback):
     """Attaches a lens to ``trainer.fit`` and logs its records.
 
     Give the Trainer a loader over :class:`telescope_core.callbacks.IndexedDataset`; the module gets
@@ -45,56 +40,18 @@ class TelescopeCallback(Callback):
     accumulated over batches of equal size.  The lens's state is kept in the Trainer's checkpoints.
 
     Args:
-        loss: ``loss(outputs, targets) -> scalar``, as ``training_step`` computes it.
-        train_inputs: Rows of the training set, in the order of the dataset.
-        train_targets: Their targets.
-        eval_sets: More inputs by name.
+        *arguments: Loss (as ``training_step`` computes it), inputs and targets of the training set,
+            and further inputs by name, as described for the constructor.
         network: Name of the submodule that maps inputs to outputs, e.g. ``"net"``; ``None`` for the
             module itself.
-        log_to: Where records go besides; see :meth:`telescope_core.TelescopeLens.log_to`.
-        description: The run to start, if ``log_to`` is a tracker.
-        every: Optimizer steps from one record to the next; ``None`` for the ends of blocks.
-        alerts: What to call for attention for.
-        **options: Further arguments of :class:`telescope_core.TelescopeLens`.
+        **options: Where records go and when, and what the lens measures; see the constructor.
     """
 
-    def __init__(
-        self,
-        loss: Loss,
-        train_inputs: Inputs,
-        train_targets: Tensor,
-        eval_sets: Mapping[str, Inputs] | None = None,
-        *,
-        network: str | None = None,
-        log_to: Target | None = None,
-        description: RunDescription | None = None,
-        every: int | None = None,
-        alerts: Sequence[AlertRule] = (),
-        **options: Any,
-    ) -> None:
-        super().__init__()
+    @takes_arguments_of(Follower)
+    def __init__(self, *arguments: Any, network: str | None = None, **options: Any) -> None:
+        super().__init__(Follower(*arguments, **options))
         self._network = network
         self._state: Mapping[str, Any] | None = None
-        self._follower = Follower(
-            loss,
-            train_inputs,
-            train_targets,
-            eval_sets,
-            log_to=log_to,
-            description=description,
-            every=every,
-            alerts=alerts,
-            options=options,
-        )
-
-    @property
-    def lens(self) -> TelescopeLens:
-        """The lens, from the start of training on; also afterwards.
-
-        Raises:
-            ConfigurationError: Training has not started yet.
-        """
-        return self._follower.lens
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Attach the lens.

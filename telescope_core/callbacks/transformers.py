@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from telescope_core.alerts import AlertRule
+from telescope_core.callbacks._callback import LensCallback, takes_arguments_of
 from telescope_core.callbacks._follower import Follower
 from telescope_core.callbacks.indexed import INDEX_KEY
 from telescope_core.errors import ConfigurationError, MissingDependencyError
-from telescope_core.inputs import Inputs
-from telescope_core.labels import Loss
-from telescope_core.lens import TelescopeLens
-from telescope_core.live import Target
-from telescope_core.trackers.protocol import RunDescription
 
 try:
     from transformers import TrainerCallback
@@ -47,7 +42,7 @@ class ModelOutputs(nn.Module):
         return outputs
 
 
-class TelescopeCallback(TrainerCallback):
+class TelescopeCallback(LensCallback, TrainerCallback):
     """Attaches a lens to ``trainer.train`` and logs its records.
 
     The Trainer trains on :class:`telescope_core.callbacks.IndexedDataset` with
@@ -58,59 +53,21 @@ class TelescopeCallback(TrainerCallback):
     of equal size.  After resuming from a checkpoint the lens starts anew from there.
 
     Args:
-        loss: ``loss(outputs, targets) -> scalar``, as the model or the Trainer computes it, e.g.
-            ``nn.CrossEntropyLoss()`` for a model that classifies sequences.
-        train_inputs: All training rows as the model takes them, without labels, in the order of the
-            dataset: a mapping of tensors.
-        train_targets: Their labels.
-        eval_sets: More inputs by name.
+        *arguments: Loss, inputs and targets of the training set, and further inputs by name, as
+            described for the constructor.  The loss is what the model or the Trainer computes, e.g.
+            ``nn.CrossEntropyLoss()`` for a model that classifies sequences; inputs are mappings of
+            tensors, as the model takes them, without labels.
         output: The entry of the model's outputs that the loss takes.
-        log_to: Where records go besides; see :meth:`telescope_core.TelescopeLens.log_to`.
-        description: The run to start, if ``log_to`` is a tracker.
-        every: Optimizer steps from one record to the next; ``None`` for the ends of blocks.
-        alerts: What to call for attention for.
-        **options: Further arguments of :class:`telescope_core.TelescopeLens`.
+        **options: Where records go and when, and what the lens measures; see the constructor.
     """
 
-    def __init__(
-        self,
-        loss: Loss,
-        train_inputs: Inputs,
-        train_targets: Tensor,
-        eval_sets: Mapping[str, Inputs] | None = None,
-        *,
-        output: str = "logits",
-        log_to: Target | None = None,
-        description: RunDescription | None = None,
-        every: int | None = None,
-        alerts: Sequence[AlertRule] = (),
-        **options: Any,
-    ) -> None:
-        super().__init__()
+    @takes_arguments_of(Follower)
+    def __init__(self, *arguments: Any, output: str = "logits", **options: Any) -> None:
+        super().__init__(Follower(*arguments, **options))
         self._output = output
         self._show: Callable[[dict[str, float]], None] | None = None
         self._record: dict[str, float] | None = None
         self._hook: Any = None
-        self._follower = Follower(
-            loss,
-            train_inputs,
-            train_targets,
-            eval_sets,
-            log_to=log_to,
-            description=description,
-            every=every,
-            alerts=alerts,
-            options=options,
-        )
-
-    @property
-    def lens(self) -> TelescopeLens:
-        """The lens, from the start of training on; also afterwards.
-
-        Raises:
-            ConfigurationError: Training has not started yet.
-        """
-        return self._follower.lens
 
     def attach(self, trainer: Any) -> None:
         """Add the callback to a Trainer, whose log and reports then show the records, too.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import inspect
 import sys
 import warnings
 
@@ -311,6 +312,16 @@ def test_alerts_that_do_not_fit_are_refused_before_training(tmp_path):
             module, loader_of()
         )
     assert module.seen == []
+
+
+def test_users_are_shown_every_argument():
+    shown = inspect.signature(TelescopeCallback)
+    assert list(shown.parameters) == [
+        *("loss", "train_inputs", "train_targets", "eval_sets"),
+        *("network", "log_to", "description", "every", "alerts", "options"),
+    ]
+    assert shown.parameters["network"].default is None
+    assert "train_targets:" in TelescopeCallback.__init__.__doc__
 
 
 def test_the_lens_exists_once_training_has_started():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 
 import pytest
@@ -244,3 +245,13 @@ def test_what_cannot_be_followed_is_refused(settings, dropout, dataset, error, m
     )  # fmt: skip
     with pytest.raises(error, match=message):
         trainer.train()
+
+
+def test_users_are_shown_every_argument():
+    shown = inspect.signature(TelescopeCallback)
+    assert list(shown.parameters) == [
+        *("loss", "train_inputs", "train_targets", "eval_sets"),
+        *("output", "log_to", "description", "every", "alerts", "options"),
+    ]
+    assert shown.parameters["output"].default == "logits"
+    assert "train_targets:" in TelescopeCallback.__init__.__doc__
