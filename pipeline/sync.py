@@ -18,9 +18,8 @@ from rich.table import Table
 from telescope_core.errors import ArtifactError
 from telescope_core.trackers.wandb_delivery import Outcome, Patience, send
 from telescope_core.trackers.wandb_folders import Shipment, shipments
-from telescope_pipeline import files
 from telescope_pipeline.layout import Layout
-from telescope_pipeline.publishing.records import RECEIPT
+from telescope_pipeline.publishing.receipts import read_receipts
 
 # Somebody asked for this and waits, unlike a pipeline that publishes on the way.
 _PATIENCE = Patience(connect=20.0, send=30.0)
@@ -67,7 +66,9 @@ def sync(
     Raises:
         ArtifactError: If there is nothing to send, or a receipt is damaged.
     """
-    named = _named(layout, cases)
+    receipts = read_receipts(layout, cases)
+    # Other trackers have nothing that waits.
+    named = {run_id: case for case, r in receipts.items() if r.at_wandb for run_id in r.runs}
     found = shipments(layout.root)
     waiting = {shipment.id: (folder, shipment) for folder, shipment in found.items()}
     if everything:
@@ -112,22 +113,3 @@ def _sent(run_id: str, case: str, outcome: Outcome | None) -> Sent:
     if url is None:
         return Sent(run_id, case, "pending", reason=outcome.reason)
     return Sent(run_id, case, "online", url)
-
-
-def _named(layout: Layout, cases: Sequence[str]) -> dict[str, str]:
-    """The case of every run that a receipt names."""
-    named: dict[str, str] = {}
-    for case in cases:
-        path = layout.results(case) / RECEIPT
-        if not path.is_file():
-            continue
-        receipt = files.read_json(path)
-        try:
-            # Other trackers have nothing that waits.
-            if receipt["tracker"] == "wandb":
-                named |= {str(run["id"]): case for run in receipt["runs"]}
-        except (KeyError, TypeError):
-            raise ArtifactError(
-                f"{path}: not a receipt; run `telescope publish {case}` again"
-            ) from None
-    return named

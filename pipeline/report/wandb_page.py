@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,16 @@ from telescope_core.errors import ArtifactError
 from telescope_core.trackers.wandb_reports import ClaimRow, Curves, ReportPage, ReportSection
 from telescope_pipeline import files
 from telescope_pipeline.layout import Layout
-from telescope_pipeline.publishing.records import CASE, RECEIPT, case_records
+from telescope_pipeline.publishing.receipts import Receipt, read_receipts
+from telescope_pipeline.publishing.records import CASE, case_records
 from telescope_pipeline.report.entries import Entry, entries_of
 from telescope_pipeline.revision import Revision, pipeline_revision
 
 if TYPE_CHECKING:
     from telescope_core.trackers.record import RunRecord
     from telescope_pipeline.schemas.parameters import Parameters
+
+_LOG = logging.getLogger(__name__)
 
 # Title, the quantities it shows (of any set and lens), whether they fall over decades.
 _PANELS = (
@@ -38,24 +42,20 @@ def report_page(parameters: Parameters, layout: Layout) -> ReportPage:
         layout: The project's folders.
 
     Returns:
-        A section for each case that was published.
+        A section for each case that was published to Weights & Biases; which cases were published
+        elsewhere is said through :mod:`logging`.
 
     Raises:
-        ArtifactError: If no case was published, cases were published at different revisions, or
-            results are missing or damaged.
+        ArtifactError: If no case was published there, cases were published there at different
+            revisions, or results or receipts are missing or damaged.
     """
-    receipts = {}
-    for case in parameters.cases:
-        path = layout.results(case) / RECEIPT
-        if path.is_file():
-            receipts[case] = files.read_json(path)
-    published = {case: r for case, r in receipts.items() if r.get("runs")}
+    published = _published(parameters, layout)
     if not published:
         raise ArtifactError(
-            "no case was published, so there is nothing to report on; run `dvc repro`, or set "
-            "tracking.mode to something else than disabled"
+            "no case was published to Weights & Biases, so there is nothing to report on; run "
+            "`dvc repro` with tracking.tracker set to wandb and tracking.mode not to disabled"
         )
-    revisions = sorted({str(receipt["group"]) for receipt in published.values()})
+    revisions = sorted({receipt.group for receipt in published.values()})
     if len(revisions) > 1:
         raise ArtifactError(
             f"the cases were published at {len(revisions)} revisions ({', '.join(revisions)}); run "
@@ -63,7 +63,7 @@ def report_page(parameters: Parameters, layout: Layout) -> ReportPage:
         )
     (group,) = revisions
     now = pipeline_revision(layout.root)
-    sections = [_section(case, parameters, layout, now) for case in published]
+    sections = [_section(case, r, parameters, layout, now) for case, r in published.items()]
     tracking = parameters.tracking
     held = sum(claim.holds for section in sections for claim in section.claims)
     count = sum(len(section.claims) for section in sections)
@@ -77,25 +77,31 @@ def report_page(parameters: Parameters, layout: Layout) -> ReportPage:
     )
 
 
+def _published(parameters: Parameters, layout: Layout) -> dict[str, Receipt]:
+    """The receipts of the cases whose runs the report can show."""
+    published = {}
+    for case, receipt in read_receipts(layout, parameters.cases).items():
+        if receipt.runs and receipt.at_wandb:
+            published[case] = receipt
+        elif receipt.runs:
+            _LOG.warning("report: %s is left out, it was published to %s", case, receipt.tracker)
+    return published
+
+
 def _section(
-    case: str, parameters: Parameters, layout: Layout, revision: Revision
+    case: str, receipt: Receipt, parameters: Parameters, layout: Layout, revision: Revision
 ) -> ReportSection:
     records = case_records(case, parameters, layout, revision)
     own = next(record for record in records if record.description.job_type == CASE)
     claims = files.read_json(layout.results(case) / "claims.json")
     return ReportSection(
         case=case,
-        run=_published_run(case, layout),
+        run=next(run_id for run_id, kind in receipt.runs.items() if kind == CASE),
         claims=tuple(_claim(claim) for claim in claims),
         curves=tuple(_curves(records)),
         pictures=tuple(picture.key for picture in own.pictures),
         artifacts=tuple((a.kind, a.name) for record in records for a in record.artifacts),
     )
-
-
-def _published_run(case: str, layout: Layout) -> str:
-    receipt = files.read_json(layout.results(case) / RECEIPT)
-    return next(str(run["id"]) for run in receipt["runs"] if run["kind"] == CASE)
 
 
 def _claim(claim: dict[str, Any]) -> ClaimRow:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -97,6 +99,51 @@ def test_a_page_that_was_not_shown_back_is_not_called_saved(
     online.misbehave = lambda path, asked: 400 if asked == operation else None
     with pytest.raises(TrackerError, match="the report was not saved"):
         run_wandb(published.parameters_path)
+
+
+def test_what_another_tracker_was_told_is_left_out_and_said(
+    published: Any, online: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    published.configure(tracker="jsonl")
+    publish_stage("plain", published.parameters_path)
+    published.configure(tracker="wandb")
+    run_wandb(published.parameters_path)
+
+    assert "report: plain is left out, it was published to jsonl" in caplog.text
+    assert "wide" not in caplog.text
+    ((number, view),) = online.views.items()
+    assert view["description"].startswith("1 case studies")
+    assert "plain-results" not in _text(online, number)
+    assert "wide-results" in _text(online, number)
+
+
+def test_on_the_terminal_a_case_published_elsewhere_is_said_to_be_left_out(project: Any) -> None:
+    project.configure(tracker="jsonl")
+    publish_stage("plain", project.parameters_path)
+    command = [sys.executable, "-m", "telescope_pipeline.cli", "report", "--wandb"]
+    done = subprocess.run(
+        [*command, "--params", str(project.parameters_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "report: plain is left out, it was published to jsonl" in done.stderr
+    assert "no case was published to Weights & Biases" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", '{"tracker": "wandb", "group": "a", "runs": [{}]}']
+)
+def test_a_damaged_receipt_is_named(project: Any, content: str) -> None:
+    (project.results() / "receipt.json").write_text(content)
+    layout = Layout(project.root)
+    named = r"receipt\.json: not a receipt; run `telescope publish wide` again"
+    with pytest.raises(ArtifactError, match=named):
+        sync(layout, ["wide"])
+    with pytest.raises(ArtifactError, match=named):
+        report_page(project.parameters, layout)
 
 
 def test_without_publication_there_is_nothing_to_report_on(project: Any) -> None:
