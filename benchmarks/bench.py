@@ -22,7 +22,7 @@ from typing import Any
 import tangent_kernel
 import torch
 from accuracy import second_order_table
-from estimates import estimates_table, measure_estimates
+from estimates import estimates_table, exactness_table, measure_estimates, measure_exactness
 from straightforward import Straightforward
 from torch import Tensor
 from workloads import Workload, loss, mlp_adamw, polynomial_gd, wide_momentum
@@ -33,7 +33,7 @@ from telescope_core import TelescopeLens
 # multiples of 16.
 WORKLOADS: dict[str, tuple[Callable[[], Workload], dict[str, Any]]] = {
     "mlp-adamw": (mlp_adamw, {"probes": 30, "stride": 12}),
-    "polynomial-gd": (polynomial_gd, {"probes": "exact", "stride": 32}),
+    "polynomial-gd": (polynomial_gd, {"probes": "exact", "stride": 48}),
     "wide-momentum": (wide_momentum, {"probes": 46, "stride": 25}),
 }
 _MEMORY_OPTIONS = {"probes": 64}
@@ -70,6 +70,11 @@ def main() -> None:
             for name, (build, options) in WORKLOADS.items()
             if options["probes"] != "exact"
         },
+        "exactness": {
+            name: measure_exactness(build(), options)
+            for name, (build, options) in WORKLOADS.items()
+            if options["probes"] == "exact"
+        },
         "tangent-kernel": tangent_kernel.measure(asked.neural_tangents),
         "second-order": second_order_table(),
     }
@@ -103,7 +108,8 @@ def measure_predictions() -> dict[str, float]:
     """Predictions only on 1000 test points beside plain training, stride 10."""
     workload = mlp_adamw()
     plain = seconds_a_step(*plain_training(workload), 20, 10)
-    lens = seconds_a_step(*lens_training(workload, {"probes": None, "stride": 10}), 20, 10)
+    options = {"probes": None, "stride": 10, "follow_train": False}
+    lens = seconds_a_step(*lens_training(workload, options), 20, 10)
     return {"plain": plain, "lens": lens, "over_plain": lens / plain}
 
 
@@ -217,6 +223,7 @@ def table(results: dict[str, Any]) -> str:
     r = results["predictions-only"]
     lines.append(f"| predictions only | | {1e3 * r['lens']:.2f} ms | | {r['over_plain']:.2f}× | |")
     lines += ["", estimates_table(results["estimates"])]
+    lines += ["", exactness_table(results["exactness"])]
     lines += ["", tangent_kernel.table(results["tangent-kernel"])]
     return "\n".join([*lines, "", results["second-order"]["table"]])
 

@@ -1,15 +1,15 @@
 """What logging while training costs: the same run with and without ``log_to``, taking turns.
 
-``python benchmarks/live_overhead.py [OUT.json]`` trains several copies of one run, a few blocks of
-the default stride each in turn.  A copy has the lens alone, or also logs: to a list in memory, to
-Weights & Biases (offline), or the same every 50 steps only.  A turn takes processor time of all
-threads, which says more than the clock on a machine that has other work, until its records are with
-the tracker, although training does not wait for that.  Costs are medians over turns of the ratio to
-the lens alone in the same turn, with half their interquartile range.
+``python benchmarks/live_overhead.py [OUT.json]`` trains several copies of one run, as many steps as
+there are between two records each in turn, at the default stride and interval.  A copy has the lens
+alone, or also logs: to a list in memory, or to Weights & Biases (offline).  A turn takes processor
+time of all threads, which says more than the clock on a machine that has other work, until its
+record is with the tracker, although training does not wait for that.  Costs are medians over turns
+of the ratio to the lens alone in the same turn, with half their interquartile range.
 
 What a record costs is also measured by itself, which is finer: the snapshot on the one hand, and on
-the other all that the thread does to hand it over.  Both are shown as shares of a block of ten
-steps with the lens alone.
+the other all that the thread does to hand it over.  Both are shown as shares of the steps between
+two records with the lens alone.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from torch import Tensor
 from workloads import Workload, loss, mlp_adamw, wide_momentum
 
 from telescope_core import Snapshot, TelescopeLens
+from telescope_core.live import default_interval
 from telescope_core.trackers import RunDescription, TrackedRun, open_tracker
 from telescope_core.trackers.null import NullRun
 
@@ -39,8 +40,7 @@ _WORKLOADS = {
     "wide-momentum, 46 probes": (wide_momentum, {"probes": 46}),
     "mlp-adamw, predictions only": (mlp_adamw, {"probes": None}),
 }
-_SELDOM = 50
-_SIDES = ("lens", "memory", "wandb", "wandb-seldom")
+_SIDES = ("lens", "memory", "wandb")
 
 
 class Memory(NullRun):
@@ -108,13 +108,13 @@ class Side:
             **options,
         )
         self.lens.seconds = []
-        self._every = _SELDOM if name.endswith("seldom") else _STRIDE
+        self._every = interval_of(options)
         self.sink = None if tracked is None else Counting(tracked)
         if self.sink is not None:
-            self.lens.log_to(self.sink, every=self._every)
+            self.lens.log_to(self.sink)
 
     def turn(self, batches: list[Tensor]) -> float:
-        """Seconds a step over some batches, whole blocks."""
+        """Seconds a step over some batches, up to the next record or the one after."""
         started = time.process_time()
         for index in batches:
             with self.lens.step(index):
@@ -127,7 +127,12 @@ class Side:
         return (time.process_time() - started) / len(batches)
 
 
-def measure(name: str, turns: int, blocks: int, folder: Path) -> dict[str, Any]:
+def interval_of(options: dict[str, Any]) -> int:
+    """Steps from one record to the next."""
+    return default_interval(_STRIDE, options["probes"] is not None)
+
+
+def measure(name: str, turns: int, records: int, folder: Path) -> dict[str, Any]:
     """Seconds a step of the lens alone, and what the other sides cost on top, as shares of it."""
     build, options = _WORKLOADS[name]
     workload = build()
@@ -135,14 +140,14 @@ def measure(name: str, turns: int, blocks: int, folder: Path) -> dict[str, Any]:
     with open_tracker("wandb", project="overhead", mode="offline", directory=folder) as tracker:
         word = "".join(c for c in name if c.isalnum())
         runs: dict[str, TrackedRun] = {"memory": Memory()}
-        for each in ("wandb", "wandb-seldom"):
-            about = RunDescription(f"{word}-{each}", name, "overhead", "train")
-            runs[each] = tracker.start(about)
+        about = RunDescription(f"{word}-wandb", name, "overhead", "train")
+        runs["wandb"] = tracker.start(about)
         sides = {each: Side(workload, options, each, runs.get(each)) for each in _SIDES}
         times: dict[str, list[float]] = {each: [] for each in _SIDES}
-        batches = workload.batches((turns + 1) * blocks * _STRIDE)
+        steps = records * interval_of(options)
+        batches = workload.batches((turns + 1) * steps)
         for number in range(turns + 1):
-            chosen = [next(batches) for _ in range(blocks * _STRIDE)]
+            chosen = [next(batches) for _ in range(steps)]
             for each in chance.sample(_SIDES, len(_SIDES)):
                 seconds = sides[each].turn(chosen)
                 if number:
@@ -163,6 +168,7 @@ def measure(name: str, turns: int, blocks: int, folder: Path) -> dict[str, Any]:
         parts[f"to {each}"] = sink.seconds
     return {
         "step": step,
+        "interval": interval_of(options),
         "costs": costs,
         "record": {part: statistics.median(seconds) for part, seconds in parts.items()},
     }
@@ -173,24 +179,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--turns", type=int, default=30)
-    parser.add_argument("--blocks", type=int, default=5, help="per turn; 5 or a multiple")
+    parser.add_argument("--records", type=int, default=1, help="per turn")
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     with tempfile.TemporaryDirectory() as folder:
         results = {
-            name: measure(name, asked.turns, asked.blocks, Path(folder)) for name in _WORKLOADS
+            name: measure(name, asked.turns, asked.records, Path(folder)) for name in _WORKLOADS
         }
-    print("| run | block with lens | memory | W&B | W&B, every 50 steps |", end="")
+    print("| run | steps a record | with lens alone | memory | W&B |", end="")
     print(" snapshot | hand-over, memory | hand-over, W&B |")
     print("|---|---|---|---|---|---|---|---|")
     for name, result in results.items():
-        block = _STRIDE * result["step"]
+        between = result["interval"] * result["step"]
         shown = [
             f"{100 * c['cost']:.1f} ± {100 * c['half_quartile_range']:.1f} %"
             for c in result["costs"].values()
-        ] + [f"{1e3 * t:.2f} ms, {100 * t / block:.2f} %" for t in result["record"].values()]
-        print(f"| {name} | {1e3 * block:.0f} ms | {' | '.join(shown)} |")
+        ] + [f"{1e3 * t:.2f} ms, {100 * t / between:.2f} %" for t in result["record"].values()]
+        start = f"| {name} | {result['interval']} | {1e3 * between:.0f} ms"
+        print(f"{start} | {' | '.join(shown)} |")
     if asked.out is not None:
         everything = {"environment": environment(asked.threads), "overhead": results}
         asked.out.write_text(json.dumps(everything, indent=2) + "\n")

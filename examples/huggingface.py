@@ -26,7 +26,7 @@ model = BertForSequenceClassification(config)
 trainer = Trainer(model, arguments, train_dataset=IndexedDataset(train))
 callback = TelescopeCallback(
     nn.CrossEntropyLoss(), {"input_ids": pairs[:80]}, sums[:80],
-    {"test": {"input_ids": pairs[80:]}}, probes=30,
+    {"test": {"input_ids": pairs[80:]}}, probes=30, every=10,
 )  # fmt: skip
 callback.attach(trainer)
 trainer.train()

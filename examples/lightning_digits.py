@@ -35,7 +35,7 @@ class Classifier(lightning.LightningModule):
 
 
 callback = TelescopeCallback(
-    loss, x_train, y_train, {"test": x_test}, network="net", probes=30
+    loss, x_train, y_train, {"test": x_test}, network="net", probes=30, every=10,
 )  # fmt: skip
 rows = IndexedDataset(TensorDataset(x_train, y_train))
 trainer = lightning.Trainer(

@@ -23,7 +23,7 @@ lens = TelescopeLens(model, optimizer, loss, x_train, y_train, {"test": x_test},
 run = RunDescription("digits-plain", name="digits", group="examples", job_type="train")
 alerts = [PartingWays("train", "test"), ApproximationFails("test", relative=0.1)]
 tracker = open_tracker("wandb", project="telescope", mode="offline")
-with lens.log_to(tracker, description=run, alerts=alerts):
+with lens.log_to(tracker, description=run, every=10, alerts=alerts):
     for _ in range(200):
         index = torch.randperm(500)[:50]
         with lens.step(index):

@@ -68,14 +68,15 @@ def watch_step(
     Yields:
         What was seen.
     """
-    device = next(model.parameters()).device
+    named = list(model.named_parameters())
+    device = named[0][1].device
     watch = StepWatch(device)
     skipped: frozenset[str] = frozenset()
     depth = 0  # A step that calls its base class's step is hooked twice.
 
     def look() -> None:
         nonlocal skipped
-        skipped = frozenset(name for name, p in model.named_parameters() if p.grad is None)
+        skipped = frozenset(name for name, p in named if p.grad is None)
         if watch.steps == 0:
             before_update()
 

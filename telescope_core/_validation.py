@@ -234,6 +234,32 @@ def check_set_names(eval_sets: Mapping[str, Any]) -> None:
             )
 
 
+def check_follow_train(
+    follow_train: Any, eval_sets: Mapping[str, Any] | None, probes: Any, kernel_norms: bool
+) -> None:
+    """Refuse to leave out the training set where it is needed, or where nothing would be left.
+
+    Raises:
+        ConfigurationError: Naming the setting that needs it.
+    """
+    if not isinstance(follow_train, bool):
+        raise ConfigurationError(f"follow_train must be True or False, got {follow_train!r}")
+    if follow_train:
+        return
+    if not eval_sets:
+        raise ConfigurationError(
+            "follow_train=False without eval_sets leaves no set to follow; name the inputs that "
+            "predictions are wanted for in eval_sets"
+        )
+    for setting, needs in (("probes", probes is not None), ("kernel_norms", kernel_norms)):
+        if needs:
+            raise ConfigurationError(
+                f"{setting} needs the training set at every step, but follow_train=False; use "
+                f"{'probes=None' if setting == 'probes' else 'kernel_norms=False'} for "
+                "predictions only, or follow_train=True"
+            )
+
+
 def check_index(index: Any, rows: int, device: torch.device) -> Tensor:
     """The batch's positions on the model's device.
 
@@ -250,8 +276,9 @@ def check_index(index: Any, rows: int, device: torch.device) -> Tensor:
             f"step() takes the batch's positions in the training set as an int64 tensor of shape "
             f"(b,), got {given}"
         )
-    if len(index) == 0 or int(index.min()) < 0 or int(index.max()) >= rows:
-        extent = "no positions" if len(index) == 0 else f"{int(index.min())}…{int(index.max())}"
+    lowest, highest = (int(end) for end in index.aminmax()) if len(index) else (0, -1)
+    if highest < 0 or lowest < 0 or highest >= rows:
+        extent = f"{lowest}…{highest}" if len(index) else "no positions"
         raise ShapeError(
             f"step() was given {extent}; expected positions in 0…{rows - 1}, the rows of "
             "train_inputs"

@@ -12,25 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from telescope_core import _validation as check
-from telescope_core import complexity
 from telescope_core._engine import EngineFactory, Strategy
 from telescope_core._optimizer_watch import watch_step
+from telescope_core._readings import Readings
 from telescope_core._track import Track, restore_track
 from telescope_core._trained_parameters import count_parameters, trained_parameters
-from telescope_core.complexity import (
-    classical_degrees_of_freedom,
-    degrees_of_freedom,
-    effective_parameters,
-    effective_parameters_per_example,
-)
 from telescope_core.errors import ConfigurationError, TrainingMismatchError
 from telescope_core.inputs import Inputs, Rows, call_arguments, count_rows, take_rows
 from telescope_core.jacobians import Form, Layers, Linearizer, without_autocast
 from telescope_core.labels import Loss
 from telescope_core.layout import ParameterLayout
 from telescope_core.losses import check_scalar
-from telescope_core.smoother import Batch, LinearizedRows, RowSet, Smoother
-from telescope_core.snapshot import Snapshot
+from telescope_core.smoother import Batch, RowSet
 from telescope_core.update_rules import require_rule, rule_for
 
 if TYPE_CHECKING:
@@ -41,7 +34,7 @@ if TYPE_CHECKING:
 Probes = int | Literal["exact"] | None
 
 
-class TelescopeLens:
+class TelescopeLens(Readings):
     """Follows a training run as a sum of linearised updates.
 
     Wrap every training step in :meth:`step`; the lens changes nothing about training.  Read
@@ -59,6 +52,8 @@ class TelescopeLens:
         stride: Steps between evaluations of all rows.  ``order=1, stride=1`` is the paper.
         probes: Label directions for the smoother: ``"exact"`` for all, a number to estimate, or
             ``None`` for predictions only.
+        follow_train: Whether "train" is among the sets that are followed.  The smoother needs it;
+            predictions on other sets do not, and cost less without it.
         deflate: At most this many of the probes (and at most half of them) are leading
             eigenvectors of the initial tangent kernel.
         seed: Seed of the random label directions.
@@ -97,6 +92,7 @@ class TelescopeLens:
         order: Literal[1, 2] = 2,
         stride: int = 10,
         probes: Probes = 64,
+        follow_train: bool = True,
         deflate: int = 16,
         seed: int = 0,
         chunk_size: int | None = None,
@@ -110,6 +106,7 @@ class TelescopeLens:
         check.check_choice("form", form, get_args(Form))
         check.check_set_names(eval_sets or {})
         check.check_model(model)
+        check.check_follow_train(follow_train, eval_sets, probes, kernel_norms)
         if probes is not None or kernel_norms:
             require_rule(optimizer)
         parameters = trained_parameters(model, optimizer)
@@ -136,10 +133,12 @@ class TelescopeLens:
             sample_outputs = model(*args, **kwargs)
         check_scalar(loss, sample_outputs, train_targets[: count_rows(sample)])
 
-        self._sets = {
+        sets = {
             name: RowSet(self._linearizer, rows, chunk_size, first.device)
             for name, rows in inputs.items()
         }
+        train = sets["train"] if follow_train else sets.pop("train")
+        super().__init__(train, sets)
         theta = self._linearizer.theta()
         self._begin = partial(Track.begin, sets=self._sets, order=order, kernel_norms=kernel_norms)
         self._track = self._begin(theta)
@@ -164,8 +163,6 @@ class TelescopeLens:
             self._kernel_rule = rule_for(optimizer, layout, parameters, 0, 0)
         self._failed = False
         self._now = (0, theta, self._track.at_start)
-        self._logs: list[LiveLog] = []
-        self._at_zero: dict[str, LinearizedRows] = {}
 
     # -- following a training loop ------------------------------------------------------------
 
@@ -191,7 +188,7 @@ class TelescopeLens:
                 "an earlier step failed after the parameters had moved, so the lens lost track; "
                 "load a state_dict, or attach a new lens"
             )
-        n = len(self._sets["train"])
+        n = len(self._train)
         index = check.check_index(index, n, self._track.theta_0.device)
         track = self._track
         if self._engines is None and track.kernel_norms is None:
@@ -202,11 +199,10 @@ class TelescopeLens:
                 track.engine = self._engines.for_first_batch(batch, track.at_start)
             yield from self._follow(batch)
         track.step += 1
-        block_ended = track.step - track.block_start == self._stride
-        if block_ended:
+        if track.step - track.block_start == self._stride:
             self._close_block()
         for log in self._logs:
-            log.after_step(self, block_ended)
+            log.after_step(self)
 
     def _follow(self, batch: Batch) -> Iterator[None]:
         """Take the batch in before the step, and the optimizer's update right after it."""
@@ -273,7 +269,7 @@ class TelescopeLens:
                 )
 
         def seen() -> Rows:
-            return self._sets["train"].take(index) if inputs is None else inputs
+            return self._train.take(index) if inputs is None else inputs
 
         return Batch(
             index,
@@ -302,156 +298,7 @@ class TelescopeLens:
         track.block_start = track.step
         self._now = (track.step, theta, now)
 
-    def _linearize(self, theta: Tensor) -> dict[str, LinearizedRows]:
-        return {name: rows.linearize(theta) for name, rows in self._sets.items()}
-
-    def _current(self) -> dict[str, LinearizedRows]:
-        """Every set linearised at the parameters as they are now."""
-        step, theta_then, now = self._now
-        theta = self._linearizer.theta()
-        if step != self._track.step or not torch.equal(theta, theta_then):
-            now = self._linearize(theta)
-            self._now = (self._track.step, theta, now)
-            self._track.move_theta(theta)
-        return now
-
-    # -- reading ------------------------------------------------------------------------------
-
-    @property
-    def steps(self) -> int:
-        """Training steps followed so far."""
-        return self._track.step
-
-    @property
-    def sets(self) -> tuple[str, ...]:
-        """Names of the sets, "train" first."""
-        return tuple(self._sets)
-
-    @property
-    def strategy(self) -> str | None:
-        """The smoother's engine in use; ``None`` before the first step or without probes."""
-        return None if self._track.engine is None else self._track.engine.name
-
-    def predictions(self, name: str) -> Tensor:
-        """The network's own outputs f on a set, shape ``(rows, k)``."""
-        self._require_set(name)
-        return self._current()[name].outputs.clone()
-
-    def telescoped(self, name: str) -> Tensor:
-        """The telescoped predictions f̃ on a set, shape ``(rows, k)`` (Eq. 5 i; MATH section 1)."""
-        self._require_set(name)
-        spans = self._track.spans(self._current())
-        return self._track.theta_path.value(name, spans[name])[..., 0]
-
-    def linearized(self, name: str) -> Tensor:
-        """The lazy linearisation ``f_{θ_0} + J_0 (θ_t − θ_0)`` on a set, shape ``(rows, k)``."""
-        self._require_set(name)
-        track = self._track
-        displacement = self._linearizer.theta() - track.theta_0
-        at_zero = self._at_zero.get(name) or self._sets[name].linearize(track.theta_0)
-        if self._logs:
-            # Half of what a record costs; memory as for the start of a block.
-            self._at_zero[name] = at_zero
-        return track.f_0[name] + at_zero.jvp(displacement[:, None])[..., 0]
-
-    def smoother(self, name: str) -> Tensor:
-        """``S_t`` on a set, exact probes only.
-
-        Returns:
-            ``(rows, n)`` for one output and one label per point, else ``(rows, k, n, labels)``.
-
-        Raises:
-            ConfigurationError: The lens does not carry all label directions.
-        """
-        engines = self._require_probes("smoother")
-        if engines.probes != "exact":
-            raise ConfigurationError(
-                f"smoother() needs all label directions, but probes={engines.probes!r}; create "
-                'the lens with probes="exact", or read effective parameters instead'
-            )
-        S = self._columns(name)[..., : engines.label_count]
-        rows, k = S.shape[:2]
-        full = S.reshape(rows, k, len(self._sets["train"]), -1)
-        return full[:, 0, :, 0] if full.shape[1] * full.shape[3] == 1 else full
-
-    def constant(self, name: str) -> Tensor:
-        """``c_t`` on a set: the part of ``S·Y + c`` that no label contributes to; squared loss.
-
-        Returns:
-            ``(rows,)`` for one output, else ``(rows, k)``.
-
-        Raises:
-            ConfigurationError: There is no smoother, or the loss is not quadratic.
-        """
-        return self._affine(name, -2)
-
-    def smoothed(self, name: str) -> Tensor:
-        """``S·Y + c`` on a set, for any number of probes; squared loss.
-
-        Returns:
-            ``(rows,)`` for one output, else ``(rows, k)``.
-
-        Raises:
-            ConfigurationError: There is no smoother, or the loss is not quadratic.
-        """
-        return self._affine(name, -1)
-
-    def effective_parameters_per_example(self, name: str) -> Tensor:
-        """Each row's ``n/k · ‖s(x)‖²``: which points the model spends its parameters on.
-
-        Returns:
-            Float64, shape ``(rows,)``; the mean is the set's effective parameters.
-
-        Raises:
-            ConfigurationError: There is no smoother.
-        """
-        self._require_probes("effective_parameters_per_example")
-        engine = self._require_engine()
-        S = self._columns(name)[..., : engine.directions.count]
-        return effective_parameters_per_example(S, engine.directions, engine.model(name))
-
-    def effective_parameters_by_layer(self, name: str) -> dict[str, float]:
-        """How a set's effective parameters split over layers: which layer has learned it.
-
-        Returns:
-            Per layer its share, which may be negative where it works against the others; they add
-            up to the set's effective parameters.  NaN before the first step.
-
-        Raises:
-            ConfigurationError: The lens was not created with ``layer_shares=True`` and probes.
-        """
-        layers = self._require_layers()
-        engine = self._require_engine()
-        S = self._columns(name)[..., : engine.directions.count]
-        total, _ = effective_parameters(S, engine.directions, engine.model(name))
-        spans = self._track.spans(self._current())
-        by_layer = engine.values_by_layer(name, spans)[..., : engine.directions.count]
-        shares = complexity.layer_shares(by_layer, engine.directions)
-        return dict(zip(layers.names, (total * shares).tolist(), strict=True))
-
-    def classical_degrees_of_freedom(self) -> float:
-        """``tr(2S − SSᵀ)`` on the training set.
-
-        Raises:
-            ConfigurationError: There is no smoother.
-        """
-        self._require_probes("classical_degrees_of_freedom")
-        engine = self._require_engine()
-        S = self._columns("train")[..., : engine.directions.count]
-        return classical_degrees_of_freedom(S, engine.directions, engine.model("train"))
-
-    def snapshot(self) -> Snapshot:
-        """Measure everything at the current step; right also inside a block."""
-        metrics: dict[str, float] = {}
-        for name in self._sets:
-            f = self.predictions(name)
-            metrics[f"{name}/approximation_error"] = _mean_gap(f, self.telescoped(name))
-            metrics[f"{name}/linearization_error"] = _mean_gap(f, self.linearized(name))
-            if self._engines is not None:
-                metrics |= self._smoother_metrics(name, f)
-            if self._track.kernel_norms is not None:
-                metrics |= self._track.kernel_norms.record(name)
-        return Snapshot(self._track.step, metrics)
+    # -- logging -------------------------------------------------------------------------------
 
     def log_to(
         self,
@@ -470,8 +317,8 @@ class TelescopeLens:
             target: A run of :mod:`telescope_core.trackers`, a tracker that is to start one, or a
                 run of wandb that is already open, where all names get the prefix "telescope/".
             description: The run to start, if the target is a tracker.
-            every: Steps from one record to the next; ``None`` for the ends of blocks, where a
-                record costs least.
+            every: Steps from one record to the next; ``None`` for every tenth block, or every 50th
+                of a lens without probes, which keeps logging at about one per cent of training.
             alerts: What to call for attention for, see :mod:`telescope_core.alerts`.
 
         Returns:
@@ -487,71 +334,12 @@ class TelescopeLens:
             description,
             every=every,
             alerts=alerts,
+            stride=self._stride,
             sets=self.sets,
             has_smoother=self._engines is not None,
         )
         self._logs.append(log)
         return log
-
-    def _smoother_metrics(self, name: str, f: Tensor) -> dict[str, float]:
-        engine = self._require_engine()
-        columns = self._columns(name)
-        S = columns[..., : engine.directions.count]
-        model = engine.model(name)
-        estimate, error = effective_parameters(S, engine.directions, model)
-        metrics = {}
-        if engine.affine_columns:
-            metrics[f"{name}/smoother_error"] = _mean_gap(f, columns[..., -1])
-        metrics[f"{name}/effective_parameters"] = estimate
-        metrics[f"{name}/effective_parameters_stderr"] = error
-        if self._engines is not None and self._engines.layers is not None:
-            for layer, share in self.effective_parameters_by_layer(name).items():
-                metrics[f"{name}/effective_parameters/{layer}"] = share
-        if name == "train" and engine.directions.basis.shape[1] == S.shape[1]:
-            metrics["train/degrees_of_freedom"] = degrees_of_freedom(S, engine.directions, model)
-        return metrics
-
-    def _columns(self, name: str) -> Tensor:
-        self._require_set(name)
-        spans = self._track.spans(self._current())
-        with without_autocast(self._track.theta_0.device):
-            return self._require_engine().values(name, spans)
-
-    def _affine(self, name: str, column: int) -> Tensor:
-        engines = self._require_probes("constant")
-        if not engines.is_quadratic:
-            raise ConfigurationError(
-                "S·Y + c exists for squared losses only, where everything is affine in the "
-                "labels; for this loss the smoother is a sensitivity without a constant"
-            )
-        values = self._columns(name)[..., column]
-        return values[:, 0] if values.shape[1] == 1 else values
-
-    def _require_set(self, name: str) -> None:
-        if name not in self._sets:
-            raise ConfigurationError(f"no set named {name!r}; there are {', '.join(self._sets)}")
-
-    def _require_probes(self, what: str) -> EngineFactory:
-        if self._engines is None:
-            raise ConfigurationError(
-                f'{what} needs a smoother, but probes=None; create the lens with probes="exact" '
-                "or a number of probes"
-            )
-        return self._engines
-
-    def _require_layers(self) -> Layers:
-        layers = self._require_probes("effective_parameters_by_layer").layers
-        if layers is None:
-            raise ConfigurationError(
-                "the split over layers is not followed; create the lens with layer_shares=True"
-            )
-        return layers
-
-    def _require_engine(self) -> Smoother:
-        engines = self._require_probes("the smoother")
-        if self._track.engine is None:
-            return engines.before_training(self._track.at_start)
-        return self._track.engine
 
     # -- checkpoints --------------------------------------------------------------------------
 
@@ -591,7 +379,3 @@ class TelescopeLens:
             "kernel_norms": self._track.kernel_norms is not None,
             "layer_shares": engines is not None and engines.layers is not None,
         }
-
-
-def _mean_gap(actual: Tensor, modelled: Tensor) -> float:
-    return float((actual - modelled).abs().cpu().double().mean())

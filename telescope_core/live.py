@@ -12,6 +12,9 @@ from telescope_core.errors import ConfigurationError
 from telescope_core.lens import TelescopeLens
 from telescope_core.trackers.protocol import AlertLevel, RunDescription, TrackedRun, Tracker
 
+_BLOCKS_A_RECORD = 10
+_BLOCKS_A_RECORD_OF_PREDICTIONS = 50
+
 PREFIX = "telescope/"
 """What the names of all measures start with in a run of the user's own."""
 
@@ -47,14 +50,14 @@ class LiveLog:
 
     Args:
         run: Where records go.
-        every: Steps from one record to the next; ``None`` for the ends of blocks.
+        every: Steps from one record to the next.
         alerts: What to call for attention for.
 
     Attributes:
         record: The newest record; ``None`` before the first.
     """
 
-    def __init__(self, run: BackgroundRun, every: int | None, alerts: Sequence[AlertRule]) -> None:
+    def __init__(self, run: BackgroundRun, every: int, alerts: Sequence[AlertRule]) -> None:
         self.record: dict[str, float] | None = None
         self._run = run
         self._every = every
@@ -66,15 +69,13 @@ class LiveLog:
         """Whether the tracker raised.  Nothing is logged then, but alerts still are."""
         return self._run.failed
 
-    def after_step(self, lens: TelescopeLens, block_ended: bool) -> None:
+    def after_step(self, lens: TelescopeLens) -> None:
         """Take a record, if it is time for one.
 
         Args:
             lens: The lens, right after a step.
-            block_ended: Whether a block of the lens ended with the step.
         """
-        due = block_ended if self._every is None else lens.steps % self._every == 0
-        if self._closed or not due:
+        if self._closed or lens.steps % self._every:
             return
         record = lens.snapshot().to_record()
         self.record = record
@@ -118,6 +119,7 @@ def open_log(
     *,
     every: int | None,
     alerts: Sequence[AlertRule],
+    stride: int,
     sets: Sequence[str],
     has_smoother: bool,
 ) -> LiveLog:
@@ -126,8 +128,9 @@ def open_log(
     Args:
         target: Where records go.
         description: The run to start, if the target is a tracker.
-        every: Steps from one record to the next; ``None`` for the ends of blocks.
+        every: Steps from one record to the next; ``None`` for :func:`default_interval`.
         alerts: What to call for attention for.
+        stride: Steps of a block of the lens.
         sets: The sets of the lens.
         has_smoother: Whether the lens has probes.
 
@@ -136,12 +139,27 @@ def open_log(
     """
     if every is not None and (not isinstance(every, int) or isinstance(every, bool) or every < 1):
         raise ConfigurationError(
-            f"every must be an integer of at least 1 (steps), or None for the ends of blocks, got "
-            f"{every!r}"
+            "every must be an integer of at least 1 (steps), or None for every "
+            f"{default_interval(stride, has_smoother)} steps, got {every!r}"
         )
     for rule in alerts:
         rule.check_fits(sets, has_smoother)
-    return LiveLog(_background(target, description), every, alerts)
+    interval = every or default_interval(stride, has_smoother)
+    return LiveLog(_background(target, description), interval, alerts)
+
+
+def default_interval(stride: int, has_smoother: bool) -> int:
+    """Steps from one record to the next if nobody says.
+
+    A record costs about as much as four steps of a lens without a smoother, and less than one step
+    of a lens with it, so that these many blocks keep it at about one per cent.  It falls on the
+    end of a block, where the lens evaluates all rows anyway.
+
+    Args:
+        stride: Steps of a block.
+        has_smoother: Whether the lens has probes.
+    """
+    return stride * (_BLOCKS_A_RECORD if has_smoother else _BLOCKS_A_RECORD_OF_PREDICTIONS)
 
 
 def _background(target: Target, description: RunDescription | None) -> BackgroundRun:

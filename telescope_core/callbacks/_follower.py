@@ -29,7 +29,8 @@ class Follower:
         eval_sets: More inputs by name, on any device.
         log_to: Where records go besides; see :meth:`telescope_core.TelescopeLens.log_to`.
         description: The run to start, if ``log_to`` is a tracker.
-        every: Optimizer steps from one record to the next; ``None`` for the ends of blocks.
+        every: Optimizer steps from one record to the next; ``None`` for what
+            :meth:`telescope_core.TelescopeLens.log_to` takes.
         alerts: What to call for attention for.
         **options: Further arguments of :class:`telescope_core.TelescopeLens`.
     """

@@ -74,6 +74,7 @@ class FunctionSpaceSmoother(Smoother):
         self._runs: list[_Run] = []
         self._pending: tuple[Tensor, float] | None = None
         self._expected: Tensor | None = None
+        self._full_batch: Tensor | None = None
 
     def open_block(self, at_start: State) -> None:  # noqa: D102
         if not self._kernels:
@@ -119,7 +120,7 @@ class FunctionSpaceSmoother(Smoother):
         self._pending = None
         self._rule.require_plain()
         eta = scale * self._rule.learning_rate
-        full = len(index) == len(self.labels) and int(index.bincount().max()) == 1
+        full = self._is_full(index)
         last = self._runs[-1] if self._runs else None
         if full and last is not None and last.index is None and last.eta == eta:
             self._runs[-1] = _Run(None, eta, last.length + 1)
@@ -160,6 +161,18 @@ class FunctionSpaceSmoother(Smoother):
                 eta, length = tensors[key].tolist()
                 index = tensors.get(key.removesuffix("size") + "index")
                 self._runs.append(_Run(index, eta, int(length)))
+
+    def _is_full(self, index: Tensor) -> bool:
+        """Whether every training point is in the batch once."""
+        if len(index) != len(self.labels):
+            return False
+        # Comparing with the last full batch costs less than counting, and most are the same.
+        if self._full_batch is not None and torch.equal(index, self._full_batch):
+            return True
+        full = int(index.bincount().max()) == 1
+        if full:
+            self._full_batch = index.clone()
+        return full
 
     def _kernels_at(self, state: State) -> dict[str, Tensor]:
         return {name: self._kernel_at(name, state) for name in self._S}

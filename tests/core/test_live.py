@@ -74,15 +74,15 @@ class Gated(Memory):
         super().log(step, record)
 
 
-def trained(lens_of, target, *, steps=12, **options):
+def trained(lens_of, target, *, steps=12, every=4, **options):
     training = Scenario("mlp-outputs", "adamw", "cross-entropy", steps=steps).start()
     lens = lens_of(training, probes=6, stride=4)
-    log = lens.log_to(target, **options)
+    log = lens.log_to(target, every=every, **options)
     training.run(lens)
     return training, lens, log
 
 
-@pytest.mark.parametrize(("every", "steps"), [(None, [4, 8, 12]), (3, [3, 6, 9, 12]), (5, [5, 10])])
+@pytest.mark.parametrize(("every", "steps"), [(4, [4, 8, 12]), (3, [3, 6, 9, 12]), (5, [5, 10])])
 def test_records_are_the_snapshots_of_their_steps(every, steps, lens_of):
     run = Memory()
     _, _, log = trained(lens_of, run, every=every)
@@ -97,6 +97,18 @@ def test_records_are_the_snapshots_of_their_steps(every, steps, lens_of):
     assert run.rows == expected
     assert run.ends == 0  # A run that was given started belongs to whoever started it.
     assert log.record == (expected[-1][1])
+
+
+@pytest.mark.parametrize(("probes", "blocks"), [(6, 10), (None, 50)])
+def test_records_are_blocks_apart_if_nobody_says(probes, blocks, lens_of):
+    stride = 2
+    training = Scenario(steps=120).start()
+    lens = lens_of(training, probes=probes, stride=stride)
+    run = Memory()
+    with lens.log_to(run):
+        training.run(lens)
+    apart = stride * blocks
+    assert [step for step, _ in run.rows] == list(range(apart, 120 + 1, apart))
 
 
 def test_training_is_the_same_to_the_bit(lens_of):
@@ -130,7 +142,7 @@ def test_nothing_is_logged_once_closed(lens_of):
     training = Scenario(steps=12).start()
     lens = lens_of(training, stride=4)
     run = Memory()
-    with lens.log_to(run):
+    with lens.log_to(run, every=4):
         training.run(lens, steps=4)
     training.run(lens)
     assert [step for step, _ in run.rows] == [4]
@@ -140,7 +152,7 @@ def test_two_logs_side_by_side(lens_of):
     training = Scenario(steps=12).start()
     lens = lens_of(training, stride=4)
     often, seldom = Memory(), Memory()
-    with lens.log_to(often, every=2), lens.log_to(seldom):
+    with lens.log_to(often, every=2), lens.log_to(seldom, every=4):
         training.run(lens)
     assert [step for step, _ in often.rows] == [2, 4, 6, 8, 10, 12]
     assert seldom.rows == [row for row in often.rows if row[0] % 4 == 0]
@@ -308,7 +320,7 @@ model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Lin
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 loss = torch.nn.MSELoss()
 lens = TelescopeLens(model, optimizer, loss, x, y, probes=4, stride=5)
-lens.log_to(run, alerts=[ApproximationFails("train", bound=1e-12)])
+lens.log_to(run, every=5, alerts=[ApproximationFails("train", bound=1e-12)])
 for step in range(20):
     index = torch.randperm(20)[:5]
     with lens.step(index):

@@ -41,8 +41,7 @@ def test_plain(repository: Path, tmp_path: Path) -> None:
     assert 1 < printed["p_train"] < 500
 
     (folder,) = run_folders(tmp_path, "digits-plain")
-    # A record at the end of each block of ten steps.
-    check_run_file(run_file(folder, "digits-plain"), 20)
+    check_run_file(run_file(folder, "digits-plain"), 200 // 10)
 
 
 def test_lightning(repository: Path, tmp_path: Path) -> None:

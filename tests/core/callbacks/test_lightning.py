@@ -86,7 +86,8 @@ class Memory(NullRun):
 
 def callback(run=None, **options):
     x, y, x_test = data()
-    return TelescopeCallback(LOSS, x, y, {"test": x_test}, log_to=run, **{**OPTIONS, **options})
+    options = {"every": 4, **OPTIONS, **options}
+    return TelescopeCallback(LOSS, x, y, {"test": x_test}, log_to=run, **options)
 
 
 def trainer_of(tmp_path, *callbacks, kind=lightning.Trainer, **options):
@@ -356,7 +357,7 @@ def test_it_also_works_under_the_older_name(tmp_path, monkeypatch):
     x, y, x_test = data()
     run = Memory()
     follower = module.TelescopeCallback(
-        LOSS, x, y, {"test": x_test}, network="net", log_to=run, **OPTIONS
+        LOSS, x, y, {"test": x_test}, network="net", log_to=run, every=4, **OPTIONS
     )
     older = Older()
     trainer_of(tmp_path, follower, kind=pytorch_lightning.Trainer).fit(older, loader_of())

@@ -85,7 +85,7 @@ def callback(run=None, **options):
         labels,
         {"test": {"input_ids": test}},
         log_to=run,
-        **{**OPTIONS, **options},
+        **{"every": 4, **OPTIONS, **options},
     )
 
 

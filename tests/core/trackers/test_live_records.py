@@ -19,7 +19,7 @@ def test_records_of_a_training_are_read_back(
     expected: dict[str, list[tuple[int, float]]] = {}
     with kit.open() as tracker:
         run = tracker.start(about)
-        with lens.log_to(run) as log:
+        with lens.log_to(run, every=4) as log:
             for step in (4, 8, 12):
                 training.run(lens, steps=4)
                 assert log.record is not None
