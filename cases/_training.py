@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from telescope_core.errors import NonFiniteError
+from telescope_core.labels import Loss
 from telescope_core.lens import TelescopeLens
 from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases._checkpoints import pack, unpack
@@ -24,7 +25,7 @@ from telescope_pipeline.schemas.sections import (
     Adam,
     AdamW,
     OptimizerWithRate,
-    SmootherLens,
+    Section,
 )
 
 Row = dict[str, int | float]
@@ -96,23 +97,26 @@ def optimizer_of(
 
 
 def smoother_lens(
-    settings: SmootherLens,
+    settings: Section,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     data: Mapping[str, Tensor],
     *,
     seed: int,
     eval_sets: Sequence[str] = ("test",),
+    loss: Loss = half_squared_error,
 ) -> TelescopeLens:
-    """Attach a lens that follows the smoother of half the mean squared error.
+    """Attach a lens that follows the smoother of a loss.
 
     Args:
-        settings: Order, stride and probes; ``deflate`` too, if there is a choice.
-        model: Gives outputs (rows, 1).
+        settings: The section of the lens: order, stride and probes; ``deflate``, ``kernel_norms``
+            and ``chunk_size`` too, if there is a choice.
+        model: Gives outputs (rows, k), in one column for the loss that is the default.
         optimizer: Over the model's parameters.
         data: ``train_inputs``, ``train_targets``, and the inputs of each further set.
         seed: Decides the probes.
         eval_sets: Names of the further sets.
+        loss: What training descends.
 
     Returns:
         The lens.
@@ -120,12 +124,14 @@ def smoother_lens(
     return TelescopeLens(
         model,
         optimizer,
-        half_squared_error,
+        loss,
         data["train_inputs"],
         data["train_targets"],
         eval_sets={name: data[f"{name}_inputs"] for name in eval_sets},
         seed=seed,
-        **settings.model_dump(include={"order", "stride", "probes", "deflate"}),
+        **settings.model_dump(
+            include={"order", "stride", "probes", "deflate", "kernel_norms", "chunk_size"}
+        ),
     )
 
 

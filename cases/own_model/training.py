@@ -13,7 +13,7 @@ from telescope_core.labels import Loss
 from telescope_core.lens import TelescopeLens
 from telescope_core.schedules import log_spaced_steps
 from telescope_pipeline.cases._members import replicates, seeds_of
-from telescope_pipeline.cases._training import Batches, Row, TrainingRun
+from telescope_pipeline.cases._training import Batches, Row, TrainingRun, smoother_lens
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
 from telescope_pipeline.cases.own_model.calls import (
     build_model,
@@ -89,17 +89,8 @@ def train(
     model = build_model(case, user_seed(seed_of("weights"))).to(device)
     optimizer = make_optimizer(case, model)
     loss = loss_of(case.loss)
-    lens = TelescopeLens(
-        model,
-        optimizer,
-        loss,
-        inputs,
-        targets,
-        eval_sets={name: data[f"{name}_inputs"] for name in sets},
-        seed=seed_of("probes"),
-        **case.lens.model_dump(
-            include={"order", "stride", "probes", "deflate", "kernel_norms", "chunk_size"}
-        ),
+    lens = smoother_lens(
+        case.lens, model, optimizer, data, seed=seed_of("probes"), eval_sets=sets, loss=loss
     )
 
     def record() -> Row:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,16 +35,3 @@ def lens_of() -> Callable[..., TelescopeLens]:
 def oracle_of() -> Callable[..., DenseOracle]:
     """``oracle_of(training, kind=DenseOracle, **options)`` attaches an oracle."""
     return lambda training, kind=DenseOracle, **options: _attach(kind, training, options)
-
-
-@pytest.fixture(scope="session")
-def run_reader() -> Callable[[Path], Any]:
-    """Reads the run file of Weights & Biases in a folder."""
-    path = Path(__file__).resolve().parent.parent / "publish" / "wandb_reader.py"
-    spec = importlib.util.spec_from_file_location("core_wandb_reader", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module.read_run

@@ -12,6 +12,7 @@ import time
 import pytest
 import torch
 
+from support.wandb_reader import read_run
 from telescope_core._background_run import BackgroundRun
 from telescope_core.alerts import ApproximationFails, PartingWays
 from telescope_core.errors import ConfigurationError, TrackerError
@@ -332,7 +333,7 @@ for step in range(20):
 """
 
 
-def test_records_join_the_users_own_run_of_wandb(tmp_path, run_reader):
+def test_records_join_the_users_own_run_of_wandb(tmp_path):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     done = subprocess.run(
         [sys.executable, "-c", _WANDB],
@@ -345,7 +346,7 @@ def test_records_join_the_users_own_run_of_wandb(tmp_path, run_reader):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     (folder,) = (tmp_path / "wandb").glob("offline-run-*-own")
-    run = run_reader(folder)
+    run = read_run(folder)
     ours = [row for row in run.history if "telescope/step" in row]
     assert [row["telescope/step"] for row in ours] == [5, 10, 15, 20]
     assert all(row["telescope/train/effective_parameters"] > 0 for row in ours)

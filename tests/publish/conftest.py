@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-_HERE = Path(__file__).resolve().parent
-
-
-def _module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"publish_{name}", _HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-synthetic = _module("synthetic")
-reader = _module("wandb_reader")
-loopback = _module("loopback")
+from support import loopback, synthetic
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -58,20 +40,16 @@ def build_project(tmp_path: Path) -> Callable[[str], Any]:
     return lambda name: synthetic.build(tmp_path / name)
 
 
-@pytest.fixture(scope="session")
-def build() -> Callable[[Path], Any]:
-    """Builds a project in a folder that does not exist yet."""
-    return synthetic.build  # type: ignore[no-any-return]
-
-
-@pytest.fixture(scope="session")
-def read_run() -> Callable[[Path], Any]:
-    """Reads an offline run folder."""
-    return reader.read_run  # type: ignore[no-any-return]
-
-
 @pytest.fixture
-def server() -> Iterator[Any]:
+def server() -> Iterator[loopback.Server]:
     """A stand-in for the tracker's server on the loopback interface."""
     with loopback.Server() as running:
         yield running
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch, server: loopback.Server) -> loopback.Server:
+    """The same, in the place of the real one and with a key that it takes."""
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", loopback.KEY)
+    return server

@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from support.synthetic import build
+from support.wandb_reader import read_run
 from telescope_pipeline.publication import publish
 from telescope_pipeline.publishing.digests import dvc_output
 
@@ -38,11 +40,7 @@ class Published:
 
 
 @pytest.fixture(scope="module")
-def published(
-    tmp_path_factory: pytest.TempPathFactory,
-    build: Callable[[Path], Any],
-    read_run: Callable[[Path], Any],
-) -> Published:
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     project = build(tmp_path_factory.mktemp("published") / "project")
     receipt = publish("wide", project.parameters, project.root)
     folders = {run["name"]: next(project.root.glob(run["folder"])) for run in receipt["runs"]}
@@ -276,9 +274,7 @@ def _lose_a_payload(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_truncate, _unmark, _lose_a_payload])
-def test_an_incomplete_folder_is_replaced(
-    project: Any, read_run: Callable[[Path], Any], damage: Callable[[Path], None]
-) -> None:
+def test_an_incomplete_folder_is_replaced(project: Any, damage: Callable[[Path], None]) -> None:
     receipt = publish("wide", project.parameters, project.root)
     whole = {folder.name for folder in project.run_folders()}
     (damaged,) = project.root.glob(receipt["runs"][-1]["folder"])
@@ -319,7 +315,7 @@ def test_the_tracker_settings_change_no_id(project: Any) -> None:
     assert len(project.run_folders()) == 3
 
 
-def test_a_case_without_sweep(project: Any, read_run: Callable[[Path], Any]) -> None:
+def test_a_case_without_sweep(project: Any) -> None:
     receipt = _publish(project, "plain")
 
     assert [run["name"] for run in receipt["runs"]] == ["plain/all", "plain"]

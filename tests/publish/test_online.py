@@ -10,23 +10,15 @@ from typing import Any
 
 import pytest
 
+from support.loopback import KEY
 from telescope_core.trackers.wandb_delivery import Patience, deliver
 from telescope_pipeline.layout import Layout
 from telescope_pipeline.publication import publish
 from telescope_pipeline.publishing.records import case_records
 from telescope_pipeline.revision import pipeline_revision
 
-_KEY = "k" * 40
-
 # What publishing may take at worst on a busy machine; the client starts up to three times.
 _MOST_SECONDS = 60.0
-
-
-@pytest.fixture
-def online(monkeypatch: pytest.MonkeyPatch, server: Any) -> Any:
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    monkeypatch.setenv("WANDB_API_KEY", _KEY)
-    return server
 
 
 @pytest.fixture
@@ -122,7 +114,7 @@ def test_a_silent_server_costs_seconds(
     project: Any, silent_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", silent_address)
-    monkeypatch.setenv("WANDB_API_KEY", _KEY)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
 
     receipt = _publish(project, "online")
 

@@ -20,15 +20,6 @@ from telescope_pipeline.revision import pipeline_revision
 from telescope_pipeline.stages.publish import run as publish_stage
 from telescope_pipeline.sync import sync
 
-_KEY = "k" * 40
-
-
-@pytest.fixture
-def online(monkeypatch: pytest.MonkeyPatch, server: Any) -> Any:
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    monkeypatch.setenv("WANDB_API_KEY", _KEY)
-    return server
-
 
 @pytest.fixture
 def offline(project: Any) -> Any:

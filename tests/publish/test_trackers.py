@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from support.read_back import READERS
 from telescope_core.errors import ArtifactError, ParametersError
 from telescope_core.trackers import RunDescription
 from telescope_core.trackers.delivery import Patience, deliver_to
@@ -61,17 +59,6 @@ class Forgetful(NullTracker):
     def place(self, run_id):
         return None
 """
-
-
-def _reader() -> ModuleType:
-    path = Path(__file__).resolve().parents[1] / "core" / "trackers" / "read_back.py"
-    spec = importlib.util.spec_from_file_location("publish_read_back", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -120,13 +107,12 @@ def test_every_run_is_told_once_and_read_back(
     project.configure(tracker=tracker)
     before = _results(project)
     receipt = _publish(project)
-    reader = _reader()
 
     records = _records(project)
     assert len(records) == 3
     assert [run["id"] for run in receipt["runs"]] == [r.description.id for r in records]
     for record, entry in zip(records, receipt["runs"], strict=True):
-        run = reader.READERS[tracker](project.root, "testing", record.description.id)
+        run = READERS[tracker](project.root, "testing", record.description.id)
         assert run.finished
         assert run.name == entry["name"] == record.description.name
         assert run.config == {**record.description.config, "content": record.digest()}
@@ -165,7 +151,7 @@ def test_every_run_is_told_once_and_read_back(
     else:
         # The reader insists on one run for each id.
         for record in records:
-            reader.READERS[tracker](project.root, "testing", record.description.id)
+            READERS[tracker](project.root, "testing", record.description.id)
     assert _results(project) == before
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from support.loopback import KEY
 from telescope_core.errors import ArtifactError, TrackerError
 from telescope_pipeline.layout import Layout
 from telescope_pipeline.report.wandb_page import report_page
@@ -18,14 +19,6 @@ from telescope_pipeline.stages.report import run_wandb
 from telescope_pipeline.sync import sync
 
 pytest.importorskip("wandb_workspaces", reason="the extra 'reports' is not installed")
-_KEY = "k" * 40
-
-
-@pytest.fixture
-def online(monkeypatch: pytest.MonkeyPatch, server: Any) -> Any:
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    monkeypatch.setenv("WANDB_API_KEY", _KEY)
-    return server
 
 
 @pytest.fixture
@@ -159,5 +152,5 @@ def test_the_key_is_in_no_output(published: Any, online: Any) -> None:
     )
     assert done.exit_code == 0
     assert "/reports/" in done.output
-    assert _KEY not in done.output
-    assert all(_KEY not in json.dumps(view) for view in online.views.values())
+    assert KEY not in done.output
+    assert all(KEY not in json.dumps(view) for view in online.views.values())

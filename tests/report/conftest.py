@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-_SYNTHETIC = Path(__file__).resolve().parent.parent / "publish" / "synthetic.py"
-
-
-def _synthetic() -> Any:
-    spec = importlib.util.spec_from_file_location("report_synthetic", _SYNTHETIC)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-synthetic = _synthetic()
+from support import synthetic
 
 
 @pytest.fixture(scope="session")

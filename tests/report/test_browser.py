@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.browser import (
+    DESKTOP,
+    PHONE,
+    REDUCED,
+    chromium,
+    draw_all,
+    opened,
+    started,
+    write_report,
+)
 from telescope_pipeline.report.numbers import format_estimate, format_number
 
 pytest.importorskip("playwright", reason="needs the extra `browser`")
 
 
-def _support() -> Any:
-    path = Path(__file__).resolve().parent / "browser.py"
-    spec = importlib.util.spec_from_file_location("report_browser", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-support = _support()
-DESKTOP, PHONE = support.DESKTOP, support.PHONE
-
-if support.chromium() is None:
+if chromium() is None:
     pytest.skip("needs a Chromium, e.g. Debian's package chromium", allow_module_level=True)
 
 _Opener = Callable[..., Any]
@@ -38,13 +31,13 @@ _Opener = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with support.started(support.chromium()) as browser:
+    with started(chromium()) as browser:
         yield browser
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return support.write_report(tmp_path_factory.mktemp("report")).as_uri()
+    return write_report(tmp_path_factory.mktemp("report")).as_uri()
 
 
 @pytest.fixture
@@ -53,7 +46,7 @@ def open_page(browser: Any, address: str) -> Iterator[_Opener]:
     pages: list[Any] = []
 
     def open_it(size: tuple[int, int] = DESKTOP, **options: Any) -> Any:
-        pages.append(support.opened(browser, address, size, **options))
+        pages.append(opened(browser, address, size, **options))
         return pages[-1]
 
     yield open_it
@@ -71,7 +64,7 @@ def test_it_is_silent_and_asks_nobody(browser: Any, address: str, size: tuple[in
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url[:60]))
     page.goto(address)
-    support.draw_all(page)
+    draw_all(page)
     page.get_by_role("button", name="Numbers").first.click()
     page.wait_for_load_state("networkidle")
     context.close()
@@ -88,7 +81,7 @@ def test_nothing_serious_stands_in_the_way_of_anyone(
 
     # The checker runs as a script, which the page's own policy would not let in.
     page = open_page(size, color_scheme="light", bypass_csp=True)
-    support.draw_all(page)
+    draw_all(page)
     one_case = "document.querySelectorAll('#claims details, #case-double_descent_mnist details')"
     page.evaluate(f"{one_case}.forEach((d) => {{ d.open = true; }})")
     page.get_by_role("button", name="Numbers").first.click()
@@ -169,7 +162,7 @@ _WIDTHS = "#figure-double_descent_mnist-errors-and-effective-parameters"
 
 def _table(figure: str) -> list[dict[str, str]]:
     case, name = figure.removeprefix("#figure-").split("-", 1)
-    with (support.REDUCED / "results" / case / "plots" / f"{name}.csv").open() as stream:
+    with (REDUCED / "results" / case / "plots" / f"{name}.csv").open() as stream:
         return list(csv.DictReader(stream))
 
 
@@ -306,13 +299,13 @@ def test_charts_are_drawn_when_they_come_into_view(open_page: _Opener) -> None:
     page = open_page()
     page.wait_for_timeout(200)
     assert page.locator("figure[data-drawn]").count() < 3
-    support.draw_all(page)
+    draw_all(page)
     assert page.locator("figure canvas").count() == page.locator("figure .plot").count()
 
 
 def test_the_page_is_never_wider_than_the_screen(open_page: _Opener) -> None:
     page = open_page()
-    support.draw_all(page)
+    draw_all(page)
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     for view in (1, 2, 3):
         choose = f".views button:nth-child({view})"

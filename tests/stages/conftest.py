@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from support.modules import module_from_file
 from telescope_core.errors import ExecutionError, TelescopeError
 from telescope_pipeline.executor import Job, Result, Watcher
 
@@ -53,12 +53,7 @@ class Stages:
         """Run a stage on the modules as they are now."""
         for part in _PARTS:
             name = f"telescope_pipeline.cases.double_descent.{part}"
-            spec = importlib.util.spec_from_file_location(name, self.tiny / f"{part}.py")
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            self.install(name, module)
+            self.install(name, module_from_file(name, self.tiny / f"{part}.py"))
         import_module(f"telescope_pipeline.stages.{stage}").run(case, self.root / "params.yaml")
 
     def set(self, dotted: str, value: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import inspect
 import sys
 import warnings
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from support.modules import module_from_file
 from telescope_core.alerts import ApproximationFails
 from telescope_core.callbacks import IndexedDataset
 from telescope_core.errors import ConfigurationError, ModelError, TrainingMismatchError
@@ -336,9 +336,7 @@ def test_it_also_works_under_the_older_name(tmp_path, monkeypatch):
 
     monkeypatch.delitem(sys.modules, "lightning.pytorch")
     home = sys.modules[TelescopeCallback.__module__]
-    spec = importlib.util.spec_from_file_location("callbacks_under_the_older_name", home.__file__)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = module_from_file("callbacks_under_the_older_name", home.__file__)
     monkeypatch.undo()
     assert issubclass(module.TelescopeCallback, pytorch_lightning.Callback)
     assert not issubclass(module.TelescopeCallback, lightning.pytorch.Callback)

@@ -10,32 +10,18 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from support import read_back
 from telescope_core.trackers import open_tracker
 
-_HERE = Path(__file__).resolve().parent
-_DOCS = _HERE.parents[2] / "docs" / "trackers.md"
+_DOCS = Path(__file__).resolve().parents[3] / "docs" / "trackers.md"
 
 NAMES = ("dvclive", "jsonl", "mlflow", "shelf", "tensorboard", "trackio", "wandb")
 _PACKAGES = {"trackio": "needs an older pillow than the rest; run in an environment of its own"}
-
-
-def _module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"trackers_{name}", _HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-read_back = _module("read_back")
 
 
 @dataclass

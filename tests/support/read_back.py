@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import math
@@ -12,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 _WORDS = {"nan": math.nan, "infinity": math.inf, "inf": math.inf}
@@ -224,13 +222,15 @@ def trackio(root: Path, project: str, run_id: str) -> ReadBack:
 
 
 def wandb(root: Path, project: str, run_id: str) -> ReadBack:
+    from support.wandb_reader import read_run
+
     (folder,) = (root / project / "wandb").glob(f"offline-run-*-{run_id}")
-    run = _wandb_reader().read_run(folder)
+    run = read_run(folder)
     until = time.monotonic() + 10
     while not run.ended and time.monotonic() < until:
         # The client says that it is done a little early.
         time.sleep(0.05)
-        run = _wandb_reader().read_run(folder)
+        run = read_run(folder)
     assert run.about.project == project
     media = {k: v for row in run.history for k, v in row.items() if isinstance(v, dict)}
     history: dict[str, list[tuple[int, float]]] = {}
@@ -374,14 +374,3 @@ def _blobs(project: str, link: dict[str, Any]) -> dict[str, bytes]:
         entry["path"]: Path(cas.blob_path(project, entry["digest"])).read_bytes()
         for entry in found["manifest"]
     }
-
-
-def _wandb_reader() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "publish" / "wandb_reader.py"
-    spec = importlib.util.spec_from_file_location("conformance_wandb_reader", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
