@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from telescope_core.errors import ConfigurationError
+from telescope_pipeline.schemas.sections import SGD, Adam, AdamW, OptimizerWithRate
 
 _OPTIMIZERS: dict[str, Any] = {
     "sgd": torch.optim.SGD,
@@ -46,3 +47,23 @@ def build_optimizer(
 def warmed_up_rate(rate: float, step: int, warm_up: int) -> float:
     """Learning rate of update number ``step`` (from 0): a line up to ``rate``, then constant."""
     return rate * min(1.0, (step + 1) / warm_up) if warm_up else rate
+
+
+def optimizer_of(
+    settings: SGD | Adam | AdamW | OptimizerWithRate,
+    model: nn.Module,
+    learning_rate: float | None = None,
+) -> torch.optim.Optimizer:
+    """Build the optimizer of a network from its validated settings.
+
+    Args:
+        settings: The optimizer's section.
+        model: What it trains.
+        learning_rate: The rate, for settings that have none of their own.
+
+    Returns:
+        The optimizer.
+    """
+    options = settings.model_dump(exclude={"name"})
+    rate = float(options.pop("learning_rate") if learning_rate is None else learning_rate)
+    return build_optimizer(settings.name, model.parameters(), rate, options)

@@ -18,15 +18,8 @@ from telescope_core.lens import TelescopeLens
 from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases._checkpoints import pack, unpack
 from telescope_pipeline.cases._early_stopping import EarlyStopping
-from telescope_pipeline.cases._optimizers import build_optimizer
 from telescope_pipeline.cases.contract import Checkpoint, Progress, Trained
-from telescope_pipeline.schemas.sections import (
-    SGD,
-    Adam,
-    AdamW,
-    OptimizerWithRate,
-    Section,
-)
+from telescope_pipeline.schemas.sections import Section
 
 Row = dict[str, int | float]
 
@@ -74,26 +67,6 @@ def fit(model: nn.Module, data: Mapping[str, Tensor]) -> Row:
         row["train/clean_accuracy"] = accuracy(outputs["train"], data["train_clean_targets"])
     row["test/accuracy"] = accuracy(outputs["test"], data["test_targets"])
     return row
-
-
-def optimizer_of(
-    settings: SGD | Adam | AdamW | OptimizerWithRate,
-    model: nn.Module,
-    learning_rate: float | None = None,
-) -> torch.optim.Optimizer:
-    """Build the optimizer of a network from its validated settings.
-
-    Args:
-        settings: The optimizer's section.
-        model: What it trains.
-        learning_rate: The rate, for settings that have none of their own.
-
-    Returns:
-        The optimizer.
-    """
-    options = settings.model_dump(exclude={"name"})
-    rate = float(options.pop("learning_rate") if learning_rate is None else learning_rate)
-    return build_optimizer(settings.name, model.parameters(), rate, options)
 
 
 def smoother_lens(

@@ -141,7 +141,18 @@ def _folder(package: str) -> Path | None:
     return None
 
 
-def _imports(name: str, path: Path) -> Iterator[str]:
+def _imports(name: str, path: Path) -> tuple[str, ...]:
+    """The modules of ours that a file imports; files are read again when they change."""
+    found = path.stat()
+    return _imports_of(name, path, found.st_mtime_ns, found.st_size)
+
+
+@cache
+def _imports_of(name: str, path: Path, modified: int, size: int) -> tuple[str, ...]:
+    return tuple(_read_imports(name, path))
+
+
+def _read_imports(name: str, path: Path) -> Iterator[str]:
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in statements(ast.parse(path.read_bytes(), filename=str(path))):
         if isinstance(node, ast.Import):

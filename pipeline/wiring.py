@@ -58,7 +58,7 @@ def code_dependencies(stage: str, root: Path) -> list[str]:
     else:
         named = set(_of_every_kind(stage, project))
     way = Path(os.path.relpath(project, root.resolve()))
-    return sorted((way / path).as_posix() for path in named)
+    return sorted((way / path).as_posix() for path in folded(named, project))
 
 
 def project_of(root: Path) -> Path:
@@ -194,6 +194,35 @@ def _of_every_kind(stage: str, project: Path) -> Iterator[str]:
             everywhere = all((project / generic.replace(_KIND, other)).is_file() for other in KINDS)
             # What only one kind has is named as it is, or DVC would miss it in the others.
             yield generic if everywhere else path
+
+
+def folded(paths: set[str], project: Path) -> Iterator[str]:
+    """Name folders instead of their files where a stage depends on every one of them.
+
+    DVC reads and writes its lock file anew for each stage, which takes seconds with thousands of
+    paths in it.
+
+    Args:
+        paths: Files relative to the project; names with ``${item.kind}`` stay as they are.
+        project: The folder that holds the code.
+
+    Returns:
+        Files and folders, in no order.
+    """
+    folders = {parent.as_posix() for path in paths for parent in Path(path).parents[:-1]}
+    whole = {folder for folder in folders if _code_files(project, folder) <= paths}
+    for path in paths | whole:
+        if not any(parent.as_posix() in whole for parent in Path(path).parents):
+            yield path
+
+
+def _code_files(project: Path, folder: str) -> set[str]:
+    found = (project / folder).rglob("*")
+    return {
+        path.relative_to(project).as_posix()
+        for path in found
+        if path.is_file() and "__pycache__" not in path.parts and path.name != "py.typed"
+    } or {folder}
 
 
 def _relative(paths: Sequence[Path], root: Path) -> list[str]:

@@ -9,6 +9,7 @@ from telescope_core.lens import TelescopeLens
 from telescope_core.models.mlp import MLP
 from telescope_core.schedules import log_spaced_steps
 from telescope_pipeline.cases._members import replicates, seeds_of
+from telescope_pipeline.cases._optimizers import optimizer_of
 from telescope_pipeline.cases._training import (
     Batches,
     Row,
@@ -16,7 +17,6 @@ from telescope_pipeline.cases._training import (
     accuracy,
     fit,
     half_squared_error,
-    optimizer_of,
 )
 from telescope_pipeline.cases.approximation_quality.names import group_name, lens_name
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained

@@ -14,11 +14,11 @@ from telescope_core.lens import TelescopeLens
 from telescope_core.models.mlp import MLP
 from telescope_core.schedules import log_spaced_steps
 from telescope_pipeline.cases._members import SeedOf
+from telescope_pipeline.cases._optimizers import optimizer_of
 from telescope_pipeline.cases._training import (
     Batches,
     TrainingRun,
     half_squared_error,
-    optimizer_of,
     smoother_lens,
     squared_error,
 )

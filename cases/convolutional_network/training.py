@@ -12,7 +12,8 @@ from telescope_core.lens import TelescopeLens
 from telescope_core.models.convolutional import ConvolutionalNetwork
 from telescope_core.schedules import log_spaced_steps
 from telescope_pipeline.cases._members import seeds_of
-from telescope_pipeline.cases._training import Batches, TrainingRun, class_accuracy, optimizer_of
+from telescope_pipeline.cases._optimizers import optimizer_of
+from telescope_pipeline.cases._training import Batches, TrainingRun, class_accuracy
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
 from telescope_pipeline.cases.convolutional_network.names import (
     file_stem,

@@ -11,12 +11,12 @@ from telescope_core.lens import TelescopeLens
 from telescope_core.models.deep import DeepNetwork
 from telescope_core.schedules import log_spaced_steps
 from telescope_pipeline.cases._members import replicates, seeds_of
+from telescope_pipeline.cases._optimizers import optimizer_of
 from telescope_pipeline.cases._training import (
     Batches,
     TrainingRun,
     accuracy,
     half_squared_error,
-    optimizer_of,
     squared_error,
 )
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained

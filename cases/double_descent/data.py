@@ -5,12 +5,8 @@ from __future__ import annotations
 from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases._sources import draw_replicates
 from telescope_pipeline.cases.contract import Prepared
+from telescope_pipeline.cases.double_descent.names import file_stem
 from telescope_pipeline.schemas.double_descent import DoubleDescentCase
-
-
-def file_stem(replicate: int) -> str:
-    """Name of the file that holds the data of one seed."""
-    return f"seed-{replicate}"
 
 
 def prepare(case: DoubleDescentCase, seed: int) -> Prepared:

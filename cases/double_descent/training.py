@@ -9,17 +9,18 @@ from telescope_core.models.mlp import MLP
 from telescope_core.schedules import log_spaced_steps
 from telescope_pipeline.cases._early_stopping import EarlyStopping
 from telescope_pipeline.cases._members import replicates, seeds_of
+from telescope_pipeline.cases._optimizers import optimizer_of
 from telescope_pipeline.cases._training import (
     Batches,
     Row,
     TrainingRun,
     accuracy,
     fit,
-    optimizer_of,
     smoother_lens,
     squared_error,
 )
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
+from telescope_pipeline.cases.double_descent.names import group_name
 from telescope_pipeline.schemas.double_descent import DoubleDescentCase
 
 
@@ -37,7 +38,7 @@ def members(case: DoubleDescentCase, seed: int) -> list[Member]:
     return [
         member
         for width in sorted(case.model.widths, reverse=True)
-        for member in replicates(f"width-{width:04d}", case.seeds, {"width": width})
+        for member in replicates(group_name(width), case.seeds, {"width": width})
     ]
 
 

@@ -8,13 +8,12 @@ from torch import Tensor, nn
 from telescope_core.models.mlp import MLP
 from telescope_core.schedules import log_spaced_steps
 from telescope_pipeline.cases._members import replicates, seeds_of
-from telescope_pipeline.cases._optimizers import warmed_up_rate
+from telescope_pipeline.cases._optimizers import optimizer_of, warmed_up_rate
 from telescope_pipeline.cases._training import (
     Batches,
     Row,
     TrainingRun,
     fit,
-    optimizer_of,
     smoother_lens,
 )
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained

@@ -5,12 +5,8 @@ from __future__ import annotations
 from telescope_core.data.modular import modular_addition
 from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases.contract import Prepared
+from telescope_pipeline.cases.modular_addition.names import file_stem
 from telescope_pipeline.schemas.modular_addition import ModularAdditionCase
-
-
-def file_stem(replicate: int) -> str:
-    """Name of the file that holds the split of one seed."""
-    return f"seed-{replicate}"
 
 
 def prepare(case: ModularAdditionCase, seed: int) -> Prepared:

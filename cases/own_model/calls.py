@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from telescope_core.errors import ParametersError
-from telescope_pipeline.cases._training import optimizer_of
+from telescope_pipeline.cases._optimizers import optimizer_of
 from telescope_pipeline.schemas.own_model import OwnModelCase, OwnOptimizer
 
 # Everyone's generators take seeds of this size; torch's would take larger ones.

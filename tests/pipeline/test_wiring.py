@@ -24,8 +24,9 @@ def test_dvc_yaml_is_in_line_with_code_and_cases(repository: Path) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_everything_it_runs(stage: str, kind: str, repository: Path) -> None:
     deps = {line.replace("${item.kind}", kind) for line in declared(repository)[stage]}
-    closure = source_closure(*stage_modules(stage, kind))
-    assert {path.relative_to(repository).as_posix() for path in closure} <= deps
+    for path in source_closure(*stage_modules(stage, kind)):
+        inside = path.relative_to(repository)
+        assert deps & {each.as_posix() for each in (inside, *inside.parents)}, inside
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -35,8 +36,36 @@ def test_a_stage_depends_on_nothing_that_no_kind_runs(stage: str, repository: Pa
         if line.startswith(("data/", "runs/", "results/")):
             continue
         paths = {repository / line.replace("${item.kind}", kind) for kind in KINDS}
+        if all(path.is_dir() for path in paths):
+            (folder,) = paths
+            assert set(code_of(folder)) <= run, f"{stage} does not run all of {line}"
+            continue
         assert paths & run, f"{stage} does not run {line}"
         assert all(path.is_file() for path in paths), f"DVC would miss {line} in some kind"
+
+
+def code_of(folder: Path) -> list[Path]:
+    """The files of a folder that DVC would see, those that only say something to type checkers
+    apart."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return [p for p in found if "__pycache__" not in p.parts and p.name != "py.typed"]
+
+
+def test_a_folder_stands_for_its_files_only_if_all_of_them_are_run(tmp_path: Path) -> None:
+    names = {"core/whole/a.py", "core/whole/deep/b.js", "core/part/c.py", "core/d.py"}
+    for name in names | {"core/part/other.py", "core/whole/__pycache__/a.pyc"}:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    folded = set(wiring.folded(names, tmp_path))
+    assert folded == {"core/whole", "core/part/c.py", "core/d.py"}
+    everything = names | {"core/part/other.py"}
+    assert set(wiring.folded(everything, tmp_path)) == {"core"}
+
+
+def test_folders_are_named_in_the_train_stage(repository: Path) -> None:
+    deps = declared(repository)["train"]
+    assert "telescope_core/jacobians" in deps
+    assert not any(line.startswith("telescope_core/jacobians/") for line in deps)
 
 
 def test_stages_do_not_depend_on_each_others_modules(repository: Path) -> None:
