@@ -27,5 +27,9 @@ def end_family(process: subprocess.Popen[str]) -> None:
 
 
 def redacted(text: str) -> str:
-    """Remove from a message what might be a key: clients quote what was sent to them."""
+    """Remove from a message what might be a key or stand before the host of an address.
+
+    Clients quote what was sent to them.
+    """
+    text = re.sub(r"//[^/@\s]*@", "//***@", text)
     return re.sub(r"[A-Za-z0-9_-]{32,}", "***", text)

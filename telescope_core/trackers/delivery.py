@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import signal
 import subprocess
 import sys
@@ -144,9 +143,7 @@ def _problem(tracker: str, answers: Sequence[dict[str, Any]], ending: str) -> st
 
 
 def _warn(tracker: str, detail: str) -> None:
-    # Addresses may hold a password.
-    text = re.sub(r"//[^/@\s]*@", "//***@", detail)
-    _LOG.warning("publish to %s: %s", tracker, redacted(text))
+    _LOG.warning("publish to %s: %s", tracker, redacted(detail))
 
 
 def _weight(record: RunRecord) -> int:

@@ -19,6 +19,8 @@ from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit
 
 KEY = "k" * 40
+HANG_UP = -1
+"""In place of a status: close the connection without an answer."""
 ENTITY = "loopback-team"
 _LONG_AGO = "2020-01-01T00:00:00Z"
 
@@ -65,7 +67,8 @@ class Server:
         used: Ids of the artifacts that runs used, by run.
         blobs: Everything that was uploaded, by address.
         unknown: Operations it was asked for and does not know.
-        misbehave: Called with every path and operation; a status to answer with, or None.
+        misbehave: Called with every path and operation; a status to answer with, :data:`HANG_UP`,
+            or None.
     """
 
     def __init__(self) -> None:
@@ -78,6 +81,7 @@ class Server:
         self.requests = 0
         self.misbehave: Callable[[str, str], int | None] = lambda path, operation: None
         self._lock = threading.Lock()
+        self._dead = False
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
@@ -95,8 +99,20 @@ class Server:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.die()
+
+    def die(self) -> None:
+        """Stop, as if killed: nobody listens any more, what was taken is still known."""
+        self._dead = True
         self._http.shutdown()
         self._http.server_close()
+
+    def live_again(self) -> None:
+        """Listen at the old address again."""
+        self._dead = False
+        self._http = ThreadingHTTPServer(self._http.server_address, self._handler())
+        self._http.daemon_threads = True
+        self.__enter__()
 
     def artifact_files(self, name: str) -> dict[str, bytes]:
         """The content of every file in an artifact."""
@@ -361,6 +377,9 @@ class Server:
                 path = unquote(urlsplit(self.path).path)
                 key = _key(self.headers.get("Authorization"))
                 status, answer = server.answer(self.command, path, key, body)
+                if status == HANG_UP or server._dead:
+                    self.close_connection = True
+                    return
                 content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
