@@ -1,15 +1,17 @@
 """What a kind of case provides, and what it is given.
 
-A kind is a package with four modules:
+A kind is a package with five modules:
 
 - ``data``: ``prepare(case, seed) -> Prepared``
-- ``training``: ``members(case, seed) -> list[Member]`` and
-  ``train(case, member, data, *, seed, device, checkpoint, progress) -> Trained``
+- ``members``: ``members(case, seed) -> list[Member]``; imports no torch, since planning computes
+  nothing
+- ``training``: ``train(case, member, data, *, seed, device, checkpoint, progress) -> Trained``
 - ``metrics``: ``summarize(case, history) -> dict`` and ``claims(case, history) -> list[Claim]``
 - ``figures``: ``draw(case, history) -> list[Figure]``
 
 ``case`` is the pydantic model of the kind and ``seed`` is ``run.seed``; every random number comes
-from a seed derived from it by name.  A stage imports the one module it needs.
+from a seed derived from it by name.  A stage imports only what it needs: ``train`` plans with
+``members``, and each of its workers imports ``training``.
 """
 
 from __future__ import annotations

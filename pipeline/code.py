@@ -19,14 +19,14 @@ from telescope_core.errors import ConfigurationError
 
 _OURS = ("telescope_core", "telescope_pipeline")
 
-STAGE_MODULES = {
-    "prepare": "data",
-    "train": "training",
-    "metrics": "metrics",
-    "plot": "figures",
-    "publish": None,
+STAGE_MODULES: dict[str, tuple[str, ...]] = {
+    "prepare": ("data",),
+    "train": ("members", "training"),
+    "metrics": ("metrics",),
+    "plot": ("figures",),
+    "publish": (),
 }
-"""The module of a kind that each stage imports."""
+"""The modules of a kind that each stage imports."""
 
 
 def stage_modules(stage: str, kind: str | None = None) -> list[str]:
@@ -42,9 +42,7 @@ def stage_modules(stage: str, kind: str | None = None) -> list[str]:
     modules = [f"telescope_pipeline.stages.{stage}"]
     if kind is not None:
         modules.append(f"telescope_pipeline.schemas.{kind}")
-        part = STAGE_MODULES[stage]
-        if part is not None:
-            modules.append(f"telescope_pipeline.cases.{kind}.{part}")
+        modules += [f"telescope_pipeline.cases.{kind}.{part}" for part in STAGE_MODULES[stage]]
     return modules
 
 

@@ -51,6 +51,7 @@ def manifest_of(
         "parameters": own.model_dump(mode="json", exclude={"kind", "seeds", "claims", "plot"}),
         "run": {"seed": run.seed, "device": run.device, "threads": run.threads},
         "data": {"file": f"{member.data}.safetensors", "sha256": data_sha256},
+        # Which other members there are does not change this one, so `members` does not count.
         "code": code_digest(f"telescope_pipeline.cases.{case.kind}.training"),
         **({"user_code": user_digest(modules, root)} if modules else {}),
         "libraries": libraries(),

@@ -64,14 +64,15 @@ def run(case_name: str, parameters_path: Path) -> None:
 
 
 def _plan(case: Case, run: RunSettings, data: Path, scratch: Path) -> list[Task]:
-    training = import_module(f"telescope_pipeline.cases.{case.kind}.training")
-    members: list[Member] = training.members(case, run.seed)
+    # Not `training`: that would load torch, which only the workers need.
+    sweep = import_module(f"telescope_pipeline.cases.{case.kind}.members")
+    members: list[Member] = sweep.members(case, run.seed)
     _check_members(members)
     card = files.read_json(data / "dataset.json")
     tasks = []
     for member in members:
         narrowed = case.narrowed(member.values, member.seed)
-        if member not in training.members(narrowed, run.seed):
+        if member not in sweep.members(narrowed, run.seed):
             raise ConfigurationError(
                 f"{member.name} is not a member of its own narrowed case; "
                 f"{type(case).__name__}.narrowed must keep {member.values}, seed {member.seed}"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from telescope_core.lens import TelescopeLens
 from telescope_core.models.mlp import MLP
 from telescope_core.schedules import log_spaced_steps
-from telescope_pipeline.cases._members import replicates, seeds_of
+from telescope_pipeline.cases._members import seeds_of
 from telescope_pipeline.cases._optimizers import optimizer_of
 from telescope_pipeline.cases._training import (
     Batches,
@@ -18,32 +18,9 @@ from telescope_pipeline.cases._training import (
     fit,
     half_squared_error,
 )
-from telescope_pipeline.cases.approximation_quality.names import group_name, lens_name
+from telescope_pipeline.cases.approximation_quality.names import lens_name
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
 from telescope_pipeline.schemas.approximation_quality import ApproximationQualityCase
-
-
-def members(case: ApproximationQualityCase, seed: int) -> list[Member]:
-    """One member per setting, learning rate and seed.
-
-    Args:
-        case: The case's parameters.
-        seed: The run's seed; unused, since members are told apart by their number.
-
-    Returns:
-        The members; those of one setting and learning rate form a group.
-    """
-    return [
-        member
-        for setting in case.training.settings
-        for rate in setting.learning_rates
-        for member in replicates(
-            group_name(setting.label, rate),
-            case.seeds,
-            {"setting": setting.label, "learning_rate": rate},
-            data=lambda replicate: "shared",
-        )
-    ]
 
 
 def train(
@@ -63,7 +40,7 @@ def train(
 
     Args:
         case: The case's parameters.
-        member: From :func:`members`.
+        member: One of the case's members.
         data: Tensors of the member's file.
         seed: The run's seed.
         device: Where to compute.

@@ -2,41 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
-from telescope_pipeline.cases._members import replicates, seeds_of
+from telescope_pipeline.cases._members import seeds_of
 from telescope_pipeline.cases.boosting_vs_networks._network import train_network
 from telescope_pipeline.cases.boosting_vs_networks._trees import train_trees
-from telescope_pipeline.cases.boosting_vs_networks.names import file_stem
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
 from telescope_pipeline.schemas.boosting_vs_networks import BoostingVsNetworksCase, NetworkSearch
-
-
-def members(case: BoostingVsNetworksCase, seed: int) -> list[Member]:
-    """One member per table, model and seed.
-
-    Args:
-        case: The case's parameters.
-        seed: The run's seed; unused, since members are told apart by their number.
-
-    Returns:
-        The members; those of one table and model form a group, and both models of a table and seed
-        train on the same file.
-    """
-    return [
-        member
-        for table in case.data.tables
-        for model in case.training.searches
-        for member in replicates(
-            f"{table}_{model}",
-            case.seeds,
-            {"table": table, "model": model},
-            data=partial(file_stem, table),
-        )
-    ]
 
 
 def train(
@@ -53,7 +26,7 @@ def train(
 
     Args:
         case: The case's parameters.
-        member: From :func:`members`.
+        member: One of the case's members.
         data: Tensors of the member's file.
         seed: The run's seed.
         device: Where the network is trained; trees are fitted on the processor.

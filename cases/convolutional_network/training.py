@@ -16,37 +16,12 @@ from telescope_pipeline.cases._optimizers import optimizer_of
 from telescope_pipeline.cases._training import Batches, TrainingRun, class_accuracy
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
 from telescope_pipeline.cases.convolutional_network.names import (
-    file_stem,
-    group_name,
     layer_column,
 )
 from telescope_pipeline.schemas.convolutional_network import ConvolutionalNetworkCase
 
 CLASSES = 10
 _SETS = ("train", "test")
-
-
-def members(case: ConvolutionalNetworkCase, seed: int) -> list[Member]:
-    """One member per level of label noise and seed.
-
-    Args:
-        case: The case's parameters.
-        seed: The run's seed; unused, since members are told apart by their number.
-
-    Returns:
-        The members; those of one level form a group.
-    """
-    return [
-        Member(
-            name=file_stem(level, replicate),
-            group=group_name(level),
-            seed=replicate,
-            values={"label_noise": float(level)},
-            data=file_stem(level, replicate),
-        )
-        for level in case.data.label_noise
-        for replicate in range(case.seeds)
-    ]
 
 
 def train(
@@ -65,7 +40,7 @@ def train(
 
     Args:
         case: The case's parameters.
-        member: From :func:`members`.
+        member: One of the case's members.
         data: Tensors of the member's file.
         seed: The run's seed.
         device: Where to compute.

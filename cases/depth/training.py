@@ -10,7 +10,7 @@ from torch import Tensor
 from telescope_core.lens import TelescopeLens
 from telescope_core.models.deep import DeepNetwork
 from telescope_core.schedules import log_spaced_steps
-from telescope_pipeline.cases._members import replicates, seeds_of
+from telescope_pipeline.cases._members import seeds_of
 from telescope_pipeline.cases._optimizers import optimizer_of
 from telescope_pipeline.cases._training import (
     Batches,
@@ -23,35 +23,9 @@ from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trai
 from telescope_pipeline.cases.depth.names import (
     ORDERS,
     error_column,
-    file_stem,
-    group_name,
     lens_name,
 )
 from telescope_pipeline.schemas.depth import DepthCase
-
-
-def members(case: DepthCase, seed: int) -> list[Member]:
-    """One member per architecture, depth and seed.
-
-    Args:
-        case: The case's parameters.
-        seed: The run's seed; unused, since members are told apart by their number.
-
-    Returns:
-        The members; those of one architecture and depth form a group. The deepest, which take
-        longest, come first, so that no worker is left with one of them at the end.
-    """
-    return [
-        member
-        for depth in sorted(case.model.depths, reverse=True)
-        for architecture in case.model.architectures
-        for member in replicates(
-            group_name(architecture, depth),
-            case.seeds,
-            {"architecture": architecture, "depth": depth},
-            data=file_stem,
-        )
-    ]
 
 
 def train(
@@ -70,7 +44,7 @@ def train(
 
     Args:
         case: The case's parameters.
-        member: From :func:`members`.
+        member: One of the case's members.
         data: Tensors of the member's file.
         seed: The run's seed.
         device: Where to compute.

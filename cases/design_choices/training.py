@@ -12,7 +12,7 @@ from telescope_core.kernels import TangentKernel
 from telescope_core.lens import TelescopeLens
 from telescope_core.models.mlp import MLP
 from telescope_core.schedules import log_spaced_steps
-from telescope_pipeline.cases._members import replicates, seeds_of
+from telescope_pipeline.cases._members import seeds_of
 from telescope_pipeline.cases._optimizers import optimizer_of
 from telescope_pipeline.cases._training import (
     Batches,
@@ -25,23 +25,6 @@ from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trai
 from telescope_pipeline.cases.design_choices.names import FIFTHS, by_fifth
 from telescope_pipeline.cases.design_choices.unrolled import Unrolled, unroll_run
 from telescope_pipeline.schemas.design_choices import DesignChoicesCase
-
-
-def members(case: DesignChoicesCase, seed: int) -> list[Member]:
-    """One member per choice and seed.
-
-    Args:
-        case: The case's parameters.
-        seed: The run's seed; unused, since members are told apart by their number.
-
-    Returns:
-        The members; those of one choice form a group.
-    """
-    return [
-        member
-        for choice in case.training.choices
-        for member in replicates(choice.name, case.seeds, {"choice": choice.name})
-    ]
 
 
 def record_steps(steps: int, records: int, stride: int) -> list[int]:
@@ -75,7 +58,7 @@ def train(
 
     Args:
         case: The case's parameters.
-        member: From :func:`members`.
+        member: One of the case's members.
         data: Tensors of the member's file.
         seed: The run's seed.
         device: Where to compute; the closed form in float64 is computed on the CPU.

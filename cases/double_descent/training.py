@@ -8,7 +8,7 @@ from torch import Tensor
 from telescope_core.models.mlp import MLP
 from telescope_core.schedules import log_spaced_steps
 from telescope_pipeline.cases._early_stopping import EarlyStopping
-from telescope_pipeline.cases._members import replicates, seeds_of
+from telescope_pipeline.cases._members import seeds_of
 from telescope_pipeline.cases._optimizers import optimizer_of
 from telescope_pipeline.cases._training import (
     Batches,
@@ -20,26 +20,7 @@ from telescope_pipeline.cases._training import (
     squared_error,
 )
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
-from telescope_pipeline.cases.double_descent.names import group_name
 from telescope_pipeline.schemas.double_descent import DoubleDescentCase
-
-
-def members(case: DoubleDescentCase, seed: int) -> list[Member]:
-    """One member per width and seed.
-
-    Args:
-        case: The case's parameters.
-        seed: The run's seed; unused, since members are told apart by their number.
-
-    Returns:
-        The members; those of one width form a group. The widest, which take longest, come first,
-        so that no worker is left with one of them at the end.
-    """
-    return [
-        member
-        for width in sorted(case.model.widths, reverse=True)
-        for member in replicates(group_name(width), case.seeds, {"width": width})
-    ]
 
 
 def train(
@@ -56,7 +37,7 @@ def train(
 
     Args:
         case: The case's parameters.
-        member: From :func:`members`.
+        member: One of the case's members.
         data: Tensors of the member's file.
         seed: The run's seed.
         device: Where to compute.

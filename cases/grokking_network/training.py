@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from telescope_core.models.mlp import MLP
 from telescope_core.schedules import log_spaced_steps
-from telescope_pipeline.cases._members import replicates, seeds_of
+from telescope_pipeline.cases._members import seeds_of
 from telescope_pipeline.cases._optimizers import optimizer_of, warmed_up_rate
 from telescope_pipeline.cases._training import (
     Batches,
@@ -17,30 +17,7 @@ from telescope_pipeline.cases._training import (
     smoother_lens,
 )
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
-from telescope_pipeline.cases.grokking_network.names import group_name
 from telescope_pipeline.schemas.grokking_network import STANDARD_ALPHA, GrokkingNetworkCase
-
-
-def members(case: GrokkingNetworkCase, seed: int) -> list[Member]:
-    """One member per seed for every alpha, and for every output at alpha = 1.
-
-    Args:
-        case: The case's parameters.
-        seed: The run's seed; unused, since members are told apart by their number.
-
-    Returns:
-        The members; those of one alpha and output form a group. The enlarged ones, which take
-        longest, come first.
-    """
-    settings = [(alpha, "linear") for alpha in sorted(case.model.alphas, reverse=True)]
-    settings += [(STANDARD_ALPHA, output) for output in case.training.comparison.outputs]
-    return [
-        member
-        for alpha, output in settings
-        for member in replicates(
-            group_name(alpha, output), case.seeds, {"alpha": alpha, "output": output}
-        )
-    ]
 
 
 def scaled_network(
@@ -81,7 +58,7 @@ def train(
 
     Args:
         case: The case's parameters.
-        member: From :func:`members`.
+        member: One of the case's members.
         data: Tensors of the member's file.
         seed: The run's seed.
         device: Where to compute.

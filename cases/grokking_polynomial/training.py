@@ -7,28 +7,10 @@ from torch import Tensor
 
 from telescope_core.models.polynomial import PolynomialNetwork
 from telescope_core.schedules import log_spaced_steps
-from telescope_pipeline.cases._members import replicates, seeds_of
+from telescope_pipeline.cases._members import seeds_of
 from telescope_pipeline.cases._training import Row, TrainingRun, smoother_lens, squared_error
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
-from telescope_pipeline.cases.grokking_polynomial.names import group_name
 from telescope_pipeline.schemas.grokking_polynomial import GrokkingPolynomialCase
-
-
-def members(case: GrokkingPolynomialCase, seed: int) -> list[Member]:
-    """One member per seed for every epsilon; a seed has its own problem and initialisation.
-
-    Args:
-        case: The case's parameters.
-        seed: The run's seed; unused, since members are told apart by their number.
-
-    Returns:
-        The members; those of one epsilon form a group, and ``model.epsilon`` comes first.
-    """
-    return [
-        member
-        for epsilon in case.epsilons
-        for member in replicates(group_name(epsilon), case.seeds, {"epsilon": epsilon})
-    ]
 
 
 def train(
@@ -45,7 +27,7 @@ def train(
 
     Args:
         case: The case's parameters.
-        member: From :func:`members`.
+        member: One of the case's members.
         data: Tensors of the member's file.
         seed: The run's seed.
         device: Where to compute.

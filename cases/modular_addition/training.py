@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from telescope_core.lens import TelescopeLens
 from telescope_core.models.transformer import Transformer
 from telescope_core.schedules import log_spaced_steps
-from telescope_pipeline.cases._members import replicates, seeds_of
+from telescope_pipeline.cases._members import seeds_of
 from telescope_pipeline.cases._optimizers import optimizer_of, warmed_up_rate
 from telescope_pipeline.cases._training import Batches, TrainingRun, class_accuracy
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
@@ -19,19 +19,6 @@ from telescope_pipeline.schemas.modular_addition import ModularAdditionCase
 
 # The two summands and the equals sign.
 _LENGTH = 3
-
-
-def members(case: ModularAdditionCase, seed: int) -> list[Member]:
-    """One member per seed: its own split and its own initialisation.
-
-    Args:
-        case: The case's parameters.
-        seed: The run's seed; unused, since members are told apart by their number.
-
-    Returns:
-        The members, all in one group.
-    """
-    return replicates("transformer", case.seeds, {})
 
 
 def train(
@@ -51,7 +38,7 @@ def train(
 
     Args:
         case: The case's parameters.
-        member: From :func:`members`.
+        member: One of the case's members.
         data: Tensors of the member's file.
         seed: The run's seed.
         device: Where to compute.

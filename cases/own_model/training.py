@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from telescope_core.errors import ConfigurationError
 from telescope_core.labels import Loss
 from telescope_core.lens import TelescopeLens
 from telescope_core.schedules import log_spaced_steps
-from telescope_pipeline.cases._members import replicates, seeds_of
+from telescope_pipeline.cases._members import seeds_of
 from telescope_pipeline.cases._training import Batches, Row, TrainingRun, smoother_lens
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
 from telescope_pipeline.cases.own_model.calls import (
@@ -22,30 +21,8 @@ from telescope_pipeline.cases.own_model.calls import (
     user_seed,
 )
 from telescope_pipeline.cases.own_model.losses import accuracy_of, loss_of
-from telescope_pipeline.cases.own_model.names import file_stem, group_name, set_names
+from telescope_pipeline.cases.own_model.names import set_names
 from telescope_pipeline.schemas.own_model import OwnModelCase
-
-
-def members(case: OwnModelCase, seed: int) -> list[Member]:
-    """One member per combination of swept values and seed.
-
-    Args:
-        case: The case's parameters.
-        seed: The run's seed; unused, since members are told apart by their number.
-
-    Returns:
-        The members; those of one combination form a group.
-    """
-    return [
-        member
-        for values in case.combinations()
-        for member in replicates(
-            group_name(values),
-            case.seeds,
-            values,
-            data=partial(file_stem, values),
-        )
-    ]
 
 
 def train(
@@ -64,7 +41,7 @@ def train(
 
     Args:
         case: The case's parameters.
-        member: From :func:`members`.
+        member: One of the case's members.
         data: Tensors of the member's file.
         seed: The run's seed.
         device: Where to compute.

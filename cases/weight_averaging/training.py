@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from telescope_core.models.resnet import ResidualNetwork
-from telescope_pipeline.cases._members import SeedOf, replicates, seeds_of
+from telescope_pipeline.cases._members import SeedOf, seeds_of
 from telescope_pipeline.cases._training import Row
 from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trained
-from telescope_pipeline.cases.weight_averaging import names
 from telescope_pipeline.cases.weight_averaging.measures import Measures
 from telescope_pipeline.cases.weight_averaging.segments import (
     Kept,
@@ -23,28 +22,6 @@ from telescope_pipeline.schemas.weight_averaging import DigitImages, WeightAvera
 CLASSES = 10
 _CHILDREN = ("first", "second")
 _PRETRAINED = "pretrained"
-
-
-def members(case: WeightAveragingCase, seed: int) -> list[Member]:
-    """One member per start (from scratch or pre-trained) and seed.
-
-    Args:
-        case: The case's parameters.
-        seed: The run's seed; unused, since members are told apart by their number.
-
-    Returns:
-        The members; those of one start form a group.
-    """
-    return [
-        member
-        for start in case.training.starts
-        for member in replicates(
-            start,
-            case.seeds,
-            {"setting": start},
-            data=lambda replicate: names.file_stem(case.data.source, replicate),
-        )
-    ]
 
 
 def train(
@@ -64,7 +41,7 @@ def train(
 
     Args:
         case: The case's parameters.
-        member: From :func:`members`.
+        member: One of the case's members.
         data: Tensors of the member's file.
         seed: The run's seed.
         device: Where to compute.

@@ -356,7 +356,7 @@ def trained(train: Callable[..., Any]) -> Callable[[str], tuple[Any, pd.DataFram
         if kind not in cache:
             case = KINDS[kind].model_validate(copy.deepcopy(SMALL[kind]))
             parts = []
-            for member in module(kind, "training").members(case, 0):
+            for member in module(kind, "members").members(case, 0):
                 history = train(kind, case.narrowed(member.values, member.seed), member).history
                 identity = {"member": member.name, "group": member.group, "seed": member.seed}
                 for place, (name, value) in enumerate((identity | member.values).items()):

@@ -16,14 +16,15 @@ from torch.nn import functional
 from telescope_core.models.convolutional import ConvolutionalNetwork
 from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases.convolutional_network import data as images
+from telescope_pipeline.cases.convolutional_network import members as levels
 from telescope_pipeline.cases.convolutional_network import training as convolutional
-from telescope_pipeline.cases.depth import training as deep
+from telescope_pipeline.cases.depth import members as depths
 
 _Trained = Callable[[str], tuple[Any, pd.DataFrame]]
 
 
 def test_both_architectures_of_a_seed_train_on_the_same_split(build: Callable[..., Any]) -> None:
-    members = deep.members(build("depth"), 0)
+    members = depths.members(build("depth"), 0)
     assert [member.values["depth"] for member in members] == [5] * 4 + [2] * 4
     assert {(member.seed, member.data) for member in members} == {(0, "seed-0"), (1, "seed-1")}
 
@@ -67,7 +68,7 @@ def test_the_loop_descends_cross_entropy(
 ) -> None:
     """The same run written as plain PyTorch ends at the same weights, bit for bit."""
     case = build("convolutional_network")
-    member = convolutional.members(case, 0)[-1]
+    member = levels.members(case, 0)[-1]
     result = train("convolutional_network", case, member)
     data = prepared("convolutional_network").files[member.data]
 
@@ -148,7 +149,7 @@ def test_cifar10_trains_from_its_files(build: Callable[..., Any], checkpoints: A
         "convolutional_network", data=data, seeds=1, model={"widths": [2, 3, 4]}, training=training
     )
     drawn = images.prepare(case, 0)
-    (member,) = convolutional.members(case, 0)
+    (member,) = levels.members(case, 0)
     file = drawn.files[member.data]
     assert file["train_inputs"].shape == (24, 3, 32, 32)
     channels = file["train_inputs"].double().transpose(0, 1).flatten(1)

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from telescope_core.models.mlp import MLP
 from telescope_pipeline.cases._training import Batches
 from telescope_pipeline.cases.design_choices import unrolled
+from telescope_pipeline.cases.design_choices.members import members
 from telescope_pipeline.cases.design_choices.names import FIFTHS, by_fifth
-from telescope_pipeline.cases.design_choices.training import members, record_steps
+from telescope_pipeline.cases.design_choices.training import record_steps
 
 _Trained = Callable[[str], tuple[Any, pd.DataFrame]]
 KIND = "design_choices"

@@ -20,6 +20,7 @@ from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases._training import Batches
 from telescope_pipeline.cases.contract import Member
 from telescope_pipeline.cases.grokking_network import data, figures, metrics, training
+from telescope_pipeline.cases.grokking_network.members import members
 from telescope_pipeline.schemas.grokking_network import GrokkingNetworkCase
 
 SMALL: dict[str, Any] = {
@@ -50,7 +51,7 @@ def _case(**changes: Any) -> GrokkingNetworkCase:
 
 
 def _member(case: GrokkingNetworkCase, name: str) -> Member:
-    return next(member for member in training.members(case, 0) if member.name == name)
+    return next(member for member in members(case, 0) if member.name == name)
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def history() -> pd.DataFrame:
 
     case, parts = _case(), []
     files = data.prepare(case, 0).files
-    for member in training.members(case, 0):
+    for member in members(case, 0):
         table = training.train(
             case,
             member,
@@ -100,27 +101,27 @@ def history() -> pd.DataFrame:
 
 
 def test_members_are_the_alphas_then_the_standard_outputs() -> None:
-    members = training.members(_case(), 0)
-    assert [member.name for member in members][::2] == [
+    found = members(_case(), 0)
+    assert [member.name for member in found][::2] == [
         "alpha-3.0_linear_seed-0",
         "alpha-2.0_linear_seed-0",
         "alpha-1.0_linear_seed-0",
         "alpha-1.0_sigmoid_seed-0",
     ]
-    assert {member.data for member in members} == set(data.prepare(_case(), 0).files)
+    assert {member.data for member in found} == set(data.prepare(_case(), 0).files)
 
 
 def test_a_narrowed_case_has_its_own_member_and_no_other_group() -> None:
     case = _case()
-    for member in training.members(case, 0):
-        own = training.members(case.narrowed(member.values, member.seed), 0)
+    for member in members(case, 0):
+        own = members(case.narrowed(member.values, member.seed), 0)
         assert member in own
         assert {other.group for other in own} == {member.group}
 
 
 def test_a_member_outlives_the_growth_of_its_sweep() -> None:
     grown = _case(model={"hidden": [8, 6], "alphas": [2.0, 9.0, 3.0]}, seeds=5)
-    for member in training.members(_case(), 0):
+    for member in members(_case(), 0):
         assert _case().narrowed(member.values, member.seed) == grown.narrowed(
             member.values, member.seed
         )

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from telescope_core.models.transformer import Transformer
 from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases._training import Batches, class_accuracy
-from telescope_pipeline.cases.modular_addition import training
+from telescope_pipeline.cases.modular_addition.members import members
 
 KIND = "modular_addition"
 
@@ -22,7 +22,7 @@ def test_training_is_plain_adamw_bit_for_bit(
 ) -> None:
     """The same loop in plain torch, with no lens, batches and warm-up by hand."""
     case = build(KIND)
-    member = training.members(case, 0)[1]
+    member = members(case, 0)[1]
     result = train(KIND, case, member)
     tensors = prepared(KIND).files[member.data]
     x, y = tensors["train_inputs"], tensors["train_targets"]
@@ -52,7 +52,7 @@ def test_full_batch_training_takes_every_sum_at_each_step(
     build: Callable[..., Any], train: Callable[..., Any]
 ) -> None:
     settings = {"steps": 8, "optimizer": {"name": "sgd", "learning_rate": 0.1}}
-    member = training.members(build(KIND), 0)[0]
+    member = members(build(KIND), 0)[0]
     finals = []
     for batch_size in (None, 15):
         case = build(KIND, training=settings | {"batch_size": batch_size})

@@ -37,7 +37,7 @@ def run(build: Callable[..., Any], checkpoints: Any) -> Callable[..., Any]:
 
     def train(**sections: Any) -> tuple[Any, Any, dict[str, Tensor], Any]:
         case = build(KIND, **{"sweep": {}, **sections})
-        member = _module("training").members(case, 3)[0]
+        member = _module("members").members(case, 3)[0]
         data = _module("data").prepare(case, 3).files[member.data]
         trained = _module("training").train(
             case,
@@ -237,7 +237,7 @@ def test_a_sweep_trains_every_combination_and_shares_data_where_it_can(
 ) -> None:
     sweep = {"model.options.hidden": [3, 4], "data.options.noise": [0.0, 0.5]}
     case = build(KIND, sweep=sweep)
-    members = _module("training").members(case, 0)
+    members = _module("members").members(case, 0)
     assert [member.group for member in members[::2]] == [
         "hidden-3_noise-0.0",
         "hidden-3_noise-0.5",

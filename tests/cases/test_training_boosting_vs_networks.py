@@ -25,6 +25,7 @@ from telescope_pipeline.cases.boosting_vs_networks._search import (
     network_settings,
     trees_settings,
 )
+from telescope_pipeline.cases.boosting_vs_networks.members import members
 from telescope_pipeline.cases.contract import Member
 from telescope_pipeline.schemas.boosting_vs_networks import (
     BoostingVsNetworksCase,
@@ -155,12 +156,12 @@ class _Memory:
 
 def test_members_are_every_table_model_and_seed() -> None:
     case = _case()
-    members = training.members(case, 0)
-    assert len({member.name for member in members}) == len(members) == 8
-    assert _member("trees", 1) in members
-    for member in members:
+    found = members(case, 0)
+    assert len({member.name for member in found}) == len(found) == 8
+    assert _member("trees", 1) in found
+    for member in found:
         narrowed = case.narrowed(member.values, member.seed)
-        assert member in training.members(narrowed, 0)
+        assert member in members(narrowed, 0)
         assert narrowed.data.tables == [member.values["table"]]
         assert list(narrowed.training.searches) == [member.values["model"]]
 

@@ -27,7 +27,8 @@ from telescope_pipeline.cases._training import Batches
 from telescope_pipeline.cases.weight_averaging import names
 from telescope_pipeline.cases.weight_averaging.data import prepare
 from telescope_pipeline.cases.weight_averaging.images import augment
-from telescope_pipeline.cases.weight_averaging.training import members, train
+from telescope_pipeline.cases.weight_averaging.members import members
+from telescope_pipeline.cases.weight_averaging.training import train
 from telescope_pipeline.schemas.weight_averaging import WeightAveragingCase
 from telescope_pipeline.tables import check_member_history
 

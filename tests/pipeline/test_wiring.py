@@ -72,6 +72,8 @@ def test_stages_do_not_depend_on_each_others_modules(repository: Path) -> None:
     deps = declared(repository)
     assert "cases/${item.kind}/figures.py" not in deps["train"]
     assert "cases/${item.kind}/training.py" not in deps["plot"]
+    assert "cases/${item.kind}/members.py" in deps["train"]
+    assert not any("cases/${item.kind}/members.py" in deps[stage] for stage in ("metrics", "plot"))
     assert "telescope_core/lens.py" in deps["train"]
     assert not any(line.startswith("telescope_core/jacobians") for line in deps["plot"])
 

@@ -17,10 +17,10 @@ from telescope_pipeline.schemas.parameters import RunSettings
 from telescope_pipeline.schemas.sections import SGD, Case
 
 
-def test_every_kind_has_its_model_and_its_four_modules(repository: Path) -> None:
+def test_every_kind_has_its_model_and_its_five_modules(repository: Path) -> None:
     for kind, model in KINDS.items():
         assert model.model_fields["kind"].annotation.__args__ == (kind,)  # type: ignore[union-attr]
-        for part in ("data", "training", "metrics", "figures"):
+        for part in ("data", "members", "training", "metrics", "figures"):
             assert (repository / "cases" / kind / f"{part}.py").is_file()
     assert "nothing" not in KINDS
     with pytest.raises(KeyError):
@@ -34,6 +34,19 @@ def test_a_kind_is_imported_when_it_is_asked_for() -> None:
         "assert len(KINDS) == len(list(KINDS))\n"
         "loaded = [k for k in KINDS if f'telescope_pipeline.schemas.{k}' in sys.modules]\n"
         "assert not loaded, loaded\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_members_are_planned_without_torch() -> None:
+    script = (
+        "import sys\n"
+        "from importlib import import_module\n"
+        "from telescope_pipeline.schemas.kinds import KINDS\n"
+        "import telescope_pipeline.local_executor, telescope_pipeline.stages.train\n"
+        "for kind in KINDS:\n"
+        "    import_module(f'telescope_pipeline.cases.{kind}.members')\n"
+        "    assert 'torch' not in sys.modules, kind\n"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
@@ -62,12 +75,12 @@ def _default_case(kind: str, repository: Path) -> Case:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_narrowed_case_has_its_member_and_no_other_value(kind: str, repository: Path) -> None:
     case = _default_case(kind, repository)
-    training = import_module(f"telescope_pipeline.cases.{kind}.training")
-    members = training.members(case, 0)
+    sweep = import_module(f"telescope_pipeline.cases.{kind}.members")
+    members = sweep.members(case, 0)
     assert len({member.name for member in members}) == len(members)
     for member in members:
         narrowed = case.narrowed(member.values, member.seed)
-        again = training.members(narrowed, 0)
+        again = sweep.members(narrowed, 0)
         assert member in again
         assert all(other.values == member.values for other in again)
         assert narrowed.narrowed(member.values, member.seed) == narrowed

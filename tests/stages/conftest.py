@@ -18,7 +18,7 @@ from telescope_core.errors import ExecutionError, TelescopeError
 from telescope_pipeline.executor import Job, Result, Watcher
 
 _TINY = Path(__file__).resolve().parent.parent / "tiny_case"
-_PARTS = ("data", "training", "metrics", "figures")
+_PARTS = ("data", "members", "training", "metrics", "figures")
 
 
 class _Inline:

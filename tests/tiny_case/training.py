@@ -16,15 +16,6 @@ from telescope_pipeline.cases.contract import Checkpoint, Member, Progress, Trai
 from telescope_pipeline.schemas.double_descent import DoubleDescentCase
 
 
-def members(case: DoubleDescentCase, seed: int) -> list[Member]:
-    """One member per width and seed."""
-    return [
-        Member(f"width-{w:04d}_seed-{s}", f"width-{w:04d}", s, {"width": w}, f"seed-{s}")
-        for w in case.model.widths
-        for s in range(case.seeds)
-    ]
-
-
 def train(
     case: DoubleDescentCase,
     member: Member,
