@@ -65,10 +65,11 @@ def _read(path: Path) -> str:
 
 
 def _parse(path: Path, text: str) -> dict[Any, Any]:
-    # The parser DVC uses, so that both read the same numbers; pure Python reports duplicate keys.
-    parser = YAML(typ="safe", pure=True)
+    # The library DVC uses, so that both read the same numbers; pure Python reports duplicate keys.
+    # DVC itself parses in C, which is stricter: a colon inside braces wants quotes.
     try:
-        raw = parser.load(text)
+        raw = YAML(typ="safe", pure=True).load(text)
+        YAML(typ="safe").load(text)
     except DuplicateKeyError as error:
         where = _position(error)
         # "found duplicate key "seed" with value "1" (original value: "0")"

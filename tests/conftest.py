@@ -52,6 +52,7 @@ def run(parameters_path: Path) -> None:
 
 def _set_leaf(path: Path, dotted: str, value: object) -> None:
     yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
     parameters = yaml.load(path)
     *keys, last = dotted.split(".")
     section = parameters
