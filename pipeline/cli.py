@@ -125,12 +125,23 @@ def report(
     wandb: Annotated[
         bool, typer.Option("--wandb", help="Write a report at Weights & Biases instead.")
     ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write results/comparison.html, compared with the results of another checkout.",
+        ),
+    ] = None,
     params: _Params = _DEFAULT,
 ) -> None:
     """Write results/report.html about all cases, or a report at Weights & Biases."""
     module = import_module("telescope_pipeline.stages.report")
+    if wandb and against:
+        raise typer.BadParameter("--wandb compares by itself; leave out --against")
     if wandb:
         typer.echo(module.run_wandb(params))
+    elif against:
+        typer.echo(module.run_against(params, against))
     else:
         module.run(params)
 

@@ -28,6 +28,31 @@ def run(parameters_path: Path) -> None:
     files.write_text(root / "results" / "report.html", html)
 
 
+def run_against(parameters_path: Path, other: Path) -> Path:
+    """Write ``results/comparison.html``: the report, compared with another checkout's results.
+
+    A page of its own, since what it shows depends on more than the pipeline knows of.
+
+    Args:
+        parameters_path: The parameter file.
+        other: The other checkout.
+
+    Returns:
+        The page.
+
+    Raises:
+        TelescopeError: If parameters or results are not usable, here or there, or the page cannot
+            be written.
+    """
+    parameters = load_parameters(parameters_path)
+    root = Layout.beside(parameters_path).root
+    with spinner("report: comparing"):
+        html = build_report(root, parameters, other)
+    path = root / "results" / "comparison.html"
+    files.write_text(path, html)
+    return path
+
+
 def run_wandb(parameters_path: Path) -> str:
     """Write a report about the published cases at Weights & Biases.
 

@@ -16,6 +16,7 @@ from telescope_pipeline.publishing.records import MEMBERS, RECEIPT
 from telescope_pipeline.publishing.results import FigureFiles, read_results, read_table
 from telescope_pipeline.report.chart_names import readable
 from telescope_pipeline.report.charts import Chart, chart_of
+from telescope_pipeline.report.comparison import compare
 from telescope_pipeline.report.entries import Entry, entries_of, label
 from telescope_pipeline.report.mathematics import without_formulas
 from telescope_pipeline.report.metrics import MetricsTable, tables_of
@@ -132,19 +133,20 @@ class CaseView:
         return sum(claim.holds for claim in self.claims)
 
 
-def build_report(root: Path, parameters: Parameters) -> str:
+def build_report(root: Path, parameters: Parameters, against: Path | None = None) -> str:
     """Write the report.
 
     Args:
         root: The project's folder.
         parameters: The validated parameters; the cases are shown in their order.
+        against: Another checkout with results to compare with; None not to compare.
 
     Returns:
         HTML that needs no other file and no network; without scripts it shows the pictures in the
         place of the charts.  The same results give the same text.
 
     Raises:
-        ArtifactError: If results or receipts are missing or damaged.
+        ArtifactError: If results or receipts are missing or damaged, here or there.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -168,6 +170,8 @@ def build_report(root: Path, parameters: Parameters) -> str:
         late=[Markup(script) for script in code.late],
         policy=code.policy,
         cases=cases,
+        titles={case.name: case.title for case in cases},
+        comparison=None if against is None else compare(layout, against, list(parameters.cases)),
         revisions=list(dict.fromkeys(case.revision for case in cases)),
         commits=list(dict.fromkeys(case.commit for case in cases if case.commit)),
         uncommitted=any(Revision(c.commit, None).name != c.revision for c in cases),

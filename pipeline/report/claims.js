@@ -1,6 +1,6 @@
 // Sorting and filtering the table of claims.
 
-const claimsTable = document.querySelector("table.claims");
+const claimsTable = document.querySelector("#claims table.claims");
 const claimRows = claimsTable ? [...claimsTable.tBodies[0].rows].filter((row) => row.id) : [];
 const collator = new Intl.Collator("en", { numeric: true });
 const sortButtons = [...document.querySelectorAll("table.claims thead button")];

@@ -21,6 +21,9 @@ function formatNumber(value, digits = 4) {
 
 function formatEstimate(value, error) {
   if (!error) return formatNumber(value);
+  if (Math.abs(error) < 1e-6 * Math.abs(value)) {
+    return `${formatNumber(value, 6)} ± ${formatNumber(error, 2)}`;
+  }
   const largest = exponentOf(Math.max(Math.abs(value), Math.abs(error)), 2);
   const last = exponentOf(error, 2) - 1;
   if (isWrittenOut(largest)) {

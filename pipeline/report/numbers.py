@@ -10,6 +10,8 @@ _MINUS = "−"
 
 # Between these magnitudes numbers are written out.
 _SMALLEST, _LARGEST = 1e-3, 1e6
+# An error smaller than this part of its number is rounding, and would ask for too many digits.
+_ROUNDING = 1e-6
 
 
 def format_number(value: float, digits: int = 4) -> str:
@@ -46,10 +48,13 @@ def format_estimate(value: float, stderr: float) -> str:
         stderr: Its standard error; 0 for an exact number, which is written alone.
 
     Returns:
-        For example ``0.063 ± 0.023`` or ``(1.52 ± 0.11) × 10⁻⁵``.
+        For example ``0.063 ± 0.023`` or ``(1.52 ± 0.11) × 10⁻⁵``; where the error is mere rounding,
+        ``0.366032 ± 3.9 × 10⁻¹⁷``.
     """
     if stderr == 0 or not math.isfinite(value + stderr):
         return format_number(value)
+    if abs(stderr) < _ROUNDING * abs(value):
+        return f"{format_number(value, 6)} ± {format_number(stderr, 2)}"
     largest = _exponent(max(abs(value), abs(stderr)), 2)
     last = _exponent(stderr, 2) - 1
     if _written_out(largest):

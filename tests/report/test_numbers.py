@@ -48,6 +48,7 @@ def test_numbers(value: float, text: str) -> None:
         (1.0, 0.0999, "1.00 ± 0.10"),
         (1.2e8, 3.4e6, "(1.200 ± 0.034) × 10⁸"),
         (0.002, 5.0, "0.0 ± 5.0"),
+        (0.366032341273229533, 3.9e-17, "0.366032 ± 3.9 × 10⁻¹⁷"),
     ],
 )
 def test_estimates(value: float, stderr: float, text: str) -> None:
@@ -72,6 +73,11 @@ def test_a_number_is_written_to_four_digits(value: float, sign: int) -> None:
 @given(_FLOATS, _FLOATS)
 def test_an_estimate_is_written_to_the_precision_of_its_error(value: float, stderr: float) -> None:
     text = format_estimate(value, stderr)
+    if stderr < 1e-6 * value:  # Mere rounding.
+        first, second = (_read(part) for part in text.split(" ± "))
+        assert first == pytest.approx(value, rel=5.1e-6)
+        assert second == pytest.approx(stderr, rel=0.051)
+        return
     pair, _, power = text.strip("(").partition(")")
     first, second = (_read(part + power) for part in pair.split(" ± "))
 
