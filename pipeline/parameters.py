@@ -78,6 +78,8 @@ def _parse(path: Path, text: str) -> dict[Any, Any]:
     except MarkedYAMLError as error:
         where = _position(error)
         detail = "; ".join(part for part in (error.context, error.problem) if part)
+        if "unexpected ':'" in detail:
+            detail += "; inside braces, put a value that has a colon in quotes"
         raise ParametersError(f"{path}{where}: not valid YAML: {detail}") from None
     except YAMLError as error:
         raise ParametersError(f"{path}: not valid YAML: {error}") from None

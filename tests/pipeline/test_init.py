@@ -334,6 +334,7 @@ def test_a_bad_reference_is_one_line_of_the_case(
     if leaf == "optimizer":
         set_leaf(project / "params.yaml", "cases.mine.model.call", "own:build")
     yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
     path = project / "params.yaml"
     parameters = yaml.load(path)
     *way, last = leaf.split(".")
@@ -377,6 +378,7 @@ def test_files_are_found_by_what_is_imported(tmp_path: Path) -> None:
 
 def test_each_case_depends_on_its_own_code(project: Path) -> None:
     yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
     path = project / "params.yaml"
     parameters = yaml.load(path)
     other = parameters["cases"]["mine"] | {"model": "own:build"}
