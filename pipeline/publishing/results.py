@@ -56,6 +56,26 @@ class CaseResults:
     figures: list[FigureFiles]
 
 
+def read_numbers(layout: Layout, case_name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Read the metrics and the claims of a case.
+
+    Args:
+        layout: The project's folders.
+        case_name: The case.
+
+    Returns:
+        Both, as in :class:`CaseResults`.
+
+    Raises:
+        ArtifactError: If a file is missing, damaged or not what its stage writes.
+    """
+    folder = layout.results(case_name)
+    metrics = files.read_json(folder / "metrics.json")
+    if not isinstance(metrics, dict):
+        raise ArtifactError(f"{folder / 'metrics.json'}: expected a mapping; run metrics again")
+    return metrics, _read_list(folder / "claims.json", _CLAIM_FIELDS, "metrics")
+
+
 def read_results(layout: Layout, case_name: str) -> CaseResults:
     """Read what ``metrics`` and ``plot`` wrote.
 
@@ -70,10 +90,7 @@ def read_results(layout: Layout, case_name: str) -> CaseResults:
         ArtifactError: If a file is missing, damaged or not what its stage writes.
     """
     folder = layout.results(case_name)
-    metrics = files.read_json(folder / "metrics.json")
-    if not isinstance(metrics, dict):
-        raise ArtifactError(f"{folder / 'metrics.json'}: expected a mapping; run metrics again")
-    claims = _read_list(folder / "claims.json", _CLAIM_FIELDS, "metrics")
+    metrics, claims = read_numbers(layout, case_name)
     figures = [
         FigureFiles(
             picture=folder / "plots" / f"{entry['name']}.png",

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from telescope_core.errors import ArtifactError
-from telescope_pipeline import files
 from telescope_pipeline.layout import Layout
 from telescope_pipeline.publishing.receipts import read_receipts
+from telescope_pipeline.publishing.results import read_numbers
 from telescope_pipeline.report.entries import Entry, entries_of
 
 
@@ -90,14 +90,15 @@ def compare(layout: Layout, other: Path, cases: Sequence[str]) -> Comparison:
     metrics = {}
     same = 0
     for case in both:
-        before, now = _claims(there, case), _claims(layout, case)
+        sides = [read_numbers(side, case) for side in (there, layout)]
+        before, now = ({str(claim["id"]): claim for claim in claims} for _, claims in sides)
         for claim in list(dict.fromkeys([*now, *before])):
             change = _change(case, claim, before.get(claim), now.get(claim))
             if change is None:
                 same += 1
             else:
                 changes.append(change)
-        old, new = (dict(_leaves("", _metrics(side, case))) for side in (there, layout))
+        old, new = (dict(_leaves("", values)) for values, _ in sides)
         names = old.keys() | new.keys()
         metrics[case] = (sum(old.get(n, ...) != new.get(n, ...) for n in names), len(names))
     return Comparison(
@@ -127,24 +128,6 @@ def _change(
         before=() if before is None else entries_of(before["observed"]),
         now=() if now is None else entries_of(now["observed"]),
     )
-
-
-def _claims(layout: Layout, case: str) -> dict[str, dict[str, Any]]:
-    path = layout.results(case) / "claims.json"
-    content = files.read_json(path)
-    try:
-        if not isinstance(content, list):
-            raise TypeError
-        claims = {str(claim["id"]): dict(claim) for claim in content}
-        for claim in claims.values():
-            _ = claim["statement"], claim["holds"], claim["observed"], claim["threshold"]
-    except (KeyError, TypeError, ValueError):
-        raise ArtifactError(f"{path}: not the claims of a case; run the metrics stage") from None
-    return claims
-
-
-def _metrics(layout: Layout, case: str) -> Any:
-    return files.read_json(layout.results(case) / "metrics.json")
 
 
 def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
