@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from telescope_core.boosting.trees import DOUBLE, BoostedTrees, Floats, Integers, require
+from telescope_core.boosting.trees import (
+    DOUBLE,
+    BoostedTrees,
+    Floats,
+    Integers,
+    fitted_loss,
+    require,
+)
 from telescope_core.errors import ConfigurationError
 
 
@@ -19,8 +26,10 @@ class GradientBoostingTrees(BoostedTrees):
     accepts_missing = False
 
     def __init__(self, model: Any) -> None:
-        subsample = float(model.subsample)
-        require(model, {"loss": (model.loss, "squared_error"), "subsample": (subsample, 1.0)})
+        require(model, {"loss": (fitted_loss(model), "squared_error")})
+        # Only a fit to part of the rows leaves behind how well it does on the others.
+        subsampled = hasattr(model, "oob_improvement_")
+        require(model, {"subsample": (float(model.subsample) if subsampled else 1.0, 1.0)})
         self._model = model
         self.rounds = int(model.n_estimators_)
         self.learning_rate = float(model.learning_rate)
@@ -52,4 +61,13 @@ def _start(model: Any) -> float | None:
             "for init=None, init='zero' and a DummyRegressor of the mean or of a constant: fit "
             "the model with one of those"
         )
-    return None if strategy == "mean" else float(np.ravel(model.init_.constant_)[0])
+    if strategy == "mean":
+        return None
+    constant = float(np.ravel(model.init_.constant_)[0])
+    # `init` is the caller's own object, whose options may have been set since.
+    if np.ravel(model.init_.constant)[0] != constant:
+        raise ConfigurationError(
+            f"init is {model.init_!r}, but was fitted to the constant {constant:g}: its options "
+            "were changed after the model was fitted; fit the model again"
+        )
+    return constant

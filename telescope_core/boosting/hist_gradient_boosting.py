@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from telescope_core.boosting.trees import DOUBLE, BoostedTrees, Floats, Integers, require
+from telescope_core.boosting.trees import (
+    DOUBLE,
+    BoostedTrees,
+    Floats,
+    Integers,
+    fitted_loss,
+    require,
+)
 
 
 class HistGradientBoostingTrees(BoostedTrees):
@@ -19,7 +26,7 @@ class HistGradientBoostingTrees(BoostedTrees):
     accepts_missing = True
 
     def __init__(self, model: Any) -> None:
-        require(model, {"loss": (model.loss, "squared_error")})
+        require(model, {"loss": (fitted_loss(model), "squared_error")})
         self._model = model
         self.rounds = int(model.n_iter_)
         self.learning_rate = float(model.learning_rate)

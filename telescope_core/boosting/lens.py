@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +18,6 @@ from telescope_core.boosting.recursion import SmootherState
 from telescope_core.boosting.registry import read_trees
 from telescope_core.boosting.trees import Floats, Integers
 from telescope_core.errors import ConfigurationError
-
-_TOLERANCE: Final = 1e-6
 
 
 class BoostingLens:
@@ -48,7 +46,10 @@ class BoostingLens:
 
         Args:
             model: Fitted GradientBoostingRegressor, HistGradientBoostingRegressor, XGBRegressor or
-                LGBMRegressor of the squared error, without subsampling of rows.
+                LGBMRegressor of the squared error, without subsampling of rows and without initial
+                scores of rows (``init_score``, ``base_margin``).  What its trees start from is read
+                off the fitted model: the mean where the library estimated it, a constant where a
+                number was given, be it the mean.
             X_train: The very rows the trees were fitted to, shape ``(n, features)``.
             y_train: Their labels, shape ``(n,)``.
             eval_sets: More named inputs; labels are not needed.
@@ -74,6 +75,7 @@ class BoostingLens:
         self._y = check_column("y_train", y_train, self._rows[TRAIN])
         self._weights = check_weights(sample_weight, self._rows[TRAIN])
         self._leaves = {name: self._leaves_of(name, X) for name, X in sets.items()}
+        self._trees.settle_start(self._y, self._weights)
         self._state = self._start()
         self._records = list(self._follow(sets))
 
@@ -174,7 +176,7 @@ class BoostingLens:
         """``|f − (S·y + c)|`` of each row, refused when it is more than rounding."""
         gaps = np.abs(f - (state.S[name] @ self._y + state.c[name]))
         size = max(np.abs(f).max(), np.abs(self._y).max(), np.abs(state.c[name]).max())
-        allowed = _TOLERANCE * np.ptp(self._y) + self._trees.rounding * size
+        allowed = self._trees.allowed_gap(self._y, size)
         if not gaps.max() <= allowed:
             raise ConfigurationError(
                 f"after round {state.round} the predictions of {self._model_name} on {name!r} "
@@ -182,7 +184,8 @@ class BoostingLens:
                 "rounding: give X_train, y_train and sample_weight exactly as the trees were "
                 "fitted to them (without rows held out for early stopping), and a model without "
                 "initial scores per row, learning rates that change, options changed since fit or "
-                "lost in a model file (pickle keeps them), constraints that move leaf values, or "
+                "lost in a model file (pickle keeps them; XGBoost takes them back by "
+                "model.get_booster().set_param), constraints that move leaf values, or "
                 "leaves of categories that are regularised more (LightGBM: fit with cat_l2=0)"
             )
         return gaps

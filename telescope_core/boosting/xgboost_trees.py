@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from telescope_core.boosting.trees import SINGLE, BoostedTrees, Floats, Integers, require
+from telescope_core.errors import ConfigurationError
 
 
 class XGBoostTrees(BoostedTrees):
@@ -48,9 +50,32 @@ class XGBoostTrees(BoostedTrees):
         self.rounding = max(1e-6, self.rounds * SINGLE)
         self.learning_rate = float(trees["learning_rate"])
         self.leaf_regularization = float(trees["reg_lambda"])
-        # The mean is estimated when no base_score is given (XGBoost 2.0 and later).
-        estimated = model.get_params().get("base_score") is None
-        self.offset = None if estimated else float(start["base_score"].strip("[]"))
+        self._base_score = float(start["base_score"].strip("[]"))
+        # 1 while the booster's base_score is its own estimate (XGBoost 2.0 and later); kept by
+        # model files.
+        self._estimated = bool(int(start.get("boost_from_average", 0)))
+        self.offset = self._base_score
+
+    def settle_start(self, y: Floats, weights: Floats) -> None:
+        """The mean where the booster estimated ``base_score`` from labels like these.
+
+        ``load_model`` writes the booster's estimate into the estimator's ``base_score`` (as a list
+        or a string).  ``set_params`` and ``fit`` then hand it to the booster, which takes it for
+        given from then on.
+        """
+        if not self.equals_mean(self._base_score, y, weights):
+            return
+        if self._estimated:
+            self.offset = None
+            return
+        parameter = self._model.get_params().get("base_score")
+        if not isinstance(parameter, Real):
+            raise ConfigurationError(
+                f"base_score={parameter!r} equals the mean of y_train, and the model no longer "
+                "tells whether it was estimated from the labels or given: after load_model, "
+                "set_params and fit pass the loaded base_score on as given. Load the file again "
+                "and call set_params(base_score=None) first, or fit with base_score as a number"
+            )
 
     def leaves(self, X: Any) -> Integers:
         """The leaf each row falls into, shape ``(rounds, rows)``."""
