@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # DVC starts `telescope` from the PATH.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: setup repro paper test bench lint format wiring clean
+.PHONY: setup repro paper test test-slow bench lint format wiring clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,11 @@ repro: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15
+
+# Thousands of random models and every cell of the zoo against the account from rows; an hour or so.
+# TELESCOPE_EXAMPLES sets the number of random models.
+test-slow: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=5 tests/slow
 
 # The case studies at the paper's scale, from paper/params.yaml; data sets are downloaded unless
 # TELESCOPE_DATA names a folder that holds them.

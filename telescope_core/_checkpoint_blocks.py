@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from telescope_core.inputs import Inputs
 from telescope_core.jacobians import Linearizer
 from telescope_core.kernels import kernel_row_norms
 from telescope_core.layout import ParameterLayout
+from telescope_core.network.inputs import Inputs
 from telescope_core.smoother import LinearizedRows, RowSet
 
 Layers = Mapping[str, tuple[str, ...]]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from telescope_core import _validation as check
 from telescope_core.errors import ConfigurationError
+from telescope_core.gradients import GradientCheck
 from telescope_core.jacobians import Layers
 from telescope_core.labels import Loss
 from telescope_core.layout import ParameterLayout
@@ -47,7 +48,7 @@ class EngineFactory:
         layout: Order of the trained parameters.
         parameters: The trained parameters by name.
         loss: The training loss.
-        sample_outputs: The model's outputs on the first training rows, in its own shape.
+        output_shape: Shape of one row of the model's output.
         train_targets: All training targets.
         initial: Per set, the outputs ``f_{θ_0}``, shape ``(rows, k)``.
         order: 1 or 2.
@@ -70,7 +71,7 @@ class EngineFactory:
         layout: ParameterLayout,
         parameters: dict[str, Tensor],
         loss: Loss,
-        sample_outputs: Tensor,
+        output_shape: tuple[int, ...],
         train_targets: Tensor,
         initial: Mapping[str, Tensor],
         order: int,
@@ -88,12 +89,10 @@ class EngineFactory:
         self._initial = initial
         self._layout = layout
         self._like = initial["train"]
-        self._make_rule = partial(rule_for, optimizer, layout, parameters)
-        self._is_plain = self._make_rule(0, 0).is_plain
+        self.make_rule = partial(rule_for, optimizer, layout, parameters)
+        self._is_plain = self.make_rule(0, 0).is_plain
         self._gradient = LossGradient(
-            loss,
-            sample_outputs.detach().to(self._like.dtype),
-            train_targets[: len(sample_outputs)],
+            loss, self._like.reshape(len(self._like), *output_shape), train_targets
         )
         self._labels = self.flat_labels(train_targets)
         if probes != "exact":
@@ -154,15 +153,16 @@ class EngineFactory:
         return engine
 
     def _make(self, name: str, directions: LabelDirections) -> Smoother:
+        gradient_check = GradientCheck(self._precision, self._layout)
         if name == "function-space":
             return FunctionSpaceSmoother(
                 directions,
                 self._labels,
                 self._gradient,
                 self._initial,
-                self._precision,
+                gradient_check,
                 self._order,
-                self._make_rule(0, 0),
+                self.make_rule(0, 0),
             )
         kind = MidpointSmoother if name == "midpoint" else ParameterSpaceSmoother
         return kind(
@@ -170,10 +170,10 @@ class EngineFactory:
             self._labels,
             self._gradient,
             self._initial,
-            self._precision,
+            gradient_check,
             self._order,
             self._theta,
-            self._make_rule,
+            self.make_rule,
             self.layers,
         )
 
@@ -189,7 +189,7 @@ class EngineFactory:
         return random_directions(n, width, self.probes, leading, self.seed, self._like)
 
     def _has_scale(self, batch: Batch) -> bool:
-        return self._gradient.scale(batch.now.outputs, batch.targets) is not None
+        return self._gradient.scale(batch.targets) is not None
 
     def _applicable(self, strategy: Strategy) -> list[str]:
         """The engines that may be used, the one for any run first."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from telescope_core import complexity
 from telescope_core._engine import EngineFactory
+from telescope_core._present import Now, Present
+from telescope_core._refusals import Refusals
+from telescope_core._step import StepFollower
 from telescope_core._track import Track
+from telescope_core._trained_parameters import TrainedParameters
 from telescope_core.complexity import (
     classical_degrees_of_freedom,
     degrees_of_freedom,
@@ -19,6 +22,7 @@ from telescope_core.complexity import (
 )
 from telescope_core.errors import ConfigurationError
 from telescope_core.jacobians import Layers, Linearizer, without_autocast
+from telescope_core.network import NetworkState, outside_inference_mode
 from telescope_core.smoother import LinearizedRows, RowSet, Smoother
 from telescope_core.snapshot import Snapshot
 
@@ -37,27 +41,34 @@ class Readings:
     _linearizer: Linearizer
     _track: Track
 
-    def __init__(self, train: RowSet, sets: Mapping[str, RowSet]) -> None:
+    _follower: StepFollower
+    _trained: TrainedParameters
+
+    def __init__(
+        self, train: RowSet, sets: Mapping[str, RowSet], present: Present, refusals: Refusals
+    ) -> None:
         self._train = train
         self._sets = dict(sets)
-        self._now: tuple[int, Tensor, dict[str, LinearizedRows]] | None = None
-        self._at_zero: dict[str, LinearizedRows] = {}
+        self._present = present
+        self._at_zero: dict[str, tuple[NetworkState, LinearizedRows]] = {}
         self._logs: list[LiveLog] = []
+        self._refusals = refusals
 
-    def _linearize(self, theta: Tensor) -> dict[str, LinearizedRows]:
-        return {name: rows.linearize(theta) for name, rows in self._sets.items()}
-
-    def _current(self) -> dict[str, LinearizedRows]:
+    def _current(self) -> Now:
         """Every set linearised at the parameters as they are now."""
-        theta = self._linearizer.theta()
-        if self._now is not None:
-            step, theta_then, now = self._now
-            if step == self._track.step and torch.equal(theta, theta_then):
-                return now
-        now = self._linearize(theta)
-        self._now = (self._track.step, theta, now)
-        self._track.move_theta(theta)
+        self._trained.require_same()
+        now = self._present.current(self._track)
+        if self._track.engine is not None:
+            with self._refusals.or_smoother():
+                self._follower.require_unmoved()
+                now.require_still()
+        self._track.move_theta(now.theta)
         return now
+
+    @property
+    def refusal(self) -> str | None:
+        """Why not everything is followed that was asked for (``on_refusal="warn"``), if so."""
+        return self._refusals.reason
 
     @property
     def steps(self) -> int:
@@ -74,27 +85,48 @@ class Readings:
         """The smoother's engine in use; ``None`` before the first step or without probes."""
         return None if self._track.engine is None else self._track.engine.name
 
+    @outside_inference_mode()
     def predictions(self, name: str) -> Tensor:
         """The network's own outputs f on a set, shape ``(rows, k)``."""
         self._require_set(name)
-        return self._current()[name].outputs.clone()
+        if self._refusals.is_blind:
+            return self._sets[name].outputs(self._linearizer.theta())
+        return self._current().rows[name].outputs.clone()
 
+    @outside_inference_mode()
     def telescoped(self, name: str) -> Tensor:
-        """The telescoped predictions f̃ on a set, shape ``(rows, k)`` (Eq. 5 i; MATH section 1)."""
-        self._require_set(name)
-        spans = self._track.spans(self._current())
-        return self._track.theta_path.value(name, spans[name])[..., 0]
+        """The telescoped predictions f̃ on a set, shape ``(rows, k)`` (Eq. 5 i; MATH section 1).
 
-    def linearized(self, name: str) -> Tensor:
-        """The lazy linearisation ``f_{θ_0} + J_0 (θ_t − θ_0)`` on a set, shape ``(rows, k)``."""
+        What changed outputs otherwise than through θ (buffers that training moves) is taken as it
+        is.
+        """
         self._require_set(name)
+        self._require_sight()
+        now = self._current()
+        spans = self._track.spans(now.rows)
+        telescoped = self._track.theta_path.value(name, spans[name])[..., 0]
+        return telescoped + now.shift[name] if now.shift else telescoped
+
+    @outside_inference_mode()
+    def linearized(self, name: str) -> Tensor:
+        """The lazy linearisation ``f_{θ_0} + J_0 (θ_t − θ_0)`` on a set, shape ``(rows, k)``.
+
+        Both are of the network with the buffers that it has now.
+        """
+        self._require_set(name)
+        self._require_sight()
         track = self._track
-        displacement = self._linearizer.theta() - track.theta_0
-        at_zero = self._at_zero.get(name) or self._sets[name].linearize(track.theta_0)
+        theta = self._current().theta
+        state = self._present.state
+        held = self._at_zero.get(name)
+        if held is None or held[0] != state:
+            held = (state, self._sets[name].linearize(track.theta_0))
         if self._logs:
             # Half of what a record costs; memory as for the start of a block.
-            self._at_zero[name] = at_zero
-        return track.f_0[name] + at_zero.jvp(displacement[:, None])[..., 0]
+            self._at_zero[name] = held
+        displacement = (theta - track.theta_0)[:, None]
+        f_0 = track.f_0[name] if state == self._present.first_state else held[1].outputs
+        return f_0 + held[1].jvp(displacement)[..., 0]
 
     def smoother(self, name: str) -> Tensor:
         """``S_t`` on a set, exact probes only.
@@ -138,6 +170,7 @@ class Readings:
         """
         return self._affine(name, -1)
 
+    @outside_inference_mode()
     def effective_parameters_per_example(self, name: str) -> Tensor:
         """Each row's ``n/k · ‖s(x)‖²``: which points the model spends its parameters on.
 
@@ -152,6 +185,7 @@ class Readings:
         S = self._columns(name)[..., : engine.directions.count]
         return effective_parameters_per_example(S, engine.directions, engine.model(name))
 
+    @outside_inference_mode()
     def effective_parameters_by_layer(self, name: str) -> dict[str, float]:
         """How a set's effective parameters split over layers: which layer has learned it.
 
@@ -166,11 +200,12 @@ class Readings:
         engine = self._require_engine()
         S = self._columns(name)[..., : engine.directions.count]
         total, _ = effective_parameters(S, engine.directions, engine.model(name))
-        spans = self._track.spans(self._current())
+        spans = self._track.spans(self._current().rows)
         by_layer = engine.values_by_layer(name, spans)[..., : engine.directions.count]
         shares = complexity.layer_shares(by_layer, engine.directions)
         return dict(zip(layers.names, (total * shares).tolist(), strict=True))
 
+    @outside_inference_mode()
     def classical_degrees_of_freedom(self) -> float:
         """``tr(2S − SSᵀ)`` on the training set.
 
@@ -182,18 +217,28 @@ class Readings:
         S = self._columns("train")[..., : engine.directions.count]
         return classical_degrees_of_freedom(S, engine.directions, engine.model("train"))
 
+    @outside_inference_mode()
     def snapshot(self) -> Snapshot:
         """Measure everything at the current step; right also inside a block."""
         metrics: dict[str, float] = {}
-        for name in self._sets:
-            f = self.predictions(name)
-            metrics[f"{name}/approximation_error"] = _mean_gap(f, self.telescoped(name))
-            metrics[f"{name}/linearization_error"] = _mean_gap(f, self.linearized(name))
-            if self._engines is not None:
-                metrics |= self._smoother_metrics(name, f)
-            if self._track.kernel_norms is not None:
-                metrics |= self._track.kernel_norms.record(name)
-        return Snapshot(self._track.step, metrics)
+        for name in () if self._refusals.is_blind else self._sets:
+            with self._refusals.or_blind():
+                metrics |= self._metrics(name)
+        if self._refusals.is_blind:
+            metrics = {}
+        return Snapshot(self._track.step, metrics, self._refusals.news())
+
+    def _metrics(self, name: str) -> dict[str, float]:
+        f = self.predictions(name)
+        metrics = {
+            f"{name}/approximation_error": _mean_gap(f, self.telescoped(name)),
+            f"{name}/linearization_error": _mean_gap(f, self.linearized(name)),
+        }
+        if self._engines is not None:
+            metrics |= self._smoother_metrics(name, f)
+        if self._track.kernel_norms is not None:
+            metrics |= self._track.kernel_norms.record(name)
+        return metrics
 
     def _smoother_metrics(self, name: str, f: Tensor) -> dict[str, float]:
         engine = self._require_engine()
@@ -213,9 +258,10 @@ class Readings:
             metrics["train/degrees_of_freedom"] = degrees_of_freedom(S, engine.directions, model)
         return metrics
 
+    @outside_inference_mode()
     def _columns(self, name: str) -> Tensor:
         self._require_set(name)
-        spans = self._track.spans(self._current())
+        spans = self._track.spans(self._current().rows)
         with without_autocast(self._track.theta_0.device):
             return self._require_engine().values(name, spans)
 
@@ -233,7 +279,18 @@ class Readings:
         if name not in self._sets:
             raise ConfigurationError(f"no set named {name!r}; there are {', '.join(self._sets)}")
 
+    def _require_sight(self) -> None:
+        if self._refusals.is_blind:
+            raise ConfigurationError(
+                "nothing but the network's own outputs can be read any more, since the lens could "
+                f"not follow the training: {self.refusal}"
+            )
+
     def _require_probes(self, what: str) -> EngineFactory:
+        if self._engines is None and self.refusal is not None:
+            raise ConfigurationError(
+                f"{what} needs a smoother, which the lens gave up: {self.refusal}"
+            )
         if self._engines is None:
             raise ConfigurationError(
                 f'{what} needs a smoother, but probes=None; create the lens with probes="exact" '

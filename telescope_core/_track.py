@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from telescope_core._engine import EngineFactory
@@ -52,7 +53,7 @@ class Track:
         cls, theta: Tensor, sets: Mapping[str, RowSet], order: int, kernel_norms: bool
     ) -> Track:
         """The state before the first step, at ``theta``."""
-        at_start = {name: rows.linearize(theta) for name, rows in sets.items()}
+        at_start = {name: rows.linearize(theta).keep() for name, rows in sets.items()}
         f_0 = {name: rows.outputs for name, rows in at_start.items()}
         starts = {name: outputs[..., None].clone() for name, outputs in f_0.items()}
         norms = KernelNorms({name: len(rows) for name, rows in sets.items()}, theta)
@@ -73,13 +74,23 @@ class Track:
         self.theta_path.current.copy_(theta[:, None])
         self.theta_path.mark_moved()
 
-    def state_dict(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Tensors for safetensors, the rest as plain JSON."""
+    def state_dict(
+        self, settings: Mapping[str, Any], f_start: Mapping[str, Tensor], theta: Tensor
+    ) -> dict[str, Any]:
+        """Tensors for safetensors, the rest as plain JSON.
+
+        Args:
+            settings: Of the lens.
+            f_start: Per set, the outputs at the start of the block.
+            theta: The parameters now, shape ``(p,)``.
+        """
         start = next(iter(self.at_start.values()))
         tensors = {
             "theta_0": self.theta_0,
             "theta_start": start.theta,
+            "theta_now": theta,
             **{f"f_0/{name}": outputs for name, outputs in self.f_0.items()},
+            **{f"f_start/{name}": outputs for name, outputs in f_start.items()},
             **self.theta_path.tensors("theta"),
         }
         if self.engine is not None:
@@ -107,7 +118,7 @@ def restore_track(
     sets: Mapping[str, RowSet],
     begin: Callable[[Tensor], Track],
     engines: EngineFactory | None,
-) -> Track:
+) -> tuple[Track, dict[str, Tensor], Tensor]:
     """The track of a checkpoint; nothing is changed if it cannot be used.
 
     Args:
@@ -116,6 +127,9 @@ def restore_track(
         sets: Its sets.
         begin: Makes a new track at a given θ.
         engines: Makes its smoother.
+
+    Returns:
+        The track, per set the outputs at the start of its block, and θ when it was saved.
 
     Raises:
         ConfigurationError: The state belongs to another lens, or is damaged.
@@ -132,6 +146,9 @@ def restore_track(
         track = begin(tensors["theta_start"].clone())
         track.theta_0 = _like(tensors["theta_0"], track.theta_0)
         track.f_0 = {name: _like(tensors[f"f_0/{name}"], f) for name, f in track.f_0.items()}
+        f_start = {n: _like(tensors[f"f_start/{n}"], f) for n, f in track.f_0.items()}
+        _require_same_outputs(f_start, track.at_start)
+        theta = _like(tensors["theta_now"], track.theta_0)
         track.theta_path.load("theta", tensors)
         track.step, track.block_start = int(state["step"]), int(state["block_start"])
         if engines is not None and state["strategy"] is not None:
@@ -149,7 +166,22 @@ def restore_track(
             f"the state is damaged or incomplete ({type(error).__name__}: {error}); the lens was "
             "left as it was: save the state again, or go back to an earlier checkpoint"
         ) from error
-    return track
+    return track, f_start, theta
+
+
+def _require_same_outputs(
+    f_start: Mapping[str, Tensor], at_start: Mapping[str, LinearizedRows]
+) -> None:
+    """Refuse a model whose buffers are not those of the start of the open block."""
+    for name, then in f_start.items():
+        gap = float((at_start[name].outputs - then).abs().max())
+        if gap > torch.finfo(then.dtype).eps ** 0.5 * (1 + float(then.abs().max())):
+            raise ConfigurationError(
+                f"at the parameters of the start of the block, the model's outputs on {name!r} "
+                f"differ by {gap:.3g} from those that were saved: its buffers or settings are "
+                "others. Restore the model before the lens; if they change inside blocks, save "
+                "after a multiple of stride steps"
+            )
 
 
 def _like(saved: Tensor, expected: Tensor) -> Tensor:

@@ -1,35 +1,136 @@
-"""Which parameters a lens follows."""
+"""Which parameters a lens follows, and whether these are still the ones."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor, nn
 
-from telescope_core.errors import ConfigurationError
+from telescope_core.errors import ConfigurationError, ModelError, TrainingMismatchError, listed
 
 
-def trained_parameters(model: nn.Module, optimizer: object) -> dict[str, Tensor]:
-    """The model's parameters that the optimizer moves, by name.
+class TrainedParameters:
+    """The parameters that training moves, by name.
+
+    With a smoother they are the model's parameters that the optimizer moves; predictions follow
+    whatever requires a gradient, in this optimizer or in another one.
+
+    Args:
+        model: The model.
+        optimizer: The optimizer in use.
+
+    Attributes:
+        by_name: The parameters.
 
     Raises:
         ConfigurationError: There are none, or they are on several devices.
+        ModelError: Some of them are complex.
     """
-    groups = getattr(optimizer, "param_groups", [])
-    moved = {id(parameter) for group in groups for parameter in group["params"]}
-    parameters: dict[str, Tensor] = {
-        name: p for name, p in model.named_parameters() if p.requires_grad and id(p) in moved
-    }
-    if not parameters:
-        raise ConfigurationError(
-            "the optimizer holds none of the model's trainable parameters; expected "
-            "Optimizer(model.parameters(), ...) of the same model"
-        )
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, smoother: bool
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        moved = _held_by(optimizer)
+        named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        held = {name: p for name, p in named.items() if id(p) in moved}
+        if not held:
+            raise ConfigurationError(
+                "the optimizer holds none of the model's trainable parameters; expected "
+                "Optimizer(model.parameters(), ...) of the same model"
+            )
+        self.by_name: dict[str, Tensor] = dict(held if smoother else named)
+        self._held = set(moved)
+        require_usable(self.by_name)
+
+    def require_alone(self, loss: object, leaves: list[Tensor]) -> None:
+        """Refuse anything else that is trained along, with a smoother.
+
+        Args:
+            loss: The training loss.
+            leaves: What requires a gradient inside it.
+
+        Raises:
+            ConfigurationError: Naming what it is, as far as names are known.
+        """
+        own = {id(p) for p in self._model.parameters()}
+        groups = self._optimizer.param_groups
+        others = [p for g in groups for p in g["params"] if id(p) not in own and p.requires_grad]
+        names = {id(p): n for n, p in _parameters_of(loss).items()}
+        strange = {id(p): names.get(id(p), f"one of shape {tuple(p.shape)}") for p in others}
+        strange |= {
+            id(leaf): names.get(id(leaf), f"one of shape {tuple(leaf.shape)}") for leaf in leaves
+        }
+        if strange:
+            raise ConfigurationError(
+                f"parameters outside of the model are trained along: {listed([*strange.values()])} "
+                "(in the loss, or of another module in the same optimizer); the smoother follows "
+                "the model's alone: make them parts of the model, fix them, or use probes=None"
+            )
+
+    def require_same(self) -> None:
+        """Refuse to go on with other parameters than those known.
+
+        Raises:
+            TrainingMismatchError: Parameters were added, replaced or unfrozen.
+        """
+        named = dict(self._model.named_parameters())
+        gone = [name for name, p in self.by_name.items() if named.get(name) is not p]
+        if gone:
+            raise TrainingMismatchError(
+                f"{listed(gone)} of the model is another parameter than when the lens was "
+                "attached; attach a new lens after replacing layers"
+            )
+        now = _held_by(self._optimizer)
+        if set(now) != self._held:
+            raise TrainingMismatchError(
+                f"the optimizer holds {len(now)} parameters, {len(self._held)} when the lens was "
+                "attached, or others; attach a new lens after adding or unfreezing parameters"
+            )
+        thawed = [
+            name
+            for name, p in named.items()
+            if p.requires_grad and id(p) in now and name not in self.by_name
+        ]
+        if thawed:
+            raise TrainingMismatchError(
+                f"{listed(thawed)} is trained now, but was frozen when the lens was attached; "
+                "attach a new lens after unfreezing parameters"
+            )
+
+
+def require_usable(parameters: Mapping[str, Tensor]) -> None:
+    """Refuse parameters that cannot be laid out in one real vector.
+
+    Raises:
+        ConfigurationError: They are on several devices.
+        ModelError: Some are complex, or of no shape yet.
+    """
     devices = {p.device for p in parameters.values()}
     if len(devices) > 1:
-        listed = ", ".join(sorted(str(d) for d in devices))
-        raise ConfigurationError(f"the trained parameters are on {listed}; expected one device")
-    return parameters
+        names = ", ".join(sorted(str(d) for d in devices))
+        raise ConfigurationError(f"the trained parameters are on {names}; expected one device")
+    bad = [name for name, p in parameters.items() if p.is_complex()]
+    if bad:
+        raise ModelError(
+            f"{listed(bad)} is complex; the telescoping model is of real parameters: store the "
+            "real and the imaginary part (torch.view_as_real) and make the complex tensor in "
+            "forward (torch.view_as_complex)"
+        )
+    lazy = [name for name, p in parameters.items() if isinstance(p, nn.UninitializedParameter)]
+    if lazy:
+        raise ModelError(
+            f"{listed(lazy)} has no shape yet (a lazy module); call the model once before "
+            "attaching the lens"
+        )
 
 
-def count_parameters(optimizer: object) -> int:
-    """Number of parameter tensors the optimizer holds."""
-    return sum(len(group["params"]) for group in getattr(optimizer, "param_groups", []))
+def _held_by(optimizer: torch.optim.Optimizer) -> set[int]:
+    groups = getattr(optimizer, "param_groups", [])
+    return {id(parameter) for group in groups for parameter in group["params"]}
+
+
+def _parameters_of(loss: object) -> dict[str, Tensor]:
+    return dict(loss.named_parameters()) if isinstance(loss, nn.Module) else {}

@@ -18,17 +18,23 @@ from telescope_core.errors import (
     ModelError,
     NonFiniteError,
     ShapeError,
+    TelescopeError,
+    listed,
 )
-from telescope_core.inputs import (
+from telescope_core.network import Network
+from telescope_core.network.inputs import (
+    Inputs,
     Rows,
-    call_arguments,
     count_rows,
     is_in_memory,
     leaves,
     map_rows,
+    take_rows,
 )
 
 _USABLE_SHARE = 0.8
+_SAMPLE_ROWS = 8
+_WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 
 
 def check_settings(
@@ -78,43 +84,87 @@ def check_probe_count(probes: int, labels: int) -> None:
 
 
 def check_model(model: object) -> None:
-    """Refuse models that are random or couple the rows of a batch.
+    """Refuse models that are random or couple the rows of a batch, or are no plain modules.
 
     Raises:
-        ModelError: Naming the modules and what to do.
+        ModelError: Naming every module concerned and what to do.
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    trouble: dict[str, list[str]] = {}
     for name, module in model.named_modules():
-        where = f"{name or 'the model'} ({type(module).__name__})"
-        random = isinstance(module, _DropoutNd) and module.p > 0
-        if module.training and random:
-            raise ModelError(
-                f"{where} is in train mode and draws a new mask at every pass, so the network has "
-                "no single Jacobian; call eval() on it, or remove it"
+        reason = _reason_against(module)
+        if reason:
+            trouble.setdefault(reason, []).append(
+                f"{name or 'the model'} ({type(module).__name__})"
             )
-        recurrent = isinstance(module, nn.RNNBase) and module.dropout > 0
-        if module.training and recurrent:
-            raise ModelError(
-                f"{where} has dropout={module.dropout} in train mode; call eval() on it, or set "
-                "dropout=0"
-            )
-        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
-            raise ModelError(
-                f"{where} normalises with the statistics of the batch, so a row's output depends "
-                "on the other rows; call eval() on it, or use its functional form with fixed "
-                "statistics"
-            )
+    if trouble:
+        raise ModelError("; ".join(f"{listed(w)} {reason}" for reason, w in trouble.items()))
 
 
-def check_determinism(model: nn.Module, sample: Rows) -> None:
+def _reason_against(module: nn.Module) -> str:
+    """Why a module cannot be followed, if so."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return (
+            "is compiled by TorchScript, whose parameters cannot be replaced for derivatives; pass "
+            "the module that it was made from"
+        )
+    wraps = any(kind.__name__ in _WRAPPERS for kind in type(module).__mro__)
+    if wraps:
+        return "wraps the model for several devices; pass the model inside, its .module"
+    if isinstance(module, nn.EmbeddingBag):
+        return (
+            "has no forward-mode derivative in torch; use nn.Embedding and a sum or mean over "
+            "positions"
+        )
+    random = isinstance(module, _DropoutNd) and module.p > 0
+    if module.training and random:
+        return (
+            "is in train mode and draws a new mask at every pass, so the network has no single "
+            "Jacobian; call eval() on it, or remove it"
+        )
+    recurrent = isinstance(module, nn.RNNBase) and module.dropout > 0
+    if module.training and recurrent:
+        return "has dropout in train mode; call eval() on it, or set dropout=0"
+    if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
+        return (
+            "normalises with the statistics of the batch, so a row's output depends on the other "
+            "rows; call eval() on it, or use its functional form with fixed statistics"
+        )
+    return ""
+
+
+def random_rows(inputs: Inputs, device: torch.device) -> Rows:
+    """Copies of a few rows drawn at random, the first among them.
+
+    Args:
+        inputs: All rows of a set.
+        device: Where rows of a dataset go.
+    """
+    count = count_rows(inputs)
+    generator = torch.Generator().manual_seed(count)
+    index = torch.randperm(count, generator=generator)[: min(count, _SAMPLE_ROWS)]
+    if 0 not in index:
+        index[0] = 0
+    return map_rows(take_rows(inputs, index, device), torch.clone)
+
+
+def check_determinism(network: Network, sample: Rows) -> None:
     """Refuse a model whose passes differ, or whose rows depend on each other.
+
+    Rows are given again in another order and in another number; whatever couples them (a recurrent
+    layer along the wrong dimension, batch statistics, a sum or a shift over rows) shows in one.
+
+    Args:
+        network: The model.
+        sample: Rows that differ from each other.
 
     Raises:
         ModelError: Saying which of the two was seen.
     """
-    first, second = _call(model, sample), _call(model, sample)
-    alone = _call(model, map_rows(sample, lambda leaf: leaf[:1]))
+    rows = count_rows(sample)
+    with torch.no_grad(), network.at() as call:
+        first, second = call(sample), call(sample)
     if not isinstance(first, Tensor) or not first.is_floating_point() or first.ndim < 1:
         return  # The linearizer says what is wrong with it.
     if not torch.equal(first, second) and bool(torch.isfinite(first).all()):
@@ -122,25 +172,39 @@ def check_determinism(model: nn.Module, sample: Rows) -> None:
             "two passes over the same rows gave different outputs, so the model is random "
             "(functional dropout, sampling, noise?); make it deterministic for the lens"
         )
-    if len(first) != count_rows(sample) or alone.shape[1:] != first.shape[1:]:
+    if len(first) != rows:
         return
     tolerance = torch.finfo(first.dtype).eps ** 0.5 * (1 + float(first.abs().max()))
-    if float((alone[0] - first[0]).abs().max()) > tolerance:
-        raise ModelError(
-            "the output of a row changes with the other rows in its batch (batch statistics, "
-            "attention over the batch?); the telescoping model needs rows that are independent"
-        )
+    backwards = torch.arange(rows - 1, -1, -1)
+    for index in (backwards, backwards[: max(1, rows // 2)], torch.tensor([0])):
+        try:
+            some = _call(network, take_rows(sample, index, first.device))
+        except RuntimeError as error:
+            raise ModelError(
+                f"the model takes {rows} rows, but not {len(index)} of them: {error}; the lens "
+                "needs a model for any number of rows"
+            ) from error
+        if not isinstance(some, Tensor) or some.shape[1:] != first.shape[1:]:
+            return
+        if float((some - first[index.to(first.device)]).abs().max()) > tolerance:
+            raise ModelError(
+                "the output of a row changes with the other rows in its batch (batch statistics, "
+                "attention or recurrence over the batch, batch_first forgotten?); the telescoping "
+                "model needs rows that are independent"
+            )
 
 
-def check_accepts(model: nn.Module, name: str, row: Rows) -> None:
+def check_accepts(network: Network, name: str, row: Rows) -> None:
     """Refuse inputs on which the model fails.
 
     Raises:
         ShapeError: Naming the set and its rows.
     """
     try:
-        _call(model, row)
+        _call(network, row)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if isinstance(error, TelescopeError):
+            raise
         shapes = ", ".join(f"{tuple(leaf.shape[1:])} {leaf.dtype}" for leaf in leaves(row))
         raise ShapeError(
             f"the model failed on the first row of the {name} inputs, of shape {shapes}: {error}; "
@@ -148,10 +212,9 @@ def check_accepts(model: nn.Module, name: str, row: Rows) -> None:
         ) from error
 
 
-def _call(model: nn.Module, rows: Rows) -> Any:
-    args, kwargs = call_arguments(model, rows)
-    with torch.no_grad():
-        return model(*args, **kwargs)
+def _call(network: Network, rows: Rows) -> Any:
+    with torch.no_grad(), network.at() as call:
+        return call(rows)
 
 
 def check_inputs(name: str, inputs: Any, device: torch.device, dtype: torch.dtype) -> None:

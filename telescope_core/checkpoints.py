@@ -29,10 +29,12 @@ from telescope_core._saved_weights import (
     describe,
     require_own_memory,
 )
+from telescope_core._trained_parameters import require_usable
 from telescope_core.errors import ConfigurationError, ModelError, NonFiniteError
-from telescope_core.inputs import Inputs, take_rows
-from telescope_core.jacobians import Form, Linearizer, owner_of
+from telescope_core.jacobians import Form, Linearizer, owner_of, spot_check
 from telescope_core.layout import ParameterLayout
+from telescope_core.network import Network
+from telescope_core.network.inputs import Inputs, Rows, take_rows
 from telescope_core.smoother import RowSet, Span, make_path, quadrature_of
 
 __all__ = ["CheckpointSeries", "CheckpointView", "from_checkpoints"]
@@ -156,12 +158,14 @@ class CheckpointSeries:
                 f"{where} holds NaN or infinity in its trained parameters; expected finite "
                 "weights: leave out the checkpoints after training diverged"
             )
-        sample = take_rows(next(iter(self._inputs.values())), slice(0, 3), self._device)
+        sample = check.random_rows(next(iter(self._inputs.values())), self._device)
         linearizer = Linearizer(model, self._layout, sample, self._settings.form)
         theta = linearizer.theta()
         chunk = self._settings.chunk_size
         sets = {n: RowSet(linearizer, x, chunk, self._device) for n, x in self._inputs.items()}
         rows = {name: set_.linearize(theta) for name, set_ in sets.items()}
+        for name, set_ in sets.items():
+            spot_check(linearizer.function, len(set_), rows[name].rows, set_.take, name, number)
         outputs = {name: linearized.outputs for name, linearized in rows.items()}
         return Point(model, linearizer, theta, sets, rows, outputs)
 
@@ -246,6 +250,7 @@ def from_checkpoints(
             f"inputs must be a mapping of at least one named set of rows, got {inputs!r:.60}"
         )
     check.check_set_names({name: rows for name, rows in inputs.items() if name != "train"})
+    original = model
     try:
         model = copy.deepcopy(model).eval()
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -255,17 +260,41 @@ def from_checkpoints(
         ) from error
     model.zero_grad(set_to_none=True)
     check.check_model(model)
+    network = Network(model)
     first = next(iter(_trained_parameters(model).values()))
     kernel = {} if train_inputs is None else {"train_inputs": train_inputs}
     for name, rows in {**inputs, **kernel}.items():
         check.check_inputs(name, rows, first.device, first.dtype)
-        check.check_accepts(model, name, take_rows(rows, slice(0, 1), first.device))
-    check.check_determinism(
-        model, take_rows(next(iter(inputs.values())), slice(0, 3), first.device)
-    )
+        check.check_accepts(network, name, take_rows(rows, slice(0, 1), first.device))
+        sample = check.random_rows(rows, first.device)
+        check.check_determinism(network, sample)
+        _require_same_function(original, network, sample)
     settings = _Settings(order, chunk_size, form, contributions, gradient_change, progress)
     layers = layer_of or owner_of
     return CheckpointSeries(model, saved, steps, dict(inputs), train_inputs, layers, settings)
+
+
+def _require_same_function(original: nn.Module, copied: Network, sample: Rows) -> None:
+    """Refuse a model whose copy is another function, compared at random parameters."""
+    named = {n: p for n, p in original.named_parameters() if p.is_floating_point()}
+    generator = torch.Generator().manual_seed(0)
+    drawn = {
+        name: 0.5 * torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p)
+        for name, p in named.items()
+    }
+    outputs = []
+    for network in (Network(original, training=False), copied):
+        with torch.no_grad(), network.at(drawn) as call:
+            outputs.append(call(sample))
+    f, of_copy = outputs
+    if not isinstance(f, Tensor):
+        return  # The linearizer says what is wrong with it.
+    if not torch.allclose(f, of_copy, rtol=1e-4, atol=1e-6, equal_nan=True):
+        raise ModelError(
+            "a copy of the model in eval mode is another function of its parameters (hooks or "
+            "attributes that hold on to the original, or adapters that eval() merges?); pass a "
+            "model that copy.deepcopy and eval() leave as it is"
+        )
 
 
 def _checked_series(
@@ -316,12 +345,7 @@ def _trained_parameters(model: nn.Module) -> dict[str, Tensor]:
             "the model has no floating-point parameter that requires gradients; expected at least "
             "one: call requires_grad_(True) on what was trained"
         )
-    devices = {str(p.device) for p in trained.values()}
-    if len(devices) > 1:
-        raise ConfigurationError(
-            f"the trained parameters are on {', '.join(sorted(devices))}; expected one device: "
-            "move the model to one"
-        )
+    require_usable(trained)
     return trained
 
 

@@ -27,7 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from telescope_core.checkpoints import from_checkpoints
 from telescope_core.errors import ConfigurationError, ShapeError
-from telescope_core.inputs import Inputs
+from telescope_core.network.inputs import Inputs
 
 __all__ = [
     "AccuracyGap",

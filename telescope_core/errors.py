@@ -6,6 +6,8 @@ Each message names what was given, what was expected and what to do about it.  C
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class TelescopeError(Exception):
     """Base class of all errors raised by Telescope."""
@@ -69,3 +71,13 @@ class TrackerError(TelescopeError, RuntimeError):
 
 class MissingDependencyError(TelescopeError, ImportError):
     """An optional package is needed for what was asked."""
+
+
+class RefusalWarning(UserWarning):
+    """The lens goes on without what it cannot follow (``on_refusal="warn"``)."""
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first few names, and how many there are beside, for messages."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -4,93 +4,137 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from telescope_core.errors import TrainingMismatchError
+from telescope_core.errors import TrainingMismatchError, listed
+from telescope_core.layout import ParameterLayout
 
 # Gradients this far below the largest one seen, in units of rounding, are noise.
-_NOISE_IN_ROUNDINGS = 1e3
-# Relative size up to which a lone difference may come from a kink.
+_NOISE_IN_ROUNDINGS = 100.0
+# Relative size up to which kinks and the rounding of coarse kernels may account for a difference.
 _KINK = 0.05
 
 
+@dataclass(frozen=True)
+class SeenGradient:
+    """The gradient that the optimizer is about to use, and how the batch's own is had.
+
+    Attributes:
+        gradient: What is stored in the parameters, shape ``(p,)``.
+        recomputed: Backpropagates the batch the way training does, hooks apart.
+        computed_in: Precision of training under autocast, if there is one.
+        frozen: Rows of θ whose parameters do not require a gradient now.
+        touched: Whether a gradient was written to after backpropagation.
+    """
+
+    gradient: Tensor
+    recomputed: Callable[[], Tensor]
+    computed_in: torch.dtype | None = None
+    frozen: tuple[slice, ...] = ()
+    touched: bool = False
+
+
 class GradientCheck:
-    """Compares ``p.grad`` right before ``optimizer.step()`` with ``J(X_B)ᵀ g``.
+    """Compares ``p.grad`` right before ``optimizer.step()`` with ``J(X_B)ᵀ g``, by parameter.
 
     A common factor is fine and becomes part of the linear map: clipping by norm, loss scaling.
     Anything else (another batch, accumulated micro-batches, a penalty added to the loss, clipping
-    by value, gradient noise) would silently follow a different training run, so it is refused.
+    by value, gradient noise, hooks that change gradients) would silently follow a different
+    training run, so it is refused.
 
     At a kink (ReLU) two correct evaluations may differ by a whole unit of one row, because they
-    round differently.  Such differences are small and rare, so a small one is let pass unless the
-    step before had one, too.
+    round differently.  Such differences are small, and backpropagation through the model in the
+    very kernels of training does not have them: both must hold.
 
     Args:
         precision: Dtype of the model's parameters.
+        layout: Their order.
     """
 
-    def __init__(self, precision: torch.dtype) -> None:
+    def __init__(self, precision: torch.dtype, layout: ParameterLayout) -> None:
         self._eps = torch.finfo(precision).eps
         self._tolerance = max(1e-6, self._eps**0.5)
+        self._sizes = [segment.size for segment in layout.segments]
+        self._names = [segment.name for segment in layout.segments]
         self._largest = 0.0
-        self._differed_before = False
 
-    def factor(self, actual: Tensor, expected: Tensor, recomputed: Callable[[], Tensor]) -> float:
-        """The factor c with ``actual = c · expected``.
+    def factor(self, seen: SeenGradient, expected: Tensor) -> float:
+        """The factor c with ``gradient = c · expected``.
 
         Args:
-            actual: The gradient in the parameters, shape ``(p,)``.
+            seen: The gradient in the parameters.
             expected: ``J(X_B)ᵀ g``, shape ``(p,)``.
-            recomputed: Computes the batch's gradient the way training does; asked for when the
-                two disagree.
 
         Returns:
             c; exactly 1 when the two agree to rounding.
 
         Raises:
-            TrainingMismatchError: There is no such factor.
+            TrainingMismatchError: There is no such factor; naming the parameters that differ.
         """
-        factor, rest = self._compare(actual, expected)
-        if rest > 1:
-            factor, rest = self._compare(actual, recomputed())
-        small = rest <= _KINK / self._tolerance
-        if rest > 1 and (self._differed_before or not small):
-            size = float(torch.linalg.vector_norm(actual))
-            norm = float(torch.linalg.vector_norm(expected))
-            raise TrainingMismatchError(
-                f"the gradient in the parameters (norm {size:.3g}) is not a multiple of the "
-                f"gradient of the given loss on the given batch (norm {norm:.3g}). Clipping by "
-                "norm and loss scaling are followed. For accumulated micro-batches pass all their "
-                "positions to one lens.step(); pass augmented rows as inputs=...; put weight decay "
-                "into the optimizer instead of the loss; clipping by value and gradient noise need "
-                "probes=None"
-            )
-        self._differed_before = rest > 1
-        return factor
+        actual = seen.gradient
+        self._largest = max(self._largest, float(torch.linalg.vector_norm(expected)))
+        factor, wrong = self._compare(actual, expected)
+        if not wrong:
+            return factor
+        coarse = max(self._eps, torch.finfo(seen.computed_in or torch.float64).eps)
+        # Micro-batches round otherwise than their rows at once.
+        factor, really_wrong = self._compare(actual, seen.recomputed(), coarse)
+        gap = float(torch.linalg.vector_norm(actual - factor * expected))
+        size = abs(factor) * float(torch.linalg.vector_norm(expected))
+        if not really_wrong and gap <= max(_KINK, 4 * coarse**0.5) * size + self._noise:
+            return factor
+        raise TrainingMismatchError(
+            f"the gradient in the parameters (norm {float(torch.linalg.vector_norm(actual)):.3g}) "
+            f"is not a multiple of the gradient of the given loss on the given batch (norm "
+            f"{float(torch.linalg.vector_norm(expected)):.3g}); it differs in "
+            f"{listed(really_wrong or wrong)}. Clipping by norm and loss scaling are followed. "
+            "For accumulated micro-batches pass all their positions to one lens.step(); pass "
+            "augmented rows as inputs=...; put weight decay into the optimizer instead of the "
+            "loss; clipping by value, gradient noise, masks and hooks that change gradients need "
+            "probes=None"
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything needed to go on, for checkpoints."""
-        state = [self._largest, float(self._differed_before)]
-        return {"state": torch.tensor(state, dtype=torch.float64)}
+        return {"state": torch.tensor([self._largest], dtype=torch.float64)}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what :meth:`tensors` gave."""
-        largest, differed = tensors["state"].tolist()
-        self._largest, self._differed_before = largest, bool(differed)
+        (self._largest,) = tensors["state"].tolist()
 
-    def _compare(self, actual: Tensor, expected: Tensor) -> tuple[float, float]:
-        """The best factor, and what it leaves in units of what is allowed."""
-        norm = float(torch.linalg.vector_norm(expected))
-        self._largest = max(self._largest, norm)
+    @property
+    def _noise(self) -> float:
         # In half precision the roundings alone would let everything pass.
-        noise = min(_NOISE_IN_ROUNDINGS * self._eps, self._tolerance) * self._largest
-        gap = float(torch.linalg.vector_norm(actual - expected)) / (self._tolerance * norm + noise)
-        if gap <= 1:
-            return 1.0, gap
-        factor = float(actual @ expected) / max(norm, noise) ** 2
-        rest = float(torch.linalg.vector_norm(actual - factor * expected))
-        scaled = rest / (self._tolerance * factor * norm + noise) if factor > 0 else math.inf
+        share: float = min(_NOISE_IN_ROUNDINGS * self._eps, self._tolerance)
+        return share * self._largest
+
+    def _compare(
+        self, actual: Tensor, expected: Tensor, coarse: float = 0.0
+    ) -> tuple[float, list[str]]:
+        """The best factor, and the parameters in which it leaves more than is allowed."""
+        sizes = self._norms(expected)
+        wrong = self._wrong(self._norms(actual - expected), sizes, coarse)
+        if not wrong:
+            return 1.0, []
+        norm = float(torch.linalg.vector_norm(expected))
+        factor = float(actual @ expected) / (norm * norm) if norm > self._noise else math.nan
         # A kink is no reason to rescale.
-        return (factor, scaled) if scaled <= 1 else (1.0, gap)
+        if factor > 0:
+            rest = self._wrong(self._norms(actual - factor * expected), factor * sizes, coarse)
+            if not rest:
+                return factor, []
+        return 1.0, wrong
+
+    def _wrong(self, gaps: Tensor, sizes: Tensor, coarse: float) -> list[str]:
+        # Written so that NaN counts as wrong.
+        good = gaps <= max(self._tolerance, coarse) * sizes + self._noise
+        return [name for name, fine in zip(self._names, good.tolist(), strict=True) if not fine]
+
+    def _norms(self, flat: Tensor) -> Tensor:
+        """The norm of each parameter's rows, shape ``(parameters,)``."""
+        return torch.stack(
+            [torch.linalg.vector_norm(part) for part in torch.split(flat, self._sizes)]
+        )

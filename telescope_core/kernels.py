@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from telescope_core import _validation as check
+from telescope_core._trained_parameters import require_usable
 from telescope_core.errors import MemoryBudgetError, ModelError
-from telescope_core.inputs import Inputs, take_rows
-from telescope_core.jacobians import Form, Linearization, Linearizer
+from telescope_core.jacobians import Form, Linearization, Linearizer, spot_check
 from telescope_core.layout import ParameterLayout
+from telescope_core.network import Network, outside_inference_mode
+from telescope_core.network.inputs import Inputs, take_rows
 from telescope_core.smoother import LinearizedRows, RowSet
 
 
@@ -74,7 +76,7 @@ class TangentKernel:
     Args:
         model: As for :func:`tangent_kernel`.  Parameters that require a gradient now are those
             that the kernel is summed over, also later.
-        sample: Rows of input; three are used to check the model and its layer factors.
+        sample: Rows of input; a few are used to check the model and its layer factors.
         chunk_size: Rows of either side linearised at once; ``None`` for all.
         form: How the Jacobian is represented.
 
@@ -86,6 +88,7 @@ class TangentKernel:
         NonFiniteError: The sample or outputs contain NaN or infinities.
     """
 
+    @outside_inference_mode()
     def __init__(
         self,
         model: nn.Module,
@@ -104,15 +107,18 @@ class TangentKernel:
                 "zero; call requires_grad_() on those that are trained"
             )
         first = next(iter(parameters.values()))
+        require_usable(parameters)
         self._model = model
+        self._network = Network(model)
         self._chunk_size = chunk_size
         self._device, self._dtype = first.device, first.dtype
         self._check_rows("given", sample)
-        few = take_rows(sample, slice(0, 3), first.device)
-        check.check_determinism(model, few)
+        few = check.random_rows(sample, first.device)
+        check.check_determinism(self._network, few)
         layout = ParameterLayout(parameters, torch.promote_types(first.dtype, torch.float32))
-        self._linearizer = Linearizer(model, layout, few, form)
+        self._linearizer = Linearizer(self._network, layout, few, form)
 
+    @outside_inference_mode()
     def __call__(self, inputs: Inputs, others: Inputs | None = None) -> Tensor:
         """The kernel at the parameters that the model has now.
 
@@ -136,8 +142,13 @@ class TangentKernel:
         _check_memory(theta, len(rows), len(columns), self._linearizer.k)
         if rows.in_one_chunk and columns.in_one_chunk:
             at_rows = rows.linearize(theta)
+            self._check(rows, at_rows)
             return at_rows.gram(at_rows if rows is columns else columns.linearize(theta))
         return _by_chunks(theta, rows, columns, self._linearizer.k)
+
+    def _check(self, rows: RowSet, linearized: LinearizedRows) -> None:
+        function = self._linearizer.function
+        spot_check(function, len(rows), linearized.rows, rows.take, "the given rows", len(rows))
 
     def _set(self, name: str, inputs: Inputs) -> RowSet:
         self._check_rows(name, inputs)
@@ -145,7 +156,7 @@ class TangentKernel:
 
     def _check_rows(self, name: str, inputs: Inputs) -> None:
         check.check_inputs(name, inputs, self._device, self._dtype)
-        check.check_accepts(self._model, name, take_rows(inputs, slice(0, 1), self._device))
+        check.check_accepts(self._network, name, take_rows(inputs, slice(0, 1), self._device))
 
 
 def _by_chunks(theta: Tensor, rows: RowSet, columns: RowSet, k: int) -> Tensor:

@@ -72,6 +72,7 @@ class ParameterLayout:
 
     def rows_of(self, segment: Segment, tensor: Tensor) -> Tensor:
         """One parameter-shaped tensor as flat rows of shape ``(segment.size,)``."""
+        tensor = tensor.to_dense() if tensor.is_sparse else tensor
         ordered = tensor.movedim(0, -1) if segment.output_last else tensor
         return ordered.reshape(-1).to(self.dtype)
 
@@ -99,5 +100,5 @@ class ParameterLayout:
                 d_out, *rest = segment.shape
                 views[segment.name] = rows.view(*rest, d_out, *trailing).movedim(len(rest), 0)
             else:
-                views[segment.name] = rows.view(*segment.shape, *trailing)
+                views[segment.name] = rows.view((*segment.shape, *trailing))
         return views

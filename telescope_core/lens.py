@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -13,16 +14,19 @@ from torch import Tensor, nn
 
 from telescope_core import _validation as check
 from telescope_core._engine import EngineFactory, Strategy
-from telescope_core._optimizer_watch import watch_step
+from telescope_core._present import Present
 from telescope_core._readings import Readings
+from telescope_core._refusals import OnRefusal, Refusals
+from telescope_core._step import StepFollower
 from telescope_core._track import Track, restore_track
-from telescope_core._trained_parameters import count_parameters, trained_parameters
+from telescope_core._trained_parameters import TrainedParameters
 from telescope_core.errors import ConfigurationError, TrainingMismatchError
-from telescope_core.inputs import Inputs, Rows, call_arguments, count_rows, take_rows
 from telescope_core.jacobians import Form, Layers, Linearizer, without_autocast
 from telescope_core.labels import Loss
 from telescope_core.layout import ParameterLayout
-from telescope_core.losses import check_scalar
+from telescope_core.losses import check_scalar, leaves_of
+from telescope_core.network import Network, outside_inference_mode
+from telescope_core.network.inputs import Inputs, Rows, count_rows, take_rows
 from telescope_core.smoother import Batch, RowSet
 from telescope_core.update_rules import require_rule, rule_for
 
@@ -42,7 +46,7 @@ class TelescopeLens(Readings):
 
     Args:
         model: The network, in the mode it is evaluated in (no active dropout, no batch
-            statistics).
+            statistics).  It is evaluated in the mode it has now, and left as it is.
         optimizer: The optimizer in use; with probes it needs an update rule.
         loss: ``loss(outputs, targets) -> scalar``: the very callable used for training.
         train_inputs: Rows of the set named "train": a tensor, or a map-style dataset of rows.
@@ -69,9 +73,14 @@ class TelescopeLens(Readings):
             which it applies; otherwise midpoint for estimates of second order, and parameter
             space for the exact smoother and for first order.
         form: How Jacobians are represented, see :class:`telescope_core.jacobians.Linearizer`.
+        on_refusal: What to do about training that the lens cannot follow (not about wrong
+            arguments).  ``"raise"``: raise the error, from :meth:`step` if need be.  ``"warn"``:
+            warn once, say so in the next record, and go on with what is still right: predictions
+            without a smoother, or the network's own outputs alone.
 
     Raises:
-        ConfigurationError: A setting is out of range or contradicts another.
+        ConfigurationError: A setting is out of range or contradicts another, or the optimizer
+            trains parameters outside of the model.
         ModelError: The model is random, couples rows or has no trained parameters.
         LossError: The loss is not a finite differentiable scalar.
         ShapeError: Inputs or targets of the wrong length, dtype or device.
@@ -80,6 +89,7 @@ class TelescopeLens(Readings):
         NonFiniteError: The network's outputs are not finite.
     """
 
+    @outside_inference_mode()
     def __init__(
         self,
         model: nn.Module,
@@ -100,69 +110,82 @@ class TelescopeLens(Readings):
         layer_shares: bool = False,
         strategy: Strategy = "auto",
         form: Form = "auto",
+        on_refusal: OnRefusal = "raise",
     ) -> None:
         check.check_settings(order, stride, probes, deflate, seed, chunk_size)
         check.check_choice("strategy", strategy, get_args(Strategy))
         check.check_choice("form", form, get_args(Form))
+        check.check_choice("on_refusal", on_refusal, get_args(OnRefusal))
         check.check_set_names(eval_sets or {})
         check.check_model(model)
         check.check_follow_train(follow_train, eval_sets, probes, kernel_norms)
+        refusals = Refusals(on_refusal)
         if probes is not None or kernel_norms:
-            require_rule(optimizer)
-        parameters = trained_parameters(model, optimizer)
-        first = next(iter(parameters.values()))
+            with refusals.or_smoother():
+                require_rule(optimizer)
+            if refusals.reason is not None:
+                probes, kernel_norms = None, False
+        trained = TrainedParameters(model, optimizer, smoother=probes is not None)
+        first = next(iter(trained.by_name.values()))
         inputs: dict[str, Inputs] = {"train": train_inputs, **(eval_sets or {})}
+        network = Network(model)
         for name, rows in inputs.items():
             check.check_inputs(name, rows, first.device, first.dtype)
-            check.check_accepts(model, name, take_rows(rows, slice(0, 1), first.device))
+            check.check_accepts(network, name, take_rows(rows, slice(0, 1), first.device))
         check.check_targets(train_targets, count_rows(train_inputs), first.device, first.dtype)
 
-        self._model = model
-        self._optimizer = optimizer
-        self._held = count_parameters(optimizer)
         self._order = order
         self._stride = stride
         self._targets = train_targets
-        self._loss = loss
-        layout = ParameterLayout(parameters, torch.promote_types(first.dtype, torch.float32))
-        sample = take_rows(train_inputs, slice(0, 3), first.device)
-        check.check_determinism(model, sample)
-        self._linearizer = Linearizer(model, layout, sample, form)
-        args, kwargs = call_arguments(model, sample)
-        with torch.no_grad():
-            sample_outputs = model(*args, **kwargs)
-        check_scalar(loss, sample_outputs, train_targets[: count_rows(sample)])
-
+        layout = ParameterLayout(trained.by_name, torch.promote_types(first.dtype, torch.float32))
+        sample = check.random_rows(train_inputs, first.device)
+        check.check_determinism(network, sample)
+        self._linearizer = Linearizer(network, layout, sample, form)
         sets = {
             name: RowSet(self._linearizer, rows, chunk_size, first.device)
             for name, rows in inputs.items()
         }
         train = sets["train"] if follow_train else sets.pop("train")
-        super().__init__(train, sets)
-        theta = self._linearizer.theta()
+        super().__init__(train, sets, Present(self._linearizer, sets), refusals)
+        self._trained = trained
         self._begin = partial(Track.begin, sets=self._sets, order=order, kernel_norms=kernel_norms)
-        self._track = self._begin(theta)
-        self._engines: EngineFactory | None = None
-        if probes is not None:
-            self._engines = EngineFactory(
-                optimizer=optimizer,
-                layout=layout,
-                parameters=parameters,
-                loss=loss,
-                sample_outputs=sample_outputs,
-                train_targets=train_targets,
-                initial=self._track.f_0,
-                order=order,
-                probes=probes,
-                deflate=deflate,
-                seed=seed,
-                strategy=strategy,
-                layers=Layers.by_module(layout, first.device) if layer_shares else None,
-            )
-        if kernel_norms:
-            self._kernel_rule = rule_for(optimizer, layout, parameters, 0, 0)
-        self._failed = False
-        self._now = (0, theta, self._track.at_start)
+        self._track = self._begin(self._linearizer.theta())
+        self._present.check(self._track.at_start, seed)
+        self._present.begin_block(self._present.at_attach(self._track))
+        self._engines = None
+        f = self._linearizer.few_outputs(train_inputs, self._track.theta_0)
+        y = train_targets[: len(f)].clone()
+        if probes is None:
+            check_scalar(loss, f.to(first.dtype), y)
+        else:
+            with refusals.or_smoother():
+                trained.require_alone(loss, leaves_of(loss, f, y))
+                self._engines = EngineFactory(
+                    optimizer=optimizer,
+                    layout=layout,
+                    parameters=trained.by_name,
+                    loss=loss,
+                    output_shape=self._linearizer.output_shape,
+                    train_targets=train_targets,
+                    initial=self._track.f_0,
+                    order=order,
+                    probes=probes,
+                    deflate=deflate,
+                    seed=seed,
+                    strategy=strategy,
+                    layers=Layers.by_module(layout, first.device) if layer_shares else None,
+                )
+        kernel_rule = rule_for(optimizer, layout, trained.by_name, 0, 0) if kernel_norms else None
+        self._follower = StepFollower(
+            optimizer,
+            self._linearizer.function,
+            loss,
+            trained,
+            self._engines,
+            kernel_rule,
+            refusals,
+        )
+        refusals.on_giving_up(self._give_up_smoother)
 
     # -- following a training loop ------------------------------------------------------------
 
@@ -172,6 +195,8 @@ class TelescopeLens(Readings):
     ) -> Iterator[None]:
         """Wrap one training step: gradients, ``optimizer.step()`` and nothing after it.
 
+        A step that a ``GradScaler`` leaves out is not counted.
+
         Args:
             index: Positions of the batch in the training set, int64, shape ``(b,)``.
             inputs: What the model really saw, when that differs from the stored rows
@@ -180,81 +205,39 @@ class TelescopeLens(Readings):
 
         Raises:
             ShapeError: The index is not a vector of positions in the training set.
-            TrainingMismatchError: The optimizer did not step exactly once (with probes).
+            TrainingMismatchError: The optimizer did not step exactly once (with probes), or the
+                step is none that the lens follows.
             NonFiniteError: The network's outputs became NaN or infinite.
         """
-        if self._failed:
+        if self._follower.lost:
             raise TrainingMismatchError(
                 "an earlier step failed after the parameters had moved, so the lens lost track; "
                 "load a state_dict, or attach a new lens"
             )
-        n = len(self._train)
-        index = check.check_index(index, n, self._track.theta_0.device)
         track = self._track
+        index = check.check_index(index, len(self._train), track.theta_0.device)
         if self._engines is None and track.kernel_norms is None:
             yield
         else:
             batch = self._batch(index, inputs, targets)
             if self._engines is not None and track.engine is None:
-                track.engine = self._engines.for_first_batch(batch, track.at_start)
-            yield from self._follow(batch)
+                with self._refusals.or_smoother():
+                    track.engine = self._engines.for_first_batch(batch, track.at_start)
+            with self._follower.follow(batch, track) as watch:
+                yield
+            if watch.left_out:
+                return
         track.step += 1
-        if track.step - track.block_start == self._stride:
-            self._close_block()
+        if track.step - track.block_start >= self._stride and not self._refusals.is_blind:
+            with self._refusals.or_blind():
+                self._close_block()
         for log in self._logs:
             log.after_step(self)
 
-    def _follow(self, batch: Batch) -> Iterator[None]:
-        """Take the batch in before the step, and the optimizer's update right after it."""
-        engine = self._track.engine
-        exactly = without_autocast(self._track.theta_0.device)
-        if engine is not None:
-            with exactly:
-                engine.before_step(batch)
-        kernel_norms = None if self._track.in_open_block else self._track.kernel_norms
-        if kernel_norms is not None:
-            batch.now  # noqa: B018  # linearise before the parameters move
-
-        def after_update(skipped: frozenset[str]) -> None:
-            if engine is not None:
-                with exactly:
-                    engine.after_update(skipped)
-            if kernel_norms is not None:
-                preconditioner = self._kernel_rule.preconditioner()
-                kernel_norms.add(self._track.at_start, batch.now, preconditioner)
-
-        def before_update() -> None:
-            if count_parameters(self._optimizer) != self._held:
-                raise TrainingMismatchError(
-                    f"the optimizer holds {count_parameters(self._optimizer)} parameters, "
-                    f"{self._held} when the lens was attached; attach a new lens after adding "
-                    "or unfreezing parameters"
-                )
-            if engine is not None:
-                with exactly:
-                    engine.before_update(
-                        self._linearizer.gradient,
-                        lambda: self._recomputed_gradient(batch, watch.autocast),
-                    )
-
-        self._failed = True
-        with watch_step(self._optimizer, self._model, before_update, after_update) as watch:
-            try:
-                yield
-            except BaseException:
-                self._failed = watch.steps > 0
-                raise
-        watch.require_one_step()
-        self._failed = False
-
-    def _recomputed_gradient(self, batch: Batch, autocast: torch.autocast) -> Tensor:
-        """The batch's gradient by backpropagation, leaving the parameters' own alone."""
-
-        def value(outputs: Tensor) -> Tensor:
-            return self._loss(outputs, batch.targets)
-
-        with autocast:
-            return self._linearizer.backpropagate(batch.inputs, value)
+    def _give_up_smoother(self) -> None:
+        self._engines = None
+        self._track.engine = self._track.kernel_norms = None
+        self._follower.drop_smoother()
 
     def _batch(self, index: Tensor, inputs: Rows | None, targets: Tensor | None) -> Batch:
         stored = inputs is None and targets is None
@@ -285,18 +268,18 @@ class TelescopeLens(Readings):
 
     def _close_block(self) -> None:
         track = self._track
-        theta = self._linearizer.theta()
-        now = self._linearize(theta)
-        track.move_theta(theta)
-        spans = track.spans(now)
-        with without_autocast(theta.device):
+        now = self._current()
+        track.move_theta(now.theta)
+        spans = track.spans(now.rows)
+        with without_autocast(now.theta.device):
             track.theta_path.close_block(spans)
+            track.theta_path.shift(now.shift)
             if track.engine is not None:
                 track.engine.close_block(spans)
-                track.engine.open_block(now)
-        track.at_start = now
+                track.engine.open_block(now.rows)
+        track.at_start = now.rows
         track.block_start = track.step
-        self._now = (track.step, theta, now)
+        self._present.begin_block(replace(now, shift={}, culprits=()))
 
     # -- logging -------------------------------------------------------------------------------
 
@@ -343,6 +326,7 @@ class TelescopeLens(Readings):
 
     # -- checkpoints --------------------------------------------------------------------------
 
+    @outside_inference_mode()
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on bit for bit, beside the model's and optimizer's own state.
 
@@ -350,8 +334,11 @@ class TelescopeLens(Readings):
             ``{"tensors": {name: Tensor}, "state": {...}}``; the tensors fit safetensors, the
             state is plain JSON.
         """
-        return self._track.state_dict(self._settings())
+        return self._track.state_dict(
+            self._settings(), self._present.start_outputs, self._linearizer.theta()
+        )
 
+    @outside_inference_mode()
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from :meth:`state_dict`; restore the model and the optimizer first.
 
@@ -359,12 +346,13 @@ class TelescopeLens(Readings):
             ConfigurationError: The state belongs to a lens with other settings or sets, or is
                 damaged; the lens is left as it was.
         """
-        track = restore_track(state_dict, self._settings(), self._sets, self._begin, self._engines)
+        track, f_start, theta = restore_track(
+            state_dict, self._settings(), self._sets, self._begin, self._engines
+        )
         self._track = track
         self._at_zero = {}
-        start = next(iter(track.at_start.values()))
-        self._now = (track.block_start, start.theta, track.at_start)
-        self._failed = False
+        self._present.begin_block(self._present.at_attach(track), f_start)
+        self._follower.restart(theta)
 
     def _settings(self) -> dict[str, Any]:
         engines = self._engines

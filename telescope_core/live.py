@@ -77,7 +77,10 @@ class LiveLog:
         """
         if self._closed or lens.steps % self._every:
             return
-        record = lens.snapshot().to_record()
+        snapshot = lens.snapshot()
+        record = snapshot.to_record()
+        if snapshot.refusal is not None:
+            self._run.alert("The lens follows less than it was asked to", snapshot.refusal, "WARN")
         self.record = record
         self._run.log(lens.steps, record)
 

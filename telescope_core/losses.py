@@ -5,55 +5,79 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from telescope_core.errors import LossError
-from telescope_core.labels import (
-    ClassLabels,
-    Labels,
+from telescope_core.class_labels import ClassLabels
+from telescope_core.errors import LossError, NonFiniteError
+from telescope_core.examined_rows import examined_rows
+from telescope_core.labels import Labels, RealLabels
+from telescope_core.loss_calls import (
     Loss,
-    RealLabels,
-    push_by_double_backward,
+    check_scalar,
+    evaluate,
+    gradient_of,
+    leaves_of,
+    push,
 )
+from telescope_core.loss_examination import check_deterministic, check_followed
+from telescope_core.quadratic import (
+    ScaleProbe,
+    gradient_function,
+    is_affine,
+    is_affine_on_a_line,
+    magnitude_of,
+)
+
+__all__ = ["LossGradient", "check_scalar", "leaves_of"]
 
 
 class LossGradient:
     r"""``g(f, Y) = ∂loss/∂f`` on a batch and its Jacobian-vector products (MATH section 2).
 
-    Outputs are handled flat, ``(rows, k)``; the loss sees them in the shape the model gives.
+    Outputs are handled flat, ``(rows, k)``; the loss sees copies of them in the shape the model
+    gives.
 
     Args:
         loss: The training loss.
-        sample_outputs: Outputs of a few rows, in the model's shape.
-        sample_targets: Their targets.
+        outputs: ``f_{θ_0}`` of all training rows, in the model's shape.
+        targets: All training targets; the loss is examined on a bounded number of rows that
+            hold every class as far as possible.
 
     Attributes:
         labels: What the labels are; class indices become weights of classes.
-        is_quadratic: Whether g is affine in (f, Y), as for a squared loss.
+        is_quadratic: Whether g is affine in (f, Y) everywhere, as for a squared loss.
 
     Raises:
-        LossError: The loss does not return a differentiable finite scalar, or has no derivative
-            with respect to class labels.
+        LossError: The loss does not return a differentiable finite scalar, is random, cannot be
+            differentiated twice, hides from differentiation what g depends on, or has no
+            derivative with respect to class labels.
         ShapeError: Integer targets that are not class indices of the outputs.
     """
 
-    def __init__(self, loss: Loss, sample_outputs: Tensor, sample_targets: Tensor) -> None:
-        check_scalar(loss, sample_outputs, sample_targets)
+    def __init__(self, loss: Loss, outputs: Tensor, targets: Tensor) -> None:
         self._loss = loss
-        self._output_shape = tuple(sample_outputs.shape[1:])
-        outputs = sample_outputs.detach()
-        kind = RealLabels if sample_targets.is_floating_point() else ClassLabels
-        self.labels: Labels = kind(loss, outputs, sample_targets)
-        self._forward_mode = self._has_forward_mode(outputs, sample_targets)
-        self.is_quadratic: bool = isinstance(self.labels, RealLabels) and self._looks_quadratic(
-            outputs, sample_targets.to(outputs.dtype)
+        self._output_shape = tuple(outputs.shape[1:])
+        rows = examined_rows(targets, outputs[0].numel())
+        f, y = outputs.detach()[rows], self._cast(targets.detach()[rows], outputs)
+        check_scalar(loss, f, y)
+        check_deterministic(loss, f, y)
+        self.labels: Labels = (
+            RealLabels(loss, f, y) if y.is_floating_point() else ClassLabels(loss, f, y, targets)
         )
-        self._scales: dict[int, Tensor | None] = {}
+        self._try_derivative(f[:8], y[:8])
+        real = isinstance(self.labels, RealLabels)
+        for argument in ("outputs", "targets") if real else ("outputs",):
+            check_followed(loss, f[:16], y[:16], argument)
+        self.is_quadratic: bool = real and is_affine(gradient_function(loss), f, y)
+        self._generator = torch.Generator().manual_seed(1)
+        self._scale_probe = (
+            ScaleProbe(loss, f, magnitude_of(f, y))
+            if self.is_quadratic and self.labels.width == f[0].numel()
+            else None
+        )
 
     def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """``g`` of shape ``(rows, k)`` for flat outputs ``(rows, k)``."""
-        gradient: Tensor = torch.func.grad(self._loss)(
-            self._shaped(outputs), self._cast(targets, outputs)
-        )
-        return gradient.reshape(outputs.shape)
+        g = gradient_of(self._loss, self._shaped(outputs), self._cast(targets, outputs))
+        return g.reshape(outputs.shape)
 
     def derivative(
         self, outputs: Tensor, targets: Tensor, output_columns: Tensor, label_columns: Tensor
@@ -68,10 +92,15 @@ class LossGradient:
 
         Returns:
             Shape ``(rows, k, m)``.
+
+        Raises:
+            LossError: The loss fails on this batch.
         """
         shaped, targets = self._shaped(outputs), self._cast(targets, outputs)
-        curvature = self._curvature(shaped, targets, output_columns)
-        return curvature + self.labels.mixed_derivative(shaped, targets, label_columns)
+        directions = output_columns.reshape(*shaped.shape, output_columns.shape[-1])
+        curvature = push(self._loss, "outputs", shaped, targets, directions)
+        mixed = self.labels.mixed_derivative(shaped, targets, label_columns)
+        return curvature.reshape(output_columns.shape) + mixed
 
     def affine_derivative(
         self, outputs: Tensor, targets: Tensor, columns: Tensor, labels: Tensor, linear: int
@@ -98,18 +127,48 @@ class LossGradient:
         dg[..., linear:] += self.gradient(outputs, targets)[..., None]
         return dg
 
-    def known_scale(self, rows: int) -> Tensor | None:
-        """The scale of batches of ``rows`` rows, if one was already found."""
-        return self._scales.get(rows)
+    def scale(self, targets: Tensor) -> float | None:
+        r"""The number c with ``g(f, y) = c (f − y)`` for all f on a batch with these targets.
 
-    def scale(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
-        """The number c with ``g = c (f − y)`` on batches of this size, if there is one."""
-        if not self.is_quadratic or self.labels.width != outputs.shape[1]:
+        It is found anew at every call, so that a loss whose weight changes is followed.
+
+        Args:
+            targets: The batch's targets as the loss sees them.
+
+        Returns:
+            c, or ``None`` if there is none.
+
+        Raises:
+            LossError: The loss fails on these targets.
+        """
+        if self._scale_probe is None:
             return None
-        rows = len(outputs)
-        if rows not in self._scales:
-            self._scales[rows] = self._find_scale(outputs, targets)
-        return self._scales[rows]
+        return self._scale_probe.scale(targets)
+
+    def check(self, outputs: Tensor, targets: Tensor) -> None:
+        """Refuse a batch on which the loss is not what it was taken for at attach.
+
+        It costs a forward pass of the loss and, for a squared loss, one gradient (three where
+        there is no scale), for class indices two forward passes, or two gradients if the loss
+        takes no class probabilities.  Where :meth:`scale` is asked for every batch, a squared loss
+        needs no further check.
+
+        Args:
+            outputs: Flat network outputs on the batch, ``(rows, k)``.
+            targets: The batch's targets as the loss sees them.
+
+        Raises:
+            LossError: The loss is no finite scalar, a squared loss is none any more, or the
+                gradient no longer depends on class labels in the way it did.
+            ShapeError: Class indices out of range that no training target had.
+            NonFiniteError: Outputs so large that the loss overflows.
+        """
+        shaped, targets = self._shaped(outputs), self._cast(targets, outputs)
+        self._check_value(shaped, targets)
+        if self.is_quadratic:
+            self._check_quadratic(shaped, targets)
+        else:
+            self.labels.check(shaped, targets)
 
     def _shaped(self, outputs: Tensor) -> Tensor:
         return outputs.reshape(-1, *self._output_shape)
@@ -117,99 +176,37 @@ class LossGradient:
     def _cast(self, targets: Tensor, outputs: Tensor) -> Tensor:
         return targets.to(outputs.dtype) if targets.is_floating_point() else targets
 
-    def _curvature(self, shaped: Tensor, targets: Tensor, columns: Tensor) -> Tensor:
-        """``(∂g/∂f) S`` for outputs in the model's shape, shape ``(rows, k, m)``."""
-        directions = columns.reshape(*shaped.shape, columns.shape[-1])
-        if self._forward_mode:
-            product = self._curvature_forward(shaped, targets, directions)
-        else:
-            product = push_by_double_backward(self._loss, shaped, targets, directions, of="outputs")
-        return product.reshape(columns.shape)
+    def _try_derivative(self, outputs: Tensor, targets: Tensor) -> None:
+        """Raise at attach what the first step would."""
+        push(self._loss, "outputs", outputs, targets, torch.ones_like(outputs)[..., None])
+        if not (isinstance(self.labels, ClassLabels) and self.labels.extends_linearly):
+            V = outputs.new_ones(len(outputs), self.labels.width, 1)
+            self.labels.mixed_derivative(outputs, targets, V)
 
-    def _curvature_forward(self, shaped: Tensor, targets: Tensor, directions: Tensor) -> Tensor:
-        def gradient(f: Tensor) -> Tensor:
-            result: Tensor = torch.func.grad(self._loss)(f, targets)
-            return result
-
-        def push(direction: Tensor) -> Tensor:
-            tangent: Tensor = torch.func.jvp(gradient, (shaped,), (direction,))[1]
-            return tangent
-
-        return torch.func.vmap(push, in_dims=-1, out_dims=-1)(directions)
-
-    def _has_forward_mode(self, outputs: Tensor, targets: Tensor) -> bool:
-        try:
-            self._curvature_forward(
-                outputs, self._cast(targets, outputs), torch.ones_like(outputs)[..., None]
+    def _check_value(self, outputs: Tensor, targets: Tensor) -> None:
+        with torch.no_grad():
+            value = float(evaluate(self._loss, outputs, targets))
+        if -float("inf") < value < float("inf"):
+            return
+        largest = float(outputs.abs().max())
+        if not largest < torch.finfo(outputs.dtype).max ** 0.5:
+            raise NonFiniteError(
+                f"the loss is {value} on outputs of up to {largest:.3g}: training has diverged; "
+                "lower the learning rate"
             )
-        except (NotImplementedError, RuntimeError):
-            return False
-        return True
-
-    def _looks_quadratic(self, outputs: Tensor, targets: Tensor) -> bool:
-        """Whether the derivative of g is the same at the sample and at two places far from it."""
-        generator = torch.Generator().manual_seed(0)
-
-        def normal(*shape: int) -> Tensor:
-            drawn = torch.randn(*shape, generator=generator, dtype=outputs.dtype)
-            return drawn.to(outputs.device)
-
-        rows = len(outputs)
-        s, v = normal(rows, outputs[0].numel(), 2), normal(rows, self.labels.width, 2)
-        here = self.derivative(
-            outputs.flatten(1) if outputs.ndim > 1 else outputs[:, None], targets, s, v
+        raise LossError(
+            f"the loss became {value} on a batch of {len(outputs)} rows with outputs of up to "
+            f"{largest:.3g}; expected a finite number: check the batch's targets (all of them "
+            "ignored?)"
         )
-        tolerance = 1e3 * torch.finfo(outputs.dtype).eps * float(here.abs().max())
-        for size in (1.0, 30.0):
-            f = outputs + size * normal(*outputs.shape)
-            y = targets + size * normal(*targets.shape)
-            there = self.derivative(f.reshape(rows, -1), y, s, v)
-            if float((there - here).abs().max()) > tolerance:
-                return False
-        return True
 
-    def _find_scale(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
-        """Read c off one entry of ∂g/∂f, and check that it explains g."""
-        targets = self._cast(targets, outputs)
-        unit = torch.zeros_like(outputs)[..., None]
-        unit[0, 0] = 1
-        scale = self._curvature(self._shaped(outputs), targets, unit)[0, 0, 0]
-        labels = self.labels.flat(targets)
-        gap = self.gradient(outputs, targets) - scale * (outputs - labels)
-        tolerance = 1e3 * torch.finfo(outputs.dtype).eps
-        bound = tolerance * float(scale.abs() * (outputs.abs().max() + labels.abs().max()))
-        return scale if bool(gap.abs().max() <= bound) else None
-
-
-def check_scalar(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
-    """Refuse a loss that is not a finite, differentiable scalar on the sample.
-
-    Raises:
-        LossError: It fails, or returns anything else.
-    """
-    with torch.enable_grad():
-        leaf = outputs.detach().requires_grad_()
-        try:
-            value = loss(leaf, targets)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    def _check_quadratic(self, outputs: Tensor, targets: Tensor) -> None:
+        if self.scale(targets) is not None:
+            return
+        gradient = gradient_function(self._loss)
+        if not is_affine_on_a_line(gradient, outputs, targets, self._generator):
             raise LossError(
-                f"the loss failed on outputs {tuple(outputs.shape)} {outputs.dtype} and targets "
-                f"{tuple(targets.shape)} {targets.dtype}: {error}; pass the very callable used "
-                "for training, loss(outputs, targets) -> scalar"
-            ) from error
-        if not isinstance(value, Tensor) or value.ndim != 0:
-            given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise LossError(
-                f"the loss returned {given}, expected a scalar tensor; reduce it, e.g. by "
-                "reduction='mean'"
-            )
-        if not value.requires_grad:
-            raise LossError(
-                "the loss does not depend on the outputs through differentiable operations; "
-                "check for .detach(), .item() or integer arithmetic in it"
-            )
-        if not bool(torch.isfinite(value)):
-            raise LossError(
-                f"the loss is {value.item()} on the first rows of the training set; "
-                "expected a finite number: check inputs, targets and initialisation"
+                "the loss was quadratic in outputs and targets at attach, but is not on this batch "
+                f"of {len(outputs)} rows (a threshold that changes, another branch?); pass the "
+                "loss in the form that it has during training, or use probes=None"
             )

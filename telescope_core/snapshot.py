@@ -16,11 +16,17 @@ class Snapshot:
             ``s/effective_parameters_stderr``; ``s/smoother_error`` (mean |f − (S·Y + c)|) for
             quadratic losses; ``s/kernel_norm_mean`` and ``s/kernel_norm_max`` on request;
             ``train/degrees_of_freedom``.
+        refusal: Why some measures are missing from here on, in the first snapshot without them.
     """
 
     step: int
     metrics: dict[str, float]
+    refusal: str | None = None
 
     def to_record(self) -> dict[str, float]:
-        """A flat dict ``{"step": ..., name: value, ...}``, ready for any tracker."""
-        return {"step": self.step, **self.metrics}
+        """A flat dict ``{"step": ..., name: value, ...}``, ready for any tracker.
+
+        The first record after a refusal has ``refused`` = 1.
+        """
+        news = {} if self.refusal is None else {"refused": 1.0}
+        return {"step": self.step, **self.metrics, **news}

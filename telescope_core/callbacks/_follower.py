@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, cast
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from telescope_core.alerts import AlertRule
 from telescope_core.errors import ConfigurationError
-from telescope_core.inputs import Inputs, Rows, is_in_memory, map_rows
 from telescope_core.labels import Loss
 from telescope_core.lens import TelescopeLens
 from telescope_core.live import LiveLog, Target
+from telescope_core.network.inputs import Inputs, Rows, is_in_memory, map_rows
 from telescope_core.trackers.null import NullRun
 from telescope_core.trackers.protocol import RunDescription
 
@@ -60,6 +60,8 @@ class Follower:
         self._log: LiveLog | None = None
         self._micro_batches: list[Tensor] = []
         self._step: ExitStack | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._stepped = False
 
     @property
     def lens(self) -> TelescopeLens:
@@ -82,6 +84,7 @@ class Follower:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         state: Mapping[str, Any] | None = None,
+        convert: Callable[[Tensor], Tensor] = lambda tensor: tensor,
     ) -> None:
         """Attach a new lens, in the mode the model is trained in.
 
@@ -89,6 +92,7 @@ class Follower:
             model: What maps inputs to outputs.
             optimizer: The torch optimizer itself.
             state: From the lens's ``state_dict``, to go on from there.
+            convert: What the framework does to the tensors of a batch, e.g. to their precision.
 
         Raises:
             TelescopeError: Whatever the lens refuses.
@@ -99,11 +103,11 @@ class Follower:
         def move(inputs: Inputs) -> Inputs:
             if not is_in_memory(inputs):
                 return inputs
-            return map_rows(cast(Rows, inputs), lambda leaf: leaf.to(device))
+            return map_rows(cast(Rows, inputs), lambda leaf: convert(leaf.to(device)))
 
         inputs = {name: move(rows) for name, rows in self._inputs.items()}
         train = inputs.pop("train")
-        targets = self._targets.to(device)
+        targets = convert(self._targets.to(device))
         lens = TelescopeLens(model, optimizer, self._loss, train, targets, inputs, **self._options)
         if state is not None:
             lens.load_state_dict(state)
@@ -114,6 +118,7 @@ class Follower:
             alerts=self._alerts,
         )
         self._lens = lens
+        self._optimizer = optimizer
         self._micro_batches.clear()
 
     def collect(self, index: Tensor) -> None:
@@ -145,14 +150,22 @@ class Follower:
         self._micro_batches.clear()
         step = ExitStack()
         step.enter_context(self.lens.step(index))
+        assert self._optimizer is not None
+        self._stepped = False
+        step.callback(self._optimizer.register_step_post_hook(self._note_step).remove)
         self._step = step
 
     def end(self) -> dict[str, float] | None:
         """End the step that was begun, if one was.
 
+        A step that the optimizer did not take is no step of the lens: frameworks leave one out when
+        scaled gradients overflow (``GradScaler``).
+
         Returns:
             The record of this step, if it is time for one.
         """
+        if not self._stepped:
+            self.abandon()
         step, self._step = self._step, None
         if step is None:
             return None
@@ -166,6 +179,9 @@ class Follower:
         if step is not None:
             error = error or RuntimeError("the step was not taken")
             step.__exit__(type(error), error, error.__traceback__)
+
+    def _note_step(self, *_: Any) -> None:
+        self._stepped = True
 
     def close(self) -> None:
         """End the logging."""

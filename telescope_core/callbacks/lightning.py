@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from telescope_core.callbacks._callback import LensCallback, takes_arguments_of
@@ -17,11 +18,14 @@ try:
     # Both packages may be installed; a Trainer of the one wants callbacks of the same.
     if "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules:
         from pytorch_lightning import Callback
+        from pytorch_lightning.core.optimizer import LightningOptimizer
     else:
         from lightning.pytorch import Callback
+        from lightning.pytorch.core.optimizer import LightningOptimizer
 except ImportError:
     try:
         from pytorch_lightning import Callback
+        from pytorch_lightning.core.optimizer import LightningOptimizer
     except ImportError as error:
         raise MissingDependencyError(
             "telescope_core.callbacks.lightning needs PyTorch Lightning; "
@@ -62,7 +66,8 @@ class TelescopeCallback(LensCallback, Callback):
         _refuse(trainer, pl_module, self._follower.has_smoother)
         model = _network_of(pl_module, self._network)
         state, self._state = self._state, None
-        self._follower.attach(model, trainer.optimizers[0], state)
+        convert = trainer.precision_plugin.convert_input
+        self._follower.attach(model, _inner(trainer.optimizers[0]), state, convert)
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
@@ -121,6 +126,13 @@ def _network_of(module: Any, name: str | None) -> nn.Module:
             f"network={name!r}, but {type(module).__name__} has no such submodule; it has {names}"
         ) from error
     return network
+
+
+def _inner(optimizer: Any) -> torch.optim.Optimizer:
+    """The optimizer that takes the step; Lightning's own wrapper only hands over to it."""
+    wrapped = isinstance(optimizer, LightningOptimizer)
+    inner: torch.optim.Optimizer = optimizer.optimizer if wrapped else optimizer
+    return inner
 
 
 def _refuse(trainer: Any, module: Any, has_smoother: bool) -> None:

@@ -15,6 +15,12 @@ from telescope_core.errors import ConfigurationError, MissingDependencyError
 
 try:
     from transformers import TrainerCallback
+
+    from telescope_core.callbacks._accelerate import (
+        autocast_inside,
+        inner_optimizer,
+        without_mixed_precision,
+    )
 except ImportError as error:
     raise MissingDependencyError(
         "telescope_core.callbacks.transformers needs transformers and accelerate; "
@@ -24,6 +30,9 @@ except ImportError as error:
 
 class ModelOutputs(nn.Module):
     """A model of transformers as a function from inputs to one tensor.
+
+    An autocast that accelerate has put into the model's own forward (``bf16=True``) is left out;
+    one around the call is not.
 
     Args:
         model: The model; its parameters are shared.
@@ -38,8 +47,21 @@ class ModelOutputs(nn.Module):
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """The entry of the outputs, rows first."""
-        outputs: Tensor = self.model(**inputs)[self.key]
+        with without_mixed_precision(self.model):
+            outputs: Tensor = self.model(**inputs)[self.key]
         return outputs
+
+    def announce(self, autocast: torch.autocast) -> None:
+        """Let whoever watches the calls of this module see the autocast of a pass in training.
+
+        The Trainer calls the model inside, and before a step of the lens begins.
+
+        Args:
+            autocast: What the pass ran under.
+        """
+        with autocast:
+            for hook in tuple(self._forward_pre_hooks.values()):
+                hook(self, ())
 
 
 class TelescopeCallback(LensCallback, TrainerCallback):
@@ -68,6 +90,7 @@ class TelescopeCallback(LensCallback, TrainerCallback):
         self._show: Callable[[dict[str, float]], None] | None = None
         self._record: dict[str, float] | None = None
         self._hook: Any = None
+        self._outputs: ModelOutputs | None = None
 
     def attach(self, trainer: Any) -> None:
         """Add the callback to a Trainer, whose log and reports then show the records, too.
@@ -102,10 +125,9 @@ class TelescopeCallback(LensCallback, TrainerCallback):
         _refuse(args, self._follower.has_smoother)
         # As the Trainer does before every batch, so that the lens sees the mode of training.
         model.train()
-        # The Trainer wraps the optimizer; what steps is inside.
-        inner = getattr(optimizer, "optimizer", optimizer)
         self._release()
-        self._follower.attach(ModelOutputs(model, self._output), inner)
+        self._outputs = ModelOutputs(model, self._output)
+        self._follower.attach(self._outputs, inner_optimizer(optimizer))
         self._hook = model.register_forward_pre_hook(self._take_index, with_kwargs=True)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -115,6 +137,9 @@ class TelescopeCallback(LensCallback, TrainerCallback):
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin a step of the lens."""
         self._follower.begin()
+        autocast = None if self._outputs is None else autocast_inside(self._outputs.model)
+        if self._outputs is not None and autocast is not None:
+            self._outputs.announce(autocast)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """End the step of the lens."""
@@ -149,6 +174,7 @@ class TelescopeCallback(LensCallback, TrainerCallback):
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
+            self._outputs = None
 
 
 def _refuse(args: Any, has_smoother: bool) -> None:

@@ -11,5 +11,16 @@ from telescope_core.jacobians.linearization import (
     without_autocast,
 )
 from telescope_core.jacobians.linearizer import Form, Linearizer
+from telescope_core.jacobians.model_function import ModelFunction
+from telescope_core.jacobians.spot_check import spot_check
 
-__all__ = ["Form", "Layers", "Linearization", "Linearizer", "owner_of", "without_autocast"]
+__all__ = [
+    "Form",
+    "Layers",
+    "Linearization",
+    "Linearizer",
+    "ModelFunction",
+    "owner_of",
+    "spot_check",
+    "without_autocast",
+]

@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from telescope_core.inputs import Rows, leaves, map_rows
+from telescope_core.errors import TelescopeError
 from telescope_core.jacobians.linearization import Linearization, in_full_precision
 from telescope_core.jacobians.recurrent import Watch
+from telescope_core.jacobians.undifferentiable import or_model_error
 from telescope_core.layout import ParameterLayout
+from telescope_core.network.inputs import Rows, leaves, map_rows
 
 
 class Forward(Protocol):
-    """The model as a pure function."""
+    """The model as a pure function.
 
-    def __call__(
-        self, parameters: dict[str, Tensor], inputs: Rows, watch: Watch | None = None, /
-    ) -> Tensor:
-        """Outputs of shape ``(rows, k)``.
+    Attributes:
+        by_column: Whether ``torch.func`` fails on it, so that products are taken by plain
+            backpropagation, one column after the other.
+    """
+
+    by_column: bool
+
+    def __call__(self, parameters: Mapping[str, Tensor], inputs: Rows, /) -> Tensor:
+        """Outputs of shape ``(rows, k)`` for trained parameters by name and rows of input."""
+        ...
+
+    def at(
+        self, parameters: Mapping[str, Tensor], watch: Watch | None = None
+    ) -> AbstractContextManager[Callable[[Rows], Tensor]]:
+        """The same for several passes, forward and backward.
 
         Args:
             parameters: Trained parameters by name.
-            inputs: Rows of input.
             watch: Sees every linear map inside recurrent modules.
         """
         ...
 
+
+_T = TypeVar("_T")
+
+_log = logging.getLogger(__name__)
 
 # Columns pushed through the model at once; forward mode keeps about two activations per column.
 _COLUMN_BUDGET_BYTES = 256 * 2**20
@@ -76,24 +96,17 @@ class FunctionalLinearization(Linearization):
     def jvp(self, directions: Tensor) -> Tensor:  # noqa: D102
         columns = self._layout.unflatten(directions)
         moving = {name: columns[name] for name in self._moving}
-        chunk = self._columns_at_once(directions.shape[-1])
-        batched = partial(torch.func.vmap, in_dims=-1, out_dims=-1, chunk_size=chunk)
-        with torch.no_grad():
-            try:
-                return batched(self._push)(moving)
-            except (NotImplementedError, RuntimeError) as error:
-                if "forward AD" not in str(error):
-                    raise
-                return batched(self._push_double_backward)(moving)
+        return self._product(
+            lambda: self._jvp_at_once(moving, directions.shape[-1]),
+            lambda: self._jvp_by_column(moving, directions.shape[-1]),
+        )
 
     @in_full_precision
     def vjp(self, cotangents: Tensor, out: Tensor | None = None) -> Tensor:  # noqa: D102
-        pull = torch.func.vjp(self._at_inputs, self._moving)[1]
-        m = cotangents.shape[-1]
-        batched = torch.func.vmap(
-            pull, in_dims=-1, out_dims=-1, chunk_size=self._columns_at_once(m)
+        columns = self._product(
+            lambda: self._vjp_at_once(cotangents), lambda: self._vjp_by_column(cotangents)
         )
-        (columns,) = batched(cotangents)
+        m = cotangents.shape[-1]
         result = cotangents.new_zeros(self._layout.size, m) if out is None else out.zero_()
         views = self._layout.unflatten(result)
         for name, column in columns.items():
@@ -102,14 +115,7 @@ class FunctionalLinearization(Linearization):
 
     @in_full_precision
     def gram(self, other: Linearization) -> Tensor:  # noqa: D102
-        rows, k = other.outputs.shape
-        eye = torch.eye(rows * k, dtype=self._layout.dtype, device=self.outputs.device)
-        step = self._columns_at_once(rows * k)
-        kernel = eye.new_empty(*self.outputs.shape, rows * k)
-        for start in range(0, rows * k, step):
-            columns = eye[:, start : start + step].reshape(rows, k, -1)
-            kernel[..., start : start + step] = self.jvp(other.vjp(columns))
-        return kernel.view(*self.outputs.shape, rows, k)
+        return self.gram_by_products(other, self._columns_at_once(other.outputs.numel()))
 
     def rows(self, index: Tensor) -> FunctionalLinearization:  # noqa: D102
         part = object.__new__(FunctionalLinearization)
@@ -120,6 +126,46 @@ class FunctionalLinearization(Linearization):
         part._inputs = map_rows(self._inputs, lambda leaf: leaf[index])
         part.outputs = self.outputs[index]
         return part
+
+    def _product(self, at_once: Callable[[], _T], by_column: Callable[[], _T]) -> _T:
+        """A product by ``torch.func``, or column by column where that cannot be.
+
+        Raises:
+            ModelError: Neither can be.
+        """
+        if not self._forward.by_column:
+            try:
+                with _quiet():
+                    return at_once()
+            except (RuntimeError, NotImplementedError) as error:
+                if isinstance(error, TelescopeError | torch.OutOfMemoryError):
+                    raise
+                reason = error
+        with or_model_error():
+            product = by_column()
+        if not self._forward.by_column:
+            _log.info("derivatives are taken one by one, since torch.func fails: %s", reason)
+            self._forward.by_column = True
+        return product
+
+    def _jvp_at_once(self, moving: dict[str, Tensor], m: int) -> Tensor:
+        # Columns first: with out_dims=-1, vmap mishandles outputs that no column reaches.
+        batched = partial(torch.func.vmap, in_dims=-1, chunk_size=self._columns_at_once(m))
+        with torch.no_grad():
+            try:
+                pushed: Tensor = batched(self._push)(moving)
+            except (NotImplementedError, RuntimeError) as error:
+                if "forward AD" not in str(error):
+                    raise
+                pushed = batched(self._push_double_backward)(moving)
+        return pushed.movedim(0, -1)
+
+    def _vjp_at_once(self, cotangents: Tensor) -> dict[str, Tensor]:
+        pull = torch.func.vjp(self._at_inputs, self._moving)[1]
+        chunk = self._columns_at_once(cotangents.shape[-1])
+        batched = torch.func.vmap(pull, in_dims=-1, chunk_size=chunk)
+        columns: dict[str, Tensor] = batched(cotangents)[0]
+        return {name: column.movedim(0, -1) for name, column in columns.items()}
 
     def _push(self, tangents: dict[str, Tensor]) -> Tensor:
         tangent: Tensor = torch.func.jvp(self._at_inputs, (self._moving,), (tangents,))[1]
@@ -132,6 +178,45 @@ class FunctionalLinearization(Linearization):
         tangent: Tensor = push((tangents,))[0]
         return tangent
 
+    def _vjp_by_column(self, cotangents: Tensor) -> dict[str, Tensor]:
+        with torch.enable_grad():
+            leaves = {n: p.detach().requires_grad_() for n, p in self._moving.items()}
+            with self._forward.at({**self._parameters, **leaves}) as call:
+                outputs = call(self._inputs)
+                columns = [
+                    self._gradients(outputs, leaves, u.to(outputs), retain_graph=True)
+                    for u in cotangents.unbind(-1)
+                ]
+        return {n: torch.stack([column[n] for column in columns], dim=-1) for n in leaves}
+
+    def _jvp_by_column(self, moving: dict[str, Tensor], m: int) -> Tensor:
+        result = self.outputs.new_zeros(*self.outputs.shape, m)
+        with torch.enable_grad():
+            leaves = {n: p.detach().requires_grad_() for n, p in self._moving.items()}
+            with self._forward.at({**self._parameters, **leaves}) as call:
+                outputs = call(self._inputs)
+                u = torch.zeros_like(outputs, requires_grad=True)
+                pulled = self._gradients(outputs, leaves, u, create_graph=True)
+                for column in range(m):
+                    terms = [(g * moving[n][..., column]).sum() for n, g in pulled.items()]
+                    total = torch.stack(terms).sum()
+                    if total.requires_grad:
+                        (pushed,) = torch.autograd.grad(total, u, retain_graph=True)
+                        result[..., column] = pushed.to(result.dtype)
+        return result
+
+    @staticmethod
+    def _gradients(
+        outputs: Tensor, leaves: dict[str, Tensor], u: Tensor, **options: bool
+    ) -> dict[str, Tensor]:
+        if not outputs.requires_grad:
+            return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+        pulled = torch.autograd.grad(
+            outputs, list(leaves.values()), u, allow_unused=True, **options
+        )
+        named = zip(leaves.items(), pulled, strict=True)
+        return {n: torch.zeros_like(p) if g is None else g for (n, p), g in named}
+
     def _at_inputs(self, moving: dict[str, Tensor]) -> Tensor:
         outputs = self._forward({**self._parameters, **moving}, self._inputs)
         return outputs.to(self._layout.dtype)
@@ -141,3 +226,11 @@ class FunctionalLinearization(Linearization):
         width = max(self._layout.size, entries, self.outputs.numel())
         bytes_each = 4 * width * self._layout.dtype.itemsize
         return max(1, min(columns, _COLUMN_BUDGET_BYTES // bytes_each))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out torch's remarks on operations that it batches by a loop."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        yield

@@ -128,6 +128,22 @@ class Linearization(ABC):
             Shape ``(rows, k, rows_other, k)``.
         """
 
+    def gram_by_products(self, other: Linearization, columns: int | None = None) -> Tensor:
+        """The tangent kernel from :meth:`jvp` and the other's :meth:`vjp`.
+
+        Args:
+            other: A linearisation of the same model in any form.
+            columns: Outputs of the other taken at once; ``None`` for all.
+        """
+        rows, k = other.outputs.shape
+        eye = torch.eye(rows * k, dtype=other.outputs.dtype, device=other.outputs.device)
+        step = columns or rows * k
+        kernel = eye.new_empty(*self.outputs.shape, rows * k)
+        for start in range(0, rows * k, step):
+            part = eye[:, start : start + step].reshape(rows, k, -1)
+            kernel[..., start : start + step] = self.jvp(other.vjp(part))
+        return kernel.view(*self.outputs.shape, rows, k)
+
     @abstractmethod
     def rows(self, index: Tensor) -> Linearization:
         """The linearisation restricted to some rows, without evaluating the model again.

@@ -2,52 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from telescope_core.errors import ModelError, NonFiniteError
-from telescope_core.inputs import Rows, call_arguments, count_rows, map_rows
+from telescope_core.errors import ModelError, NonFiniteError, listed
+from telescope_core.jacobians import agreement
 from telescope_core.jacobians.functional import FunctionalLinearization
 from telescope_core.jacobians.layers import Layer, find_layers
 from telescope_core.jacobians.linearization import Linearization, without_autocast
-from telescope_core.jacobians.recurrent import Watch, can_be_unrolled, unrolled
-from telescope_core.jacobians.traced import TracedLinearization
+from telescope_core.jacobians.model_function import ModelFunction
+from telescope_core.jacobians.traced import Signature, TracedLinearization, UnfitFactorsError
 from telescope_core.layout import ParameterLayout
+from telescope_core.network import Network
+from telescope_core.network.inputs import Inputs, Rows, take_rows
 
 Form = Literal["auto", "factors", "functional"]
 
-_HALF = (torch.bfloat16, torch.float16)
+# How far the place of the second comparison is from θ, relative to each parameter's size.
+_NEARBY = (0.1, 0.01, 0.001)
+_SEED = 20241100247
 
 
 class Linearizer:
-    """A model as a function of its flat trained parameters.
+    """A model as a function of its flat trained parameters, and its derivative.
 
-    A model in half precision is linearised as a function in the layout's precision (float32), at
-    the values that its parameters hold: the rounding of its own kernels is noise of training, not
-    a part of the function, and would drown the second order of the telescoping model.  Outputs
-    then differ from the model's own by its rounding.  A model whose forward insists on half
-    precision (hard-coded casts) is linearised as it computes.  For the same reason an autocast
-    around the caller is switched off; one inside the model's forward is the model's own.
+    Layer factors are read off the calls of a model's layers, and what cannot be seen there (a
+    weight used outside of its layer, rows that are not the first dimension) would be left out.  So
+    whenever the layers are called with shapes that were not seen before, the factors are compared
+    with backpropagation, at θ and, where a gradient vanishes there (by initialisation, say), at a
+    random place nearby; layers that disagree go through ``torch.func`` from then on.
 
     Args:
-        model: Any module whose outputs have rows in the first dimension and whose rows do not
-            influence each other.
+        network: Any module whose outputs have rows in the first dimension and whose rows do not
+            influence each other, or a :class:`telescope_core.network.Network` of it.
         layout: Order of the trained parameters.
-        sample: A few rows of input, used to learn the output shape and to check the layer factors
-            against backpropagation once.
+        sample: Some rows of input, to look at the model with.
         form: ``"factors"`` (layer factors, fast), ``"functional"`` (``torch.func``, any model) or
-            ``"auto"``: factors where they reproduce backpropagation on the sample, functional
-            otherwise.
+            ``"auto"``: factors where they reproduce backpropagation, functional otherwise.
 
     Attributes:
+        function: The model's outputs at any θ.
         k: Number of outputs per row.
         output_shape: Shape of one row of the model's output; ``()`` for outputs of shape (rows,).
-        form: The form in use.
 
     Raises:
         ModelError: The model cannot be evaluated on the sample, its outputs have no row dimension,
@@ -56,46 +55,28 @@ class Linearizer:
     """
 
     def __init__(
-        self, model: nn.Module, layout: ParameterLayout, sample: Rows, form: Form = "auto"
+        self,
+        network: Network | nn.Module,
+        layout: ParameterLayout,
+        sample: Rows,
+        form: Form = "auto",
     ) -> None:
-        self._model = model
+        if isinstance(network, nn.Module):
+            network = Network(network)
+        self.function = ModelFunction(network, layout, sample)
+        self.k, self.output_shape = self.function.k, self.function.output_shape
         self._layout = layout
-        self._dtypes = {name: p.dtype for name, p in model.named_parameters()}
-        self._recurrent = [
-            module
-            for module in model.modules()
-            if isinstance(module, nn.RNNBase) and can_be_unrolled(module)
-        ]
-        self._in_full_precision = False
-        args, kwargs = call_arguments(model, sample)
-        rows = count_rows(sample)
-        with torch.no_grad():
-            outputs = model(*args, **kwargs)
-        if not isinstance(outputs, Tensor) or outputs.ndim < 1 or len(outputs) != rows:
-            given = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise ModelError(
-                f"the model returned {given} for {rows} rows of input; expected one tensor "
-                "whose first dimension is the rows: wrap the model so that it returns that"
-            )
-        self.output_shape: tuple[int, ...] = tuple(outputs.shape[1:])
-        self.k: int = outputs[0].numel()
-        with without_autocast(self.theta().device):
-            self._in_full_precision = self._runs_in_full_precision(sample)
-            theta = self.theta()
-            cotangents, gradients = self._pull_at_random(theta, sample)
-            self._used = frozenset(gradients)
-            self._layers: list[Layer] = [] if form == "functional" else find_layers(model, layout)
-            if self._layers and not self._factors_agree(theta, sample, cotangents, gradients):
-                self._layers = []
-        if form == "factors" and not self._layers:
-            raise ModelError(
-                "form='factors' was asked for, but no layer's factors reproduce the model's "
-                "derivative (its parameters act outside of their layers, or rows are not the "
-                "first dimension); use form='auto' or form='functional'"
-            )
-        self.form: Form = "factors" if self._layers else "functional"
-        if self.form == "functional":
-            self._require_products(sample)
+        self._asked = form
+        self._layers: tuple[Layer, ...] = ()
+        if form != "functional":
+            self._layers = tuple(find_layers(network.module, layout))
+        self._seen: set[Signature] = set()
+        self._look_at(sample)
+
+    @property
+    def form(self) -> Form:
+        """The form in use: "factors" as long as some layer's are."""
+        return "factors" if self._layers else "functional"
 
     def linearize(self, theta: Tensor, inputs: Rows) -> Linearization:
         """The model's linearisation at ``theta`` on ``inputs``.
@@ -105,156 +86,144 @@ class Linearizer:
             inputs: Rows of input.
 
         Raises:
+            ModelError: ``form="factors"`` was asked for and no layer's reproduce backpropagation.
             NonFiniteError: The outputs contain NaN or infinities.
         """
-        made: Linearization
-        at = (self._layout, theta, inputs, self._used)
-        with without_autocast(theta.device):
-            if self._layers:
-                made = TracedLinearization(self._forward, self._layers, *at)
-            else:
-                made = FunctionalLinearization(self._forward, *at)
-        _require_finite(made.outputs)
+        made = self._made(theta, inputs)
+        if isinstance(made, TracedLinearization) and made.signature not in self._seen:
+            made = self._compared(made, theta, inputs)
         return made
 
     def outputs(self, theta: Tensor, inputs: Rows) -> Tensor:
         """Network outputs only, shape ``(rows, k)``."""
-        with torch.no_grad(), without_autocast(theta.device):
-            outputs = self._forward(self._layout.unflatten(theta), inputs).to(self._layout.dtype)
+        outputs = self.function.outputs(theta, inputs)
         _require_finite(outputs)
         return outputs
 
+    def few_outputs(self, inputs: Inputs, theta: Tensor) -> Tensor:
+        """Outputs of the first rows, in the model's own shape."""
+        f = self.outputs(theta, take_rows(inputs, slice(0, 8), theta.device))
+        return f.reshape(len(f), *self.output_shape)
+
     def theta(self) -> Tensor:
         """A copy of the model's trained parameters as they are now, shape ``(p,)``."""
-        parameters = dict(self._model.named_parameters())
-        return self._layout.flatten(parameters)
+        return self.function.theta()
 
-    def gradient(self) -> Tensor:
-        """The gradient now stored in the trained parameters, 0 where there is none, ``(p,)``."""
-        gradients = {
-            name: torch.zeros_like(p) if p.grad is None else p.grad
-            for name, p in self._model.named_parameters()
-        }
-        return self._layout.flatten(gradients)
+    def _made(self, theta: Tensor, inputs: Rows) -> Linearization:
+        at = (self._layout, theta, inputs)
+        made: Linearization | None = None
+        with without_autocast(theta.device):
+            while self._layers and made is None:
+                try:
+                    made = TracedLinearization(self.function, self._layers, *at)
+                except UnfitFactorsError as error:
+                    self._leave_out(error.names)
+            if made is None:
+                made = FunctionalLinearization(self.function, *at)
+        _require_finite(made.outputs)
+        return made
 
-    def backpropagate(self, inputs: Rows, value: Callable[[Tensor], Tensor]) -> Tensor:
-        """Gradient of ``value(outputs)`` with respect to the parameters as they are, ``(p,)``."""
-        parameters: dict[str, Tensor] = {
-            name: p for name, p in self._model.named_parameters() if name in self._layout.by_name
-        }
-        args, kwargs = call_arguments(self._model, inputs)
-        with torch.enable_grad():
-            return self._gradient_of(value(self._model(*args, **kwargs)), parameters)
+    def _compared(self, made: Linearization, theta: Tensor, inputs: Rows) -> Linearization:
+        """Leave out the layers whose factors disagree with backpropagation on these inputs."""
+        while isinstance(made, TracedLinearization):
+            wrong, says_all = self._disagreeing(made, theta, inputs)
+            elsewhere = None if wrong or says_all else self._nearby(theta, inputs)
+            if elsewhere is not None:
+                there = self._made(elsewhere, inputs)
+                wrong, _ = self._disagreeing(there, elsewhere, inputs)
+            if not wrong:
+                self._seen.add(made.signature)
+                break
+            self._leave_out(wrong)
+            made = self._made(theta, inputs)
+        return made
 
-    def _gradient_of(
-        self, outputs: Tensor, leaves: dict[str, Tensor], cotangent: Tensor | None = None
-    ) -> Tensor:
-        """Backpropagate to the leaves, 0 where the outputs do not depend on them, ``(p,)``."""
-        gradients = torch.autograd.grad(
-            outputs, list(leaves.values()), cotangent, retain_graph=True, allow_unused=True
-        )
-        named = zip(leaves.items(), gradients, strict=True)
-        return self._layout.flatten(
-            {n: torch.zeros_like(p) if g is None else g for (n, p), g in named}
-        )
-
-    def _forward(
-        self, parameters: dict[str, Tensor], inputs: Rows, watch: Watch | None = None
-    ) -> Tensor:
-        # Contiguous as in the model itself: another memory layout rounds differently, which is
-        # enough to put a unit on the other side of a kink.
-        if self._in_full_precision:
-            cast = {**self._raised(), **{n: value.contiguous() for n, value in parameters.items()}}
-            inputs = map_rows(inputs, self._raise)
-        else:
-            cast = {n: p.to(self._dtypes[n]).contiguous() for n, p in parameters.items()}
-        with _differentiable_kernels(), unrolled(self._recurrent, watch):
-            args, kwargs = call_arguments(self._model, inputs)
-            outputs: Tensor = torch.func.functional_call(self._model, cast, args, kwargs)
-        return outputs.reshape(outputs.shape[0], -1)
-
-    def _runs_in_full_precision(self, sample: Rows) -> bool:
-        """Whether the model has tensors in half precision and runs with all of them raised."""
-        tensors = [*self._model.parameters(), *self._model.buffers()]
-        if not any(tensor.dtype in _HALF for tensor in tensors):
-            return False
-        self._in_full_precision = True
-        try:
-            self.outputs(self.theta(), sample)
-        except (RuntimeError, TypeError):
-            return False
-        return True
-
-    def _raised(self) -> dict[str, Tensor]:
-        """Parameters and buffers in half precision, in the layout's instead."""
-        named = [*self._model.named_parameters(), *self._model.named_buffers()]
-        return {n: self._raise(tensor.detach()) for n, tensor in named if tensor.dtype in _HALF}
-
-    def _raise(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._layout.dtype) if tensor.dtype in _HALF else tensor
-
-    def _precision(self) -> torch.dtype:
-        """The coarsest precision that the model computes in."""
-        dtypes = {p.dtype for p in self._model.parameters() if p.is_floating_point()}
-        if self._in_full_precision or not dtypes:
-            return self._layout.dtype
-        return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
-
-    def _pull_at_random(self, theta: Tensor, sample: Rows) -> tuple[Tensor, dict[str, Tensor]]:
-        """Backpropagate random cotangents on the sample.
+    def _disagreeing(
+        self, made: Linearization, theta: Tensor, inputs: Rows
+    ) -> tuple[list[str], bool]:
+        """Compare a random projection of J with backpropagation.
 
         Returns:
-            The cotangents, shape ``(rows, k, 1)``, and the gradient of each trained parameter that
-            the outputs depend on at all.
+            The parameters in which they differ, and whether the comparison says something about
+            each of them: a gradient of zero, as under a head that starts at zero, does not.
         """
-        with torch.enable_grad():
-            views = self._layout.unflatten(theta)
-            leaves = {name: view.detach().requires_grad_() for name, view in views.items()}
-            outputs = self._forward(leaves, sample)
-        if not outputs.requires_grad:
+        cotangents = agreement.random_cotangents(made.outputs, _SEED)
+        expected = agreement.backpropagated(self.function, theta, inputs, cotangents)
+        eps = torch.finfo(self.function.precision).eps
+        pulled = made.vjp(cotangents)[:, 0]
+        says_all = all(bool(expected[s.rows].any()) for s in self._layout.segments)
+        return agreement.differing(self._layout, pulled, expected, eps**0.75, eps), says_all
+
+    def _leave_out(self, names: Iterable[str]) -> None:
+        """Do without the layers that hold one of these parameters."""
+        wrong = set(names)
+        kept = self._layers
+        while True:
+            dropped = [layer for layer in kept if layer.names & wrong]
+            if not dropped:
+                break
+            # What a layer left out shares with another one is covered by neither.
+            wrong |= {name for layer in dropped for name in layer.names}
+            kept = tuple(layer for layer in kept if layer not in dropped)
+        if kept == self._layers:
+            # Nothing that factors cover: all of them are in doubt.
+            kept = ()
+        if self._asked == "factors" and not kept:
+            raise ModelError(
+                "form='factors' was asked for, but no layer's factors reproduce the model's "
+                "derivative (its parameters act outside of their layers, or rows are not the "
+                "first dimension); use form='auto' or form='functional'"
+            )
+        self._layers = kept
+
+    def _nearby(self, theta: Tensor, inputs: Rows) -> Tensor | None:
+        """A random θ at which the outputs are finite, if there is one."""
+        for size in _NEARBY:
+            elsewhere = agreement.random_theta(theta, self._layout, size, _SEED)
+            if bool(torch.isfinite(self.function.outputs(elsewhere, inputs)).all()):
+                return elsewhere
+        return None
+
+    def _look_at(self, sample: Rows) -> None:
+        """Compare both forms with backpropagation, and that with differences of outputs."""
+        theta = self.theta()
+        if self._asked == "factors" and not self._layers:
+            self._leave_out([])
+        self._require_dependence(theta, sample)
+        elsewhere = self._nearby(theta, sample)
+        for place in (theta,) if elsewhere is None else (theta, elsewhere):
+            made = self.linearize(place, sample)
+            wrong = self._trouble(made, place, sample)
+            if wrong and not self.function.by_column:
+                self.function.by_column = True
+                wrong = self._trouble(made, place, sample)
+            if wrong:
+                raise ModelError(
+                    f"torch differentiates the model in several ways that disagree: {wrong}; "
+                    "replace the operations concerned"
+                )
+        agreement.check_differences(self.function, place, sample, _SEED + 2)
+
+    def _trouble(self, made: Linearization, place: Tensor, sample: Rows) -> str:
+        """In what a linearisation disagrees with backpropagation or with itself, if it does."""
+        wrong, _ = self._disagreeing(made, place, sample)
+        cotangents = agreement.random_cotangents(made.outputs, _SEED + 1)
+        pulled = made.vjp(cotangents)[:, 0]
+        tolerance = torch.finfo(self.function.precision).eps ** 0.5
+        if not wrong and not agreement.is_adjoint(made, cotangents, pulled, tolerance):
+            wrong = ["forward and reverse mode"]
+        return listed(wrong)
+
+    def _require_dependence(self, theta: Tensor, sample: Rows) -> None:
+        views = self._layout.unflatten(theta)
+        leaves = {name: view.detach().requires_grad_() for name, view in views.items()}
+        with torch.enable_grad(), self.function.native(leaves) as call:
+            depends = call(sample).requires_grad
+        if not depends:
             raise ModelError(
                 "the outputs do not depend on any trained parameter through differentiable "
                 "operations; check for detach() or no_grad() in the model's forward"
             )
-        generator = torch.Generator().manual_seed(0)
-        cotangents = torch.randn(*outputs.shape, 1, generator=generator, dtype=self._layout.dtype)
-        cotangents = cotangents.to(outputs.device)
-        pulled = torch.autograd.grad(
-            outputs, list(leaves.values()), cotangents[..., 0].to(outputs), allow_unused=True
-        )
-        named = zip(leaves, pulled, strict=True)
-        return cotangents, {name: g for name, g in named if g is not None}
-
-    def _factors_agree(
-        self, theta: Tensor, sample: Rows, cotangents: Tensor, gradients: dict[str, Tensor]
-    ) -> bool:
-        """Whether the layer factors reproduce these gradients of the cotangents."""
-        at = (self._layout, theta, sample, self._used)
-        try:
-            structured = TracedLinearization(self._forward, self._layers, *at).vjp(cotangents)
-        except (RuntimeError, ValueError, IndexError):
-            return False
-        expected = torch.zeros_like(structured)
-        views = self._layout.unflatten(expected[:, 0])
-        for name, gradient in gradients.items():
-            views[name].copy_(gradient)
-        tolerance = torch.finfo(self._precision()).eps ** 0.75
-        scale = float(expected.abs().max()) or 1.0
-        return bool((expected - structured).abs().max() <= tolerance * scale)
-
-    def _require_products(self, sample: Rows) -> None:
-        """Refuse a model through which torch.func cannot push directions."""
-        made = FunctionalLinearization(
-            self._forward, self._layout, self.theta(), sample, self._used
-        )
-        try:
-            made.jvp(made.vjp(torch.ones_like(made.outputs)[..., None]))
-        except RuntimeError as error:
-            raise ModelError(
-                f"torch.func cannot differentiate the model: {error}; replace the operation, or "
-                "use layers with factors throughout (linear, convolution, embedding, recurrent, "
-                "normalisation)"
-            ) from error
 
 
 def _require_finite(outputs: Tensor) -> None:
@@ -263,16 +232,3 @@ def _require_finite(outputs: Tensor) -> None:
             "the network's outputs contain NaN or infinity; training has diverged: lower the "
             "learning rate, or look at the inputs of the rows concerned"
         )
-
-
-@contextmanager
-def _differentiable_kernels() -> Iterator[None]:
-    # Fused attention and the fused layers of transformers in eval mode have no forward-mode
-    # derivative.
-    fused_layers = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused_layers)

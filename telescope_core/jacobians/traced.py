@@ -4,17 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from telescope_core.inputs import Rows
 from telescope_core.jacobians.factors import Factor
 from telescope_core.jacobians.functional import Forward, FunctionalLinearization
+from telescope_core.jacobians.graph import graph_of
 from telescope_core.jacobians.layers import Layer
 from telescope_core.jacobians.linearization import Layers, Linearization, in_full_precision
 from telescope_core.jacobians.recurrent import Tap
+from telescope_core.jacobians.undifferentiable import or_model_error
 from telescope_core.layout import ParameterLayout
+from telescope_core.network.inputs import Rows
+
+
+class UnfitFactorsError(Exception):
+    """A layer was called with shapes that its factors are not made for; never leaves the package.
+
+    Args:
+        names: The parameters of the layer.
+    """
+
+    def __init__(self, names: set[str]) -> None:
+        super().__init__(", ".join(sorted(names)))
+        self.names = names
+
+
+Signature = tuple[Any, ...]
+"""Number of rows, and the shapes of what the layers were called with."""
 
 
 class TracedLinearization(Linearization):
@@ -29,7 +48,10 @@ class TracedLinearization(Linearization):
         layout: Order of the parameters in flat arrays.
         theta: Parameters, shape ``(p,)``.
         inputs: Model inputs, first dimension rows.
-        used: Names of the parameters that the outputs depend on.
+
+    Attributes:
+        layers: The layers whose factors are used.
+        signature: Which layers were called with inputs and outputs of which shapes.
     """
 
     def __init__(
@@ -39,15 +61,17 @@ class TracedLinearization(Linearization):
         layout: ParameterLayout,
         theta: Tensor,
         inputs: Rows,
-        used: frozenset[str],
     ) -> None:
         self._layout = layout
-        self.outputs, self._factors = _trace(forward, layers, layout, theta, inputs)
-        covered = {name for layer in layers for name in layer.names}
-        rest = used - covered
+        trace = _trace(forward, layers, layout, theta, inputs)
+        self.outputs, self._factors = trace.outputs, trace.factors
+        self.layers = tuple(layers)
+        self.signature = trace.signature
         self._rest: FunctionalLinearization | None = None
-        if rest:
-            self._rest = FunctionalLinearization(forward, layout, theta, inputs, rest, self.outputs)
+        if trace.rest:
+            self._rest = FunctionalLinearization(
+                forward, layout, theta, inputs, trace.rest, self.outputs
+            )
 
     @in_full_precision
     def jvp(self, directions: Tensor) -> Tensor:  # noqa: D102
@@ -99,6 +123,9 @@ class TracedLinearization(Linearization):
     def gram(self, other: Linearization) -> Tensor:  # noqa: D102
         if not isinstance(other, TracedLinearization):
             raise TypeError(f"gram needs two linearisations of one form, got {type(other)}")
+        if self.layers != other.layers:
+            # A layer may have factors in one of them only.
+            return self.gram_by_products(other)
         (rows, k), (others, _) = self.outputs.shape, other.outputs.shape
         kernel = self.outputs.new_zeros(rows * k, others * k)
         if self._rest is not None and other._rest is not None:
@@ -113,6 +140,7 @@ class TracedLinearization(Linearization):
     def rows(self, index: Tensor) -> TracedLinearization:  # noqa: D102
         part = object.__new__(TracedLinearization)
         part._layout = self._layout
+        part.layers, part.signature = self.layers, self.signature
         part.outputs = self.outputs[index]
         part._factors = [factor.select(index) for factor in self._factors]
         part._rest = None if self._rest is None else self._rest.rows(index)
@@ -135,49 +163,77 @@ class _Use:
         return z
 
 
+@dataclass
+class _Trace:
+    """What one forward and backward pass have left.
+
+    Attributes:
+        outputs: Shape ``(rows, k)``.
+        factors: Of every use of every layer.
+        rest: Names of the parameters that the outputs depend on and no layer covers.
+        signature: Shapes of what the layers were called with, in order.
+    """
+
+    outputs: Tensor
+    factors: list[Factor]
+    rest: frozenset[str]
+    signature: Signature
+
+
 def _trace(
     forward: Forward,
     layers: Sequence[Layer],
     layout: ParameterLayout,
     theta: Tensor,
     inputs: Rows,
-) -> tuple[Tensor, list[Factor]]:
+) -> _Trace:
     """Run the model once forward and once backward per output, and keep each layer's factors."""
     uses: list[_Use] = []
     maps = {(layer.module, layer.weight_name): layer for layer in layers}
+    covered = {name for layer in layers for name in layer.names}
+    # A backward pass may run a checkpointed part of the model again.
+    is_forward = True
 
     def watch(module: nn.Module, weight_name: str) -> Tap | None:
         layer = maps.get((module, weight_name))
         if layer is None:
             return None
-        uses.append(_Use(layer))
-        return uses[-1].tap
+        use = _Use(layer)
+        if is_forward:
+            uses.append(use)
+        return use.tap
 
-    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        uses.append(_Use(maps[module, "weight"]))
+    def hook(
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+    ) -> Tensor:
+        use = _Use(maps[module, "weight"])
+        if is_forward:
+            uses.append(use)
+        x = args[0] if args else next(iter(kwargs.values()))
         # A copy, so that an activation working in place cannot overwrite z.
-        return uses[-1].tap(args[0], output).clone()
+        return use.tap(x, output).clone()
 
-    handles = [
-        layer.module.register_forward_hook(hook)
-        for layer in layers
-        if not isinstance(layer.module, nn.RNNBase)
-    ]
-    try:
-        with torch.enable_grad():
-            parameters = {name: p.detach() for name, p in layout.unflatten(theta).items()}
-            outputs = forward(parameters, inputs, watch)
-            places = [z for use in uses for z in use.outputs]
-            k = outputs.shape[1]
+    parameters = {name: p.detach() for name, p in layout.unflatten(theta).items()}
+    uncovered = {n: p.requires_grad_() for n, p in parameters.items() if n not in covered}
+    with torch.enable_grad(), forward.at(parameters, watch) as call:
+        for layer in layers:
+            if not isinstance(layer.module, nn.RNNBase):
+                # Before the user's own, which may change the output; it goes with the copies.
+                layer.module.register_forward_hook(hook, prepend=True, with_kwargs=True)
+        outputs = call(inputs)
+        is_forward = False
+        rest = _reached(outputs, uncovered)
+        places = [z for use in uses for z in use.outputs]
+        k = outputs.shape[1]
+        with or_model_error():
             pulled = [
                 torch.autograd.grad(
                     outputs[:, j].sum(), places, retain_graph=j + 1 < k, allow_unused=True
                 )
+                if places
+                else ()
                 for j in range(k)
             ]
-    finally:
-        for handle in handles:
-            handle.remove()
     factors: list[Factor] = []
     start = 0
     for use in uses:
@@ -195,11 +251,30 @@ def _trace(
         # Stacking would copy the only one.
         delta = (columns[0][None] if k == 1 else torch.stack(columns)).to(layout.dtype)
         start = stop
+        if not x.numel():
+            continue  # Called with no rows, as an expert may be.
         per_row = (len(outputs), -1) if delta.shape[1] != len(outputs) else (len(outputs),)
-        delta = delta.view(k, *per_row, *delta.shape[2:]).transpose(0, 1).contiguous()
-        x = x.to(layout.dtype) if x.is_floating_point() else x
-        factors.extend(use.layer.factors(x, delta))
-    return outputs.detach().to(layout.dtype), factors
+        try:
+            delta = delta.view(k, *per_row, *delta.shape[2:]).transpose(0, 1).contiguous()
+            x = x.to(layout.dtype) if x.is_floating_point() else x
+            factors.extend(use.layer.factors(x, delta))
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise UnfitFactorsError(use.layer.names) from error
+    signature = tuple(
+        (use.layer.weight_name, id(use.layer.module), x.shape, z.shape)
+        for use in uses
+        for x, z in zip(use.inputs, use.outputs, strict=True)
+    )
+    return _Trace(outputs.detach().to(layout.dtype), factors, rest, (len(outputs), *signature))
+
+
+def _reached(outputs: Tensor, leaves: dict[str, Tensor]) -> frozenset[str]:
+    """Names of the leaves that the outputs depend on."""
+    if not leaves or not outputs.requires_grad:
+        return frozenset()
+    names = {id(leaf): name for name, leaf in leaves.items()}
+    held = (getattr(node, "variable", None) for node in graph_of(outputs))
+    return frozenset(names[id(leaf)] for leaf in held if id(leaf) in names)
 
 
 def _over_steps(tensors: list[Tensor]) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
+from telescope_core.network.streams import own_streams
+
 Rows = Tensor | Mapping[str, Tensor] | tuple[Tensor, ...]
 """What a model is called with; the first dimension of every tensor counts rows."""
 
@@ -45,10 +47,12 @@ def take_rows(inputs: Inputs, index: Tensor | slice, device: torch.device) -> Ro
         device: Where rows of a dataset go; tensors stay where they are.
     """
     if is_in_memory(inputs):
-        return map_rows(cast(Rows, inputs), lambda leaf: leaf[index])
+        at = index if isinstance(index, slice) else index.to(device)
+        return map_rows(cast(Rows, inputs), lambda leaf: leaf[at])
     dataset = cast(Any, inputs)
     positions = range(len(dataset))[index] if isinstance(index, slice) else index.tolist()
-    collated: Rows = default_collate([dataset[i] for i in positions])
+    with own_streams():
+        collated: Rows = default_collate([dataset[i] for i in positions])
     return map_rows(collated, lambda leaf: leaf.to(device))
 
 

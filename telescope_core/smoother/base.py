@@ -10,11 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from telescope_core.gradients import GradientCheck
-from telescope_core.inputs import Rows
+from telescope_core.gradients import GradientCheck, SeenGradient
 from telescope_core.jacobians import Linearization, Linearizer
 from telescope_core.losses import LossGradient
 from telescope_core.low_rank import LowRankSmoother
+from telescope_core.network.inputs import Rows
 from telescope_core.probes import LabelDirections
 from telescope_core.smoother.rowset import LinearizedRows
 from telescope_core.smoother.span import Span
@@ -74,10 +74,15 @@ class Batch:
         return self._take_theta()
 
     @cached_property
+    def before(self) -> Linearization:
+        """The stored rows linearised at the start of the block, as the block before closed."""
+        return self._block_start.rows(self.index)
+
+    @cached_property
     def start(self) -> Linearization:
         """The batch rows linearised at the start of the block."""
         if self.stored:
-            return self._block_start.rows(self.index)
+            return self.before
         return self._linearizer.linearize(self._block_start.theta, self.inputs)
 
     @cached_property
@@ -109,14 +114,16 @@ class Smoother(ABC):
         labels: Stored labels Y, shape ``(n, label_width)``.
         loss: The loss gradient.
         initial: Per set, the outputs ``f_{θ_0}``, shape ``(rows, k)``.
-        precision: Dtype of the model's parameters.
+        gradient_check: Compares the optimizer's gradients with the batch's own.
 
     Attributes:
         name: How a user names the engine.
         gradient_check: Compares the optimizer's gradients with the batch's own.
+        marks_gradients: Whether :class:`SeenGradient` must say if gradients were written to.
     """
 
     name: ClassVar[str]
+    marks_gradients: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -124,12 +131,12 @@ class Smoother(ABC):
         labels: Tensor,
         loss: LossGradient,
         initial: Mapping[str, Tensor],
-        precision: torch.dtype,
+        gradient_check: GradientCheck,
     ) -> None:
         self.directions = directions
         self.labels = labels
         self.loss = loss
-        self.gradient_check = GradientCheck(precision)
+        self.gradient_check = gradient_check
         self._initial = initial
 
     @property
@@ -151,14 +158,8 @@ class Smoother(ABC):
         """Take in a batch while the parameters are still ``θ_{t−1}``."""
 
     @abstractmethod
-    def before_update(
-        self, gradient: Callable[[], Tensor], recomputed: Callable[[], Tensor]
-    ) -> None:
-        """Compare the gradient the optimizer is about to use, ``(p,)``, with the batch's own.
-
-        Args:
-            gradient: Gives the gradient stored in the parameters.
-            recomputed: Computes the batch's gradient the way training does.
+    def before_update(self, seen: SeenGradient) -> None:
+        """Compare the gradient the optimizer is about to use with the batch's own.
 
         Raises:
             TrainingMismatchError: It belongs to another batch or another loss.

@@ -15,13 +15,14 @@ closed form, ``Σ_{i<j} (I − γ c K̄)^i`` (:mod:`telescope_core.smoother._geo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from telescope_core.errors import ConfigurationError, LossError, TrainingMismatchError
+from telescope_core.gradients import GradientCheck, SeenGradient
 from telescope_core.losses import LossGradient
 from telescope_core.probes import LabelDirections
 from telescope_core.smoother._geometric_sum import geometric_sum
@@ -46,12 +47,13 @@ class FunctionSpaceSmoother(Smoother):
         labels: Stored labels Y, ``(n, label_width)``.
         loss: A quadratic loss with a scale.
         initial: Per set, the outputs ``f_{θ_0}``.
-        precision: Dtype of the model's parameters.
+        gradient_check: Compares the optimizer's gradients with the batch's own.
         order: 1 or 2.
         rule: The optimizer's rule, read for its learning rate.
     """
 
     name = "function-space"
+    marks_gradients = True
 
     def __init__(
         self,
@@ -59,11 +61,11 @@ class FunctionSpaceSmoother(Smoother):
         labels: Tensor,
         loss: LossGradient,
         initial: Mapping[str, Tensor],
-        precision: torch.dtype,
+        gradient_check: GradientCheck,
         order: int,
         rule: UpdateRule,
     ) -> None:
-        super().__init__(directions, labels, loss, initial, precision)
+        super().__init__(directions, labels, loss, initial, gradient_check)
         self._order = order
         self._rule = rule
         self._S = self.initial_values()
@@ -72,8 +74,7 @@ class FunctionSpaceSmoother(Smoother):
         self._V = self.label_columns(everything, labels).reshape(-1, self.columns)
         self._kernels: dict[str, Tensor] = {}
         self._runs: list[_Run] = []
-        self._pending: tuple[Tensor, float] | None = None
-        self._expected: Tensor | None = None
+        self._pending: tuple[Batch, float] | None = None
         self._full_batch: Tensor | None = None
 
     def open_block(self, at_start: State) -> None:  # noqa: D102
@@ -86,27 +87,36 @@ class FunctionSpaceSmoother(Smoother):
                 "step(..., inputs=..., targets=...) was given other rows than the stored ones, "
                 "which strategy='function-space' cannot follow; use strategy='parameter-space'"
             )
-        scale = self.loss.known_scale(len(batch.index))
-        if scale is None:
-            scale = self.loss.scale(batch.now.outputs, batch.targets)
+        scale = self.loss.scale(batch.targets)
         if scale is None:
             raise LossError(
                 f"the gradient of the loss is not c·(f − y) on a batch of {len(batch.index)} "
                 "rows, as strategy='function-space' needs; use strategy='parameter-space'"
             )
-        self._pending = (batch.index, float(scale))
-        self._expected = None
-        if not self._runs:
-            # Once a block: the kernel is frozen so that steps need no Jacobian of their own.
-            g = self.loss.gradient(batch.now.outputs, batch.targets)
-            self._expected = batch.now.vjp(g[..., None])[:, 0]
+        self._pending = (batch, scale)
 
-    def before_update(  # noqa: D102
-        self, gradient: Callable[[], Tensor], recomputed: Callable[[], Tensor]
-    ) -> None:
-        if self._expected is None:
+    def before_update(self, seen: SeenGradient) -> None:  # noqa: D102
+        # The kernel is frozen so that steps need no Jacobian of their own: one look a block, and
+        # whenever something else than backpropagation has written to the gradients.
+        if (self._runs and not seen.touched) or self._pending is None:
             return
-        factor = self.gradient_check.factor(gradient(), self._expected, recomputed)
+        batch, scale = self._pending
+        if seen.frozen:
+            raise TrainingMismatchError(
+                "parameters were frozen during training, which strategy='function-space' does not "
+                "follow; use strategy='parameter-space'"
+            )
+        f = batch.now.outputs
+        self.loss.check(f, batch.targets)
+        g = self.loss.gradient(f, batch.targets)
+        residual = scale * (f - batch.labels)
+        rounding = torch.finfo(f.dtype).eps ** 0.75 * abs(scale)
+        if not float((g - residual).abs().max()) <= rounding * float((f.abs() + 1).max()):
+            raise LossError(
+                f"the gradient of the loss is not {scale:.4g}·(f − y) on this batch, as "
+                "strategy='function-space' needs; use strategy='parameter-space'"
+            )
+        factor = self.gradient_check.factor(seen, batch.now.vjp(g[..., None])[:, 0])
         if factor != 1:
             raise TrainingMismatchError(
                 f"the gradient was scaled by {factor:.4g} before the step (clipping, loss "
@@ -116,7 +126,8 @@ class FunctionSpaceSmoother(Smoother):
 
     def after_update(self, skipped: frozenset[str]) -> None:  # noqa: D102
         assert self._pending is not None
-        index, scale = self._pending
+        batch, scale = self._pending
+        index = batch.index
         self._pending = None
         self._rule.require_plain()
         eta = scale * self._rule.learning_rate

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from telescope_core.gradients import GradientCheck, SeenGradient
 from telescope_core.jacobians import Layers
 from telescope_core.losses import LossGradient
 from telescope_core.low_rank import LowRankSmoother
@@ -35,7 +36,7 @@ class ParameterSpaceSmoother(Smoother):
         labels: Stored labels Y, ``(n, label_width)``.
         loss: The loss gradient.
         initial: Per set, the outputs ``f_{θ_0}``.
-        precision: Dtype of the model's parameters.
+        gradient_check: Compares the optimizer's gradients with the batch's own.
         order: 1 or 2.
         theta: ``θ_0``, shape ``(p,)``.
         make_rule: Builds the optimizer's rule for a number of columns, the last so many of which
@@ -51,13 +52,13 @@ class ParameterSpaceSmoother(Smoother):
         labels: Tensor,
         loss: LossGradient,
         initial: Mapping[str, Tensor],
-        precision: torch.dtype,
+        gradient_check: GradientCheck,
         order: int,
         theta: Tensor,
         make_rule: Callable[[int, int], UpdateRule],
         layers: Layers | None = None,
     ) -> None:
-        super().__init__(directions, labels, loss, initial, precision)
+        super().__init__(directions, labels, loss, initial, gradient_check)
         start = theta.new_zeros(len(theta), self.columns)
         start[:, directions.count :] = theta[:, None]
         self._path = make_path(self._quadrature(order), start, self.initial_values(), layers)
@@ -66,7 +67,7 @@ class ParameterSpaceSmoother(Smoother):
         self._pulled = theta[:, None]
         self._stiff = self._begin_stiff_modes()
         self._batch: Batch | None = None
-        self._scale: Tensor | None = None
+        self._scale: float | None = None
         self._at_start: State = {}
 
     @staticmethod
@@ -80,7 +81,8 @@ class ParameterSpaceSmoother(Smoother):
         S_B = self._path.value("train", batch, batch.index)
         V_B = self.label_columns(batch.index, batch.labels)
         f = batch.now.outputs
-        scale = self.loss.scale(f, batch.targets)
+        self.loss.check(f, batch.targets)
+        scale = self.loss.scale(batch.targets)
         if scale is not None:
             dg = (S_B - V_B).mul_(scale)
         elif self.affine_columns:
@@ -98,10 +100,11 @@ class ParameterSpaceSmoother(Smoother):
             g = torch.cat([g, self._stiff.cotangents(batch.index, f.shape[1])], dim=-1)
         self._pulled = batch.now.vjp(g)
 
-    def before_update(  # noqa: D102
-        self, gradient: Callable[[], Tensor], recomputed: Callable[[], Tensor]
-    ) -> None:
-        factor = self.gradient_check.factor(gradient(), self._pulled[:, 0], recomputed)
+    def before_update(self, seen: SeenGradient) -> None:  # noqa: D102
+        for rows in seen.frozen:
+            self._pulled[rows] = 0
+            self._gradient[rows] = 0
+        factor = self.gradient_check.factor(seen, self._pulled[:, 0])
         if factor != 1:
             self._gradient *= factor
             self._scale = None if self._scale is None else self._scale * factor

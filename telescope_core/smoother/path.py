@@ -48,6 +48,11 @@ class Block(Protocol):
         ...
 
     @property
+    def before(self) -> PushesForward:
+        """The same as they stood in the block before, if other inputs stand in for them now."""
+        ...
+
+    @property
     def now(self) -> PushesForward:
         """The rows linearised at the current θ."""
         ...
@@ -56,6 +61,10 @@ class Block(Protocol):
     def midpoint(self) -> PushesForward:
         """The rows linearised half-way between the two."""
         ...
+
+
+Term = tuple[float, PushesForward, Tensor]
+"""A weight, a Jacobian and the direction it pushes, shape ``(p, q)``."""
 
 
 class Path(ABC):
@@ -118,26 +127,31 @@ class Path(ABC):
         """
         settled = self.settled[name]
         total = settled.clone() if index is None else settled[index]
-        for weight, rows, start in self._open_terms(block):
-            total.add_(rows.jvp(self._since(start)), alpha=weight)
+        for weight, rows, direction in self._open_terms(block):
+            total.add_(rows.jvp(direction), alpha=weight)
         return total
 
     def value_by_layer(self, name: str, block: Block) -> Tensor:
         """What each layer has contributed to ``S_t − S_0`` on a set, ``(layers, rows, k, q)``."""
         assert self._layers is not None
         total = self.settled_by_layer[name].clone()
-        for weight, rows, start in self._open_terms(block):
-            pieces = rows.jvp_by_layer(self._since(start), self._layers)
+        for weight, rows, direction in self._open_terms(block):
+            pieces = rows.jvp_by_layer(direction, self._layers)
             total.add_(pieces, alpha=weight)
         return total
 
     @abstractmethod
-    def _open_terms(self, block: Block) -> Iterator[tuple[float, PushesForward, Tensor]]:
-        """What the open block adds: weights, Jacobians and where ``P_t`` is counted from."""
+    def _open_terms(self, block: Block) -> Iterator[Term]:
+        """What the open block adds; a direction is valid until the next term is asked for."""
 
     @abstractmethod
     def close_block(self, blocks: Mapping[str, Block]) -> None:
         """End the block at ``P_t``, where every set has its block, and start the next one."""
+
+    def shift(self, values: Mapping[str, Tensor]) -> None:
+        """Add what has changed a set's values otherwise than along the path, ``(rows, k)``."""
+        for name, value in values.items():
+            self.settled[name].add_(value[..., None])
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
         """Everything needed to go on, for checkpoints."""
@@ -213,9 +227,9 @@ class OnePointPath(Path):
             self._is_displacement = True
         return self._array
 
-    def _open_terms(self, block: Block) -> Iterator[tuple[float, PushesForward, Tensor]]:
+    def _open_terms(self, block: Block) -> Iterator[Term]:
         if self._moved:
-            yield 1.0, self._jacobian(block), self._anchor
+            yield 1.0, self._jacobian(block), self._since(self._anchor)
 
     def close_block(self, blocks: Mapping[str, Block]) -> None:  # noqa: D102
         displacement = self._since(self._anchor)
@@ -257,10 +271,15 @@ class TrapezoidPath(Path):
         super().__init__(start, values, layers)
         self._left = start.clone()
 
-    def _open_terms(self, block: Block) -> Iterator[tuple[float, PushesForward, Tensor]]:
-        yield 0.5, block.start, self._left
+    def _open_terms(self, block: Block) -> Iterator[Term]:
+        if block.before is block.start:
+            yield 0.5, block.start, self._since(self._left)
+        else:
+            yield 0.5, block.before, self._anchor - self._left
+            if self._moved:
+                yield 0.5, block.start, self._since(self._anchor)
         if self._moved:
-            yield 0.5, block.now, self._anchor
+            yield 0.5, block.now, self._since(self._anchor)
 
     def close_block(self, blocks: Mapping[str, Block]) -> None:  # noqa: D102
         direction = self._since(self._left)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from telescope_core.inputs import (
+from telescope_core.jacobians import Layers, Linearization, Linearizer
+from telescope_core.network.inputs import (
     Inputs,
     Rows,
     chunks_of,
@@ -15,7 +16,6 @@ from telescope_core.inputs import (
     is_in_memory,
     take_rows,
 )
-from telescope_core.jacobians import Layers, Linearization, Linearizer
 
 _DATASET_CHUNK = 1024
 
@@ -94,6 +94,12 @@ class LinearizedRows:
         if self._kept is None:
             self._kept = self._linearizer.linearize(self.theta, self._rows.take(slice(None)))
         yield self._kept
+
+    def keep(self) -> LinearizedRows:
+        """Linearise now, while the model is otherwise as it is, what is to be kept anyway."""
+        if self._rows.in_one_chunk:
+            next(self.parts())
+        return self
 
     def at(self, theta: Tensor) -> LinearizedRows:
         """The same rows linearised at another θ, shape ``(p,)``, which must not change later."""

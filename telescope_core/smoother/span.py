@@ -19,6 +19,11 @@ class Span:
         self.start = start
         self.now = now
 
+    @property
+    def before(self) -> LinearizedRows:
+        """The rows as they stood in the block before: the same."""
+        return self.start
+
     @cached_property
     def midpoint(self) -> LinearizedRows:
         """The rows linearised at ``½ (θ_s + θ_t)``."""

@@ -2,6 +2,8 @@
 
 * :mod:`~telescope_core.testing.oracle` keeps every matrix dense and every step explicit.
 * :mod:`~telescope_core.testing.frozen_kernel` is its variant for the function-space engine.
+* :mod:`~telescope_core.testing.account` derives the same a second time, from single rows and the
+  real optimizer (:mod:`~telescope_core.testing.columns`).
 * :mod:`~telescope_core.testing.replay` checks the oracle itself by finite differences.
 * :mod:`~telescope_core.testing.zoo` has small models, optimizers and losses by name.
 * :mod:`~telescope_core.testing.scenario` joins them into short training runs.
@@ -10,6 +12,8 @@
 Nothing here is meant to be fast: memory is quadratic in the number of training labels.
 """
 
+from telescope_core.testing.account import RowAccount
+from telescope_core.testing.columns import ShadowColumns
 from telescope_core.testing.comparison import assert_agrees
 from telescope_core.testing.frozen_kernel import FrozenKernelOracle
 from telescope_core.testing.midpoint import MidpointOracle
@@ -25,7 +29,9 @@ __all__ = [
     "DenseOracle",
     "FrozenKernelOracle",
     "MidpointOracle",
+    "RowAccount",
     "Scenario",
+    "ShadowColumns",
     "Specimen",
     "Training",
     "assert_agrees",

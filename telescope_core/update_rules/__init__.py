@@ -1,6 +1,15 @@
 """Optimizer updates as linear maps, one file per family."""
 
 from telescope_core.update_rules.base import Recursion, Slot, UpdateRule
+from telescope_core.update_rules.check import UpdateCheck
 from telescope_core.update_rules.registry import register_rule, require_rule, rule_for
 
-__all__ = ["Recursion", "Slot", "UpdateRule", "register_rule", "require_rule", "rule_for"]
+__all__ = [
+    "Recursion",
+    "Slot",
+    "UpdateCheck",
+    "UpdateRule",
+    "register_rule",
+    "require_rule",
+    "rule_for",
+]

@@ -47,11 +47,23 @@ def rule_for(
 def require_rule(optimizer: object) -> None:
     """Refuse an optimizer without an update rule.
 
+    Args:
+        optimizer: The optimizer itself, not what a framework has wrapped around it.
+
     Raises:
         UnsupportedOptimizerError: No rule is registered for the optimizer's class.
     """
     if type(optimizer) in _RULES:
         return
+    inner = getattr(optimizer, "optimizer", None)
+    if isinstance(inner, torch.optim.Optimizer):
+        wrapper = type(optimizer).__name__
+        raise UnsupportedOptimizerError(
+            f"{wrapper} wraps a {type(inner).__name__}; the smoother follows the optimizer that "
+            f"takes the step: pass the inner optimizer, {wrapper}.optimizer. If the wrapper "
+            "changes the step (Lookahead, averaging), use probes=None, or register a rule for it "
+            "with telescope_core.update_rules.register_rule"
+        )
     supported = ", ".join(sorted(cls.__name__ for cls in _RULES))
     raise UnsupportedOptimizerError(
         f"no update rule is known for {type(optimizer).__name__}; the smoother supports "

@@ -116,23 +116,9 @@ def test_micro_batches_as_steps_of_their_own_are_refused():
         mean_square(run.model(run.x[BATCH[2:]]), run.y[BATCH[2:]]).backward()
 
 
-def test_a_small_constant_difference_is_refused_at_the_second_step():
-    run = Run()
-    run.step(BATCH, penalty=1e-3)
-    with pytest.raises(TrainingMismatchError):
-        run.step(BATCH, penalty=1e-3)
-
-
-def test_a_checkpoint_between_the_two_steps_does_not_forget_the_first():
-    run = Run()
-    run.step(BATCH, penalty=1e-3)
-    saved = run.lens.state_dict()
-    resumed = Run()
-    resumed.lens.load_state_dict(saved)
-    resumed.model.load_state_dict(run.model.state_dict())
-    resumed.optimizer.load_state_dict(run.optimizer.state_dict())
-    with pytest.raises(TrainingMismatchError):
-        resumed.step(BATCH, penalty=1e-3)
+def test_a_small_constant_difference_is_refused_at_once():
+    with pytest.raises(TrainingMismatchError, match=r"differs in .*weight"):
+        Run().step(BATCH, penalty=1e-3)
 
 
 def test_function_space_refuses_scaled_gradients():

@@ -56,6 +56,6 @@ class Searching(torch.optim.SGD):
 def test_a_closure_that_is_evaluated_twice_is_refused():
     training = Scenario("mlp-vector", "sgd", "mse").start()
     optimizer = Searching(training.model.parameters(), lr=0.1)
-    watched = watch_step(optimizer, training.model, lambda: None, lambda skipped: None)
+    watched = watch_step(optimizer, training.model, lambda update: None, lambda update: None)
     with pytest.raises(TrainingMismatchError, match="twice within one step"), watched:
         optimizer.step(lambda: None)

@@ -6,7 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from telescope_core.errors import ConfigurationError
+from telescope_core.errors import ConfigurationError, TrainingMismatchError
 from telescope_core.testing import Scenario
 
 CASES = {
@@ -103,11 +103,15 @@ def test_a_state_is_a_copy_and_reading_it_does_not_disturb_the_run(lens_of):
     lens = lens_of(training, stride=4)
     training.run(lens, steps=6)
     saved = lens.state_dict()
+    model_state = {k: v.clone() for k, v in training.model.state_dict().items()}
     copy = {name: tensor.clone() for name, tensor in saved["tensors"].items()}
     training.run(lens)
     assert all(torch.equal(saved["tensors"][name], copy[name]) for name in copy)
     lens_2 = lens_of(training, stride=4)
     lens_2.load_state_dict(saved)
+    with pytest.raises(TrainingMismatchError, match="loaded"):
+        lens_2.snapshot()  # the model has gone on since
+    training.model.load_state_dict(model_state)
     lens_2.snapshot()
     assert all(torch.equal(saved["tensors"][name], copy[name]) for name in copy)
 

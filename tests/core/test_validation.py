@@ -262,7 +262,7 @@ def test_integer_targets_that_are_no_class_indices(shape, probes):
         attach(y=y, loss=lambda f, y: ((f - y) ** 2).mean(), probes=probes)
 
 
-@pytest.mark.parametrize("bad", [3, -1, -100])
+@pytest.mark.parametrize("bad", [3, -1])
 @pytest.mark.parametrize("row", [0, 7])
 def test_class_indices_out_of_range(bad, row):
     y = torch.arange(8) % 3
@@ -339,15 +339,15 @@ def test_values_that_are_not_finite(where, row, bad, probes):
 @pytest.mark.parametrize("probes", KINDS, ids=str)
 def test_training_that_diverges(probes):
     training = Scenario("mlp-vector", "sgd", "mse", steps=40).start()
+    training.optimizer = SGD(training.model.parameters(), lr=1e6)
     lens = attach(
         training.model,
-        optimizer=SGD(training.model.parameters(), lr=1e6),
+        optimizer=training.optimizer,
         x=training.train_inputs,
         y=training.train_targets,
         probes=probes,
         stride=5,
     )
-    training.optimizer = lens._optimizer
     with pytest.raises(NonFiniteError, match="diverged"):
         training.run(lens)
 

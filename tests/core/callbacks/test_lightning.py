@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import inspect
+import math
 import sys
 import warnings
 
@@ -114,7 +115,9 @@ def loader_of(dataset=None, batch_size=BATCH):
     return DataLoader(rows, batch_size=batch_size, sampler=ORDER)
 
 
-def plain_loop(epochs, *, accumulate=1, clip=None, optimizer="AdamW", schedule=False):
+def plain_loop(
+    epochs, *, accumulate=1, clip=None, optimizer="AdamW", schedule=False, autocast=False
+):
     """The same training written out, with the lens around its steps."""
     x, y, x_test = data()
     net = network()
@@ -129,7 +132,9 @@ def plain_loop(epochs, *, accumulate=1, clip=None, optimizer="AdamW", schedule=F
             with lens.step(torch.cat(group)):
                 stepper.zero_grad()
                 for index in group:
-                    (LOSS(net(x[index]), y[index]) / accumulate).backward()
+                    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                        value = LOSS(net(x[index]), y[index])
+                    (value / accumulate).backward()
                 if clip is not None:
                     nn.utils.clip_grad_norm_(net.parameters(), clip)
                 stepper.step()
@@ -221,6 +226,58 @@ def test_a_network_inside_the_module(tmp_path):
     trainer_of(tmp_path, callback(run, network="net")).fit(module, loader_of())
     net, _, rows = plain_loop(3)
     assert_same(module, run, net, rows)
+
+
+@pytest.mark.parametrize("network", [None, "net"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_bfloat16_is_followed_like_an_autocast_in_the_loop_written_out(
+    network, accumulate, tmp_path
+):
+    run, module = Memory(), Module()
+    trainer = trainer_of(
+        tmp_path, callback(run, network=network), precision="bf16-mixed", max_epochs=4,
+        accumulate_grad_batches=accumulate,
+    )  # fmt: skip
+    trainer.fit(module, loader_of())
+    net, _, rows = plain_loop(4, accumulate=accumulate, autocast=True)
+    assert len(rows) >= 2
+    assert_same(module, run, net, rows)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype", "tolerance"),
+    [("bf16-true", torch.bfloat16, 0.03), ("64-true", torch.float64, 1e-12)],
+)
+def test_inputs_are_taken_in_the_precision_of_the_trainer(precision, dtype, tolerance, tmp_path):
+    follower, module = callback(), Module("SGD")
+    trainer_of(tmp_path, follower, precision=precision).fit(module, loader_of())
+    _, _, x_test = data()
+    predictions = follower.lens.predictions("test")
+    expected = module(x_test.to(dtype)).to(predictions.dtype)
+    assert next(module.parameters()).dtype == dtype
+    torch.testing.assert_close(predictions, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_steps_that_a_scaler_skips_are_no_steps_of_the_lens(tmp_path):
+    from lightning.pytorch.plugins import MixedPrecision
+
+    weights = []
+    for watched in (True, False):
+        follower, module = callback(probes=None, kernel_norms=False), Module()
+        # Gradients overflow until the scale has been halved often enough.
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**21)
+        trainer = trainer_of(
+            tmp_path, *([follower] if watched else []),
+            plugins=[MixedPrecision("16-mixed", "cpu", scaler)],
+        )  # fmt: skip
+        trainer.fit(module, loader_of(None if watched else TensorDataset(*data()[:2])))
+        weights.append([p.detach().clone() for p in module.parameters()])
+        if watched:
+            skipped = 21 - math.log2(scaler.get_scale())
+            assert 0 < skipped < 12
+            assert follower.lens.steps == 12 - skipped
+            assert follower.lens.snapshot().to_record()["test/approximation_error"] < 0.02
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
 
 
 def test_predictions_only_follow_anything(tmp_path):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from telescope_core.callbacks import IndexedDataset
-from telescope_core.errors import ConfigurationError, ModelError
+from telescope_core.errors import ConfigurationError, ModelError, TrainingMismatchError
 from telescope_core.lens import TelescopeLens
 from telescope_core.trackers.null import NullRun
 
@@ -109,7 +109,7 @@ def arguments(tmp_path, **options):
     )
 
 
-def plain_loop(trainer, kind, asked, accumulate, clip):
+def plain_loop(trainer, kind, asked, accumulate, clip, autocast=False):
     """The same training written out, with the optimizer and schedule that the Trainer makes."""
     tokens, labels, test = data()
     net = network(kind)
@@ -118,8 +118,9 @@ def plain_loop(trainer, kind, asked, accumulate, clip):
     steps = len(asked) // (BATCH * accumulate)
     again.create_optimizer_and_scheduler(num_training_steps=steps)
     stepper, scheduler = again.optimizer, again.lr_scheduler
+    outputs = ModelOutputs(net)
     lens = TelescopeLens(
-        ModelOutputs(net), stepper, LOSS, {"input_ids": tokens}, labels,
+        outputs, stepper, LOSS, {"input_ids": tokens}, labels,
         {"test": {"input_ids": test}}, **OPTIONS,
     )  # fmt: skip
     batches = torch.tensor(asked).split(BATCH)
@@ -132,8 +133,9 @@ def plain_loop(trainer, kind, asked, accumulate, clip):
         with lens.step(torch.cat(group)):
             stepper.zero_grad()
             for index in group:
-                logits = net(input_ids=tokens[index]).logits
-                (LOSS(logits, labels[index]) / parts).backward()
+                with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                    value = LOSS(outputs(input_ids=tokens[index]), labels[index])
+                (value / parts).backward()
             nn.utils.clip_grad_norm_(net.parameters(), clip)
             stepper.step()
         scheduler.step()
@@ -167,7 +169,99 @@ def test_it_sees_what_the_loop_written_out_sees(kind, accumulate, clip, tmp_path
         assert record["train/effective_parameters"] > 0
 
 
-def test_training_is_the_same_to_the_bit_with_and_without_it(tmp_path):
+# An adaptive step divides by gradients that bfloat16 may round to zero.
+HALF = {"bf16": True, "optim": "sgd", "learning_rate": 0.3, "max_grad_norm": 0.3}
+
+
+@pytest.mark.parametrize(("kind", "accumulate"), [("bert", 1), ("gpt2", 1), ("bert", 2)])
+def test_bfloat16_is_followed_like_an_autocast_in_the_loop_written_out(kind, accumulate, tmp_path):
+    run, rows = Memory(), Rows()
+    settings = {**HALF, "gradient_accumulation_steps": accumulate}
+    if accumulate > 1:
+        settings["num_train_epochs"] = 4
+    trainer = transformers.Trainer(
+        network(kind), arguments(tmp_path, **settings), train_dataset=rows,
+        callbacks=[callback(run)],
+    )  # fmt: skip
+    trainer.train()
+    for autocast, tolerance in ((True, 1e-5), (False, 0.05)):
+        net, expected = plain_loop(trainer, kind, rows.asked, accumulate, 0.3, autocast)
+        if autocast:
+            for a, b in zip(trainer.model.parameters(), net.parameters(), strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        assert [step for step, _ in run.rows] == [step for step, _ in expected]
+        assert len(expected) >= 2
+        for (_, record), (_, wanted) in zip(run.rows, expected, strict=True):
+            for measure in ("effective_parameters", "degrees_of_freedom"):
+                name = f"train/{measure}"
+                assert record[name] == pytest.approx(wanted[name], rel=tolerance)
+            assert record["train/effective_parameters"] > 0.1
+
+
+def test_another_loss_is_refused_under_bfloat16(tmp_path):
+    settings = {**HALF, "label_smoothing_factor": 0.3}
+    trainer = transformers.Trainer(
+        network(), arguments(tmp_path, **settings), train_dataset=Rows(), callbacks=[callback()]
+    )
+    with pytest.raises(TrainingMismatchError, match="not a multiple"):
+        trainer.train()
+
+
+def test_a_second_training_under_bfloat16_is_followed_anew(tmp_path):
+    run, follower = Memory(), callback()
+    trainer = transformers.Trainer(
+        network(), arguments(tmp_path, **HALF), train_dataset=Rows(), callbacks=[follower]
+    )
+    for _ in range(2):
+        trainer.train()
+        assert follower.lens.steps == 12
+        record = follower.lens.snapshot().to_record()
+        assert record["test/approximation_error"] < 1e-3
+        assert record["train/effective_parameters"] < N
+    assert run.rows == []
+
+
+def test_the_models_forward_is_left_as_it_is(tmp_path):
+    net = network()
+    tokens, _, _ = data()
+    ModelOutputs(net)(input_ids=tokens)
+    assert "forward" not in vars(net)
+    trainer = transformers.Trainer(
+        net, arguments(tmp_path, **HALF), train_dataset=Rows(), callbacks=[callback()]
+    )
+    trainer.train()
+    wrapped = vars(net)["forward"]
+    exact = ModelOutputs(net)(input_ids=tokens)
+    assert vars(net)["forward"] is wrapped
+    rounded = net(input_ids=tokens).logits
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(exact, rounded, rtol=0.02, atol=0.02)
+
+
+def test_steps_that_a_scaler_skips_are_no_steps_of_the_lens(tmp_path, monkeypatch):
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    taken, calls = AcceleratedOptimizer.step, []
+
+    def step(self, closure=None):
+        calls.append(len(calls))
+        if calls[-1] not in (0, 5):
+            taken(self, closure)
+
+    monkeypatch.setattr(AcceleratedOptimizer, "step", step)
+    follower = callback()
+    trainer = transformers.Trainer(
+        network(), arguments(tmp_path), train_dataset=Rows(), callbacks=[follower]
+    )
+    trainer.train()
+    assert len(calls) == 12
+    assert follower.lens.steps == 10
+    error = follower.lens.snapshot().to_record()["test/approximation_error"]
+    assert error < 0.1
+
+
+@pytest.mark.parametrize("settings", [{}, HALF], ids=["float32", "bfloat16"])
+def test_training_is_the_same_to_the_bit_with_and_without_it(settings, tmp_path):
     weights = []
     for callbacks in ([], [callback(every=1)]):
         net = network()
@@ -175,7 +269,7 @@ def test_training_is_the_same_to_the_bit_with_and_without_it(tmp_path):
         plain = [{"input_ids": t, "labels": y} for t, y in zip(tokens, labels, strict=True)]
         dataset = Rows() if callbacks else plain
         transformers.Trainer(
-            net, arguments(tmp_path), train_dataset=dataset, callbacks=callbacks
+            net, arguments(tmp_path, **settings), train_dataset=dataset, callbacks=callbacks
         ).train()
         weights.append([p.detach().clone() for p in net.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))

@@ -1,0 +1,129 @@
+"""A module as a function of its parameters that leaves the module as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from telescope_core.errors import ModelError
+from telescope_core.network.inputs import Rows, call_arguments, leaves, map_rows
+from telescope_core.network.streams import own_streams
+from telescope_core.network.twins import twins
+
+
+class Network:
+    """The model in the mode it has now, callable at other parameters.
+
+    Every pass of the lens goes through :meth:`at`, which is the one place where the model is
+    guarded: afterwards its parameters, flags, gradients, buffers, modes, hooks and attributes, the
+    random streams and the inputs are what they were.  The mode is that of the moment this was made,
+    whatever the training loop does to it later: one function is followed, not two.
+
+    Args:
+        module: The model.
+        training: The mode of all its modules, if not the one each of them has now.
+
+    Attributes:
+        module: The model.
+    """
+
+    def __init__(self, module: nn.Module, training: bool | None = None) -> None:
+        self.module = module
+        self._modes = {
+            each: each.training if training is None else training for each in module.modules()
+        }
+        self._writes_inputs: bool | None = None
+
+    @contextmanager
+    def at(
+        self,
+        parameters: Mapping[str, Tensor] | None = None,
+        raised: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+    ) -> Iterator[Callable[[Rows], Any]]:
+        """The model as a function of its inputs, for passes forward and backward.
+
+        Args:
+            parameters: What stands in for parameters, by name; ``None`` for the model's own, whose
+                hooks are left out.
+            raised: Applied to every tensor the model holds and to its inputs: the precision to
+                compute in.
+
+        Yields:
+            ``rows -> outputs``.
+        """
+        own = dict(self.module.named_parameters())
+        if parameters is None:
+            stand_in = {}
+        else:
+            stand_in = {id(p): raised(p.detach()) for p in own.values()}
+            stand_in |= {id(own[name]): tensor for name, tensor in parameters.items()}
+        with (
+            own_streams(),
+            _without_hooks(own.values()),
+            twins(self.module, stand_in, self._modes, raised),
+        ):
+            yield lambda rows: self._call(map_rows(rows, raised))
+
+    def changed_modes(self) -> list[str]:
+        """Names of the modules that are in another mode than when this was made."""
+        return [
+            name or "the model"
+            for name, module in self.module.named_modules()
+            if module.training != self._modes.get(module, module.training)
+        ]
+
+    def _call(self, rows: Rows) -> Any:
+        rows = map_rows(rows, lambda leaf: leaf.clone() if self._must_copy(leaf) else leaf)
+        before = _versions(rows)
+        args, kwargs = call_arguments(self.module, rows)
+        outputs = self.module(*args, **kwargs)
+        writes = _versions(rows) != before
+        if self._writes_inputs is None:
+            self._writes_inputs = writes
+        elif writes and not self._writes_inputs:
+            raise ModelError(
+                "the model has begun to write to its inputs in place, which it did not do when the "
+                "lens was attached; let its first operation make a new tensor"
+            )
+        return outputs
+
+    def _must_copy(self, leaf: Tensor) -> bool:
+        # The first pass finds out.  Tensors made under inference mode cannot be saved for a
+        # backward pass.
+        return self._writes_inputs is not False or leaf.is_inference()
+
+
+@contextmanager
+def outside_inference_mode() -> Iterator[None]:
+    """Make ordinary tensors even where the caller is under ``torch.inference_mode()``.
+
+    Also a decorator.  What the lens keeps from a reading is used in later training steps, where
+    tensors made under inference mode would fail.
+    """
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def _versions(rows: Rows) -> list[int]:
+    return [0 if leaf.is_inference() else leaf._version for leaf in leaves(rows)]
+
+
+@contextmanager
+def _without_hooks(parameters: Any) -> Iterator[None]:
+    """Set aside the gradient hooks of parameters, which torch looks up in this very dictionary."""
+    held = [hooks for p in parameters if (hooks := p._backward_hooks)]
+    copies = [dict(hooks) for hooks in held]
+    for hooks in held:
+        hooks.clear()
+    try:
+        yield
+    finally:
+        for hooks, copy in zip(held, copies, strict=True):
+            hooks.update(copy)

@@ -1,0 +1,57 @@
+"""What a model's outputs may depend on beside its trained parameters, to be compared later."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from telescope_core.network.twins import tensors_of
+
+# Numbers and switches on modules that say nothing about their function.
+_NOT_STATE = ("training",)
+
+
+@dataclass(frozen=True)
+class NetworkState:
+    """Marks of everything a model holds that is not trained.
+
+    Attributes:
+        marks: By name, what shows a change: identity and version of a tensor, or a value.
+    """
+
+    marks: dict[str, tuple[object, ...]]
+
+    @classmethod
+    def of(cls, model: nn.Module, trained: Container[str]) -> NetworkState:
+        """The state as it is now; no tensor is copied.
+
+        Args:
+            model: The model.
+            trained: Names of the parameters that are followed.
+        """
+        marks: dict[str, tuple[object, ...]] = {}
+        for name, parameter in model.named_parameters():
+            if name not in trained:
+                marks[name] = _mark(parameter)
+        for name, tensor in tensors_of(model):
+            marks[name] = _mark(tensor)
+        for prefix, module in model.named_modules():
+            where = f"{prefix}." if prefix else ""
+            for name, value in vars(module).items():
+                if isinstance(value, int | float | str) and name not in _NOT_STATE:
+                    marks[where + name] = (value,)
+        return cls(marks)
+
+    def changed_since(self, before: NetworkState) -> list[str]:
+        """Names of what differs from an earlier state, and of what came or went."""
+        names = {**before.marks, **self.marks}
+        return [name for name in names if self.marks.get(name) != before.marks.get(name)]
+
+
+def _mark(tensor: Tensor) -> tuple[object, ...]:
+    if tensor.is_inference():
+        return (id(tensor),)
+    # The identity of what is still held cannot be taken over by another tensor.
+    return (id(tensor), tensor.data_ptr() if tensor.numel() else 0, tensor._version)

@@ -1,0 +1,135 @@
+"""Embeddings: padding, sparse gradients, bags, and factorisations of tables."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor, nn
+
+from telescope_core.errors import ModelError
+from telescope_core.testing.models.entry import Refusal, ZooModel, several, tokens
+
+# Only plain descent takes sparse gradients, without weight decay.
+_SPARSE_RULES = ("sgd", "sgd-momentum")
+
+# torch has no forward mode for it.
+_BAG = Refusal((ModelError,), r"bag \(EmbeddingBag\)")
+
+
+class _Padded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 3, padding_idx=0)
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, indices: Tensor) -> Tensor:
+        y: Tensor = self.head(torch.tanh(self.embedding(indices)).sum(1))
+        return y
+
+
+class _Words(nn.Module):
+    def __init__(self, *, sparse: bool) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 3, sparse=sparse)
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, indices: Tensor) -> Tensor:
+        y: Tensor = self.head(torch.tanh(self.embedding(indices).mean(1)))
+        return y
+
+
+class _Bag(nn.Module):
+    def __init__(self, mode: str, *, sparse: bool = False) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(5, 3, mode=mode, sparse=sparse)
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, indices: Tensor) -> Tensor:
+        y: Tensor = self.head(torch.tanh(self.bag(indices)))
+        return y
+
+
+class _FactorisationMachine(nn.Module):
+    # A bias of all, one of each feature, and products of the factors of all pairs of features.
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1))
+        self.linear, self.factors = nn.Embedding(6, 1), nn.Embedding(6, 3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        v = self.factors(features)
+        pairs = (v.sum(1) ** 2 - (v**2).sum(1)).sum(1) / 2
+        y: Tensor = self.bias + self.linear(features).sum((1, 2)) + pairs
+        return y
+
+
+class _MatrixFactorisation(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.user, self.item = nn.Embedding(4, 3), nn.Embedding(5, 3)
+        self.user_bias, self.item_bias = nn.Embedding(4, 1), nn.Embedding(5, 1)
+        nn.init.zeros_(self.user_bias.weight)
+        nn.init.zeros_(self.item_bias.weight)
+
+    def forward(self, user: Tensor, item: Tensor) -> Tensor:
+        product = (self.user(user) * self.item(item)).sum(-1)
+        y: Tensor = product + self.user_bias(user)[:, 0] + self.item_bias(item)[:, 0]
+        return y
+
+
+class _RowsOfATable(nn.Module):
+    # A table of features held as a bare parameter; a row's input is its position (node2vec).
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(8, 3))
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, position: Tensor) -> Tensor:
+        y: Tensor = self.head(torch.tanh(self.table[position]))
+        return y
+
+
+def _positions(rows: int, generator: Generator) -> Tensor:
+    return torch.randperm(8, generator=generator)[:rows]
+
+
+_words = tokens(5, 3)
+MODELS = (
+    ZooModel(name="embedding-padding", build=_Padded, draw=_words, output_shape=(2,)),
+    ZooModel(
+        name="embedding-sparse",
+        build=lambda: _Words(sparse=True),
+        reference=lambda: _Words(sparse=False),
+        draw=_words,
+        output_shape=(2,),
+        rules=_SPARSE_RULES,
+    ),
+    ZooModel(
+        name="embedding-bag",
+        build=lambda: _Bag("sum"),
+        draw=_words,
+        output_shape=(2,),
+        refused=_BAG,
+        refused_without_probes=_BAG,
+    ),
+    ZooModel(
+        name="embedding-bag-sparse",
+        build=lambda: _Bag("mean", sparse=True),
+        draw=_words,
+        output_shape=(2,),
+        refused=_BAG,
+        refused_without_probes=_BAG,
+    ),
+    ZooModel(
+        name="factorisation-machine",
+        build=_FactorisationMachine,
+        draw=tokens(6, 3),
+        output_shape=(),
+    ),
+    ZooModel(
+        name="matrix-factorisation",
+        build=_MatrixFactorisation,
+        draw=several(tokens(4), tokens(5)),
+        output_shape=(),
+    ),
+    ZooModel(name="rows-of-a-table", build=_RowsOfATable, draw=_positions, output_shape=(2,)),
+)
