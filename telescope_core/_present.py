@@ -23,6 +23,7 @@ from telescope_core.network import NetworkState
 from telescope_core.smoother import LinearizedRows, RowSet
 
 _ROUNDINGS = 100.0
+_UNSEEN = "something that the model does not hold itself (inputs, a hook, a global?)"
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,15 @@ class Present:
 
     Attributes:
         start_outputs: Per set, the outputs at the start of the block, ``(rows, k)``.
-        first_state: What the model held beside θ when this was made.
+        has_shifted: Whether outputs have ever changed otherwise than through θ.
     """
 
     def __init__(self, linearizer: Linearizer, sets: Mapping[str, RowSet]) -> None:
         self._linearizer = linearizer
         self._sets = sets
         self._now: Now | None = None
-        self.first_state = self._state = self._look()
+        self._state = self._look()
+        self.has_shifted = False
         self.start_outputs: dict[str, Tensor] = {}
 
     def begin_block(self, now: Now, outputs: Mapping[str, Tensor] | None = None) -> None:
@@ -159,7 +161,8 @@ class Present:
                 "mode?); attach a new lens after unfreezing or adding parameters, and read it in "
                 "the mode of training"
             )
-        return shift, tuple(changed) or ("something that the model does not hold itself",)
+        self.has_shifted = True
+        return shift, tuple(changed) or (_UNSEEN,)
 
     def _has_changed_unseen(self, track: Track) -> bool:
         """Whether a few rows have other outputs at the start of the block than then."""

@@ -40,7 +40,6 @@ class Readings:
     _engines: EngineFactory | None
     _linearizer: Linearizer
     _track: Track
-
     _follower: StepFollower
     _trained: TrainedParameters
 
@@ -125,7 +124,7 @@ class Readings:
             # Half of what a record costs; memory as for the start of a block.
             self._at_zero[name] = held
         displacement = (theta - track.theta_0)[:, None]
-        f_0 = track.f_0[name] if state == self._present.first_state else held[1].outputs
+        f_0 = held[1].outputs if self._present.has_shifted else track.f_0[name]
         return f_0 + held[1].jvp(displacement)[..., 0]
 
     def smoother(self, name: str) -> Tensor:

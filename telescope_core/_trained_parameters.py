@@ -55,7 +55,14 @@ class TrainedParameters:
         Raises:
             ConfigurationError: Naming what it is, as far as names are known.
         """
-        own = {id(p) for p in self._model.parameters()}
+        own = {id(p): name for name, p in self._model.named_parameters()}
+        penalised = [own[id(leaf)] for leaf in leaves if id(leaf) in own]
+        if penalised:
+            raise ConfigurationError(
+                f"the loss depends on {listed(penalised)} of the model otherwise than through its "
+                "outputs (a penalty on weights?), which the smoother does not follow; put weight "
+                "decay into the optimizer, or use probes=None"
+            )
         groups = self._optimizer.param_groups
         others = [p for g in groups for p in g["params"] if id(p) not in own and p.requires_grad]
         names = {id(p): n for n, p in _parameters_of(loss).items()}

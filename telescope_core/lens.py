@@ -334,9 +334,11 @@ class TelescopeLens(Readings):
             ``{"tensors": {name: Tensor}, "state": {...}}``; the tensors fit safetensors, the
             state is plain JSON.
         """
-        return self._track.state_dict(
+        saved = self._track.state_dict(
             self._settings(), self._present.start_outputs, self._linearizer.theta()
         )
+        saved["state"]["has_shifted"] = self._present.has_shifted
+        return saved
 
     @outside_inference_mode()
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -352,6 +354,7 @@ class TelescopeLens(Readings):
         self._track = track
         self._at_zero = {}
         self._present.begin_block(self._present.at_attach(track), f_start)
+        self._present.has_shifted = bool(state_dict["state"].get("has_shifted"))
         self._follower.restart(theta)
 
     def _settings(self) -> dict[str, Any]:

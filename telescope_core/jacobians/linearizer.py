@@ -145,13 +145,15 @@ class Linearizer:
 
         Returns:
             The parameters in which they differ, and whether the comparison says something about
-            each of them: a gradient of zero, as under a head that starts at zero, does not.
+            each of them: a gradient that vanishes, as under a head that starts at zero, does not.
         """
         cotangents = agreement.random_cotangents(made.outputs, _SEED)
         expected = agreement.backpropagated(self.function, theta, inputs, cotangents)
         eps = torch.finfo(self.function.precision).eps
         pulled = made.vjp(cotangents)[:, 0]
-        says_all = all(bool(expected[s.rows].any()) for s in self._layout.segments)
+        visible = eps**0.5 * float(expected.abs().max())
+        segments = [s for s in self._layout.segments if s.size]
+        says_all = all(float(expected[s.rows].abs().max()) > visible for s in segments)
         return agreement.differing(self._layout, pulled, expected, eps**0.75, eps), says_all
 
     def _leave_out(self, names: Iterable[str]) -> None:
@@ -192,7 +194,7 @@ class Linearizer:
         self._require_dependence(theta, sample)
         elsewhere = self._nearby(theta, sample)
         for place in (theta,) if elsewhere is None else (theta, elsewhere):
-            made = self.linearize(place, sample)
+            made = self._compared(self._made(place, sample), place, sample)
             wrong = self._trouble(made, place, sample)
             if wrong and not self.function.by_column:
                 self.function.by_column = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from telescope_core.network.twins import tensors_of
@@ -18,14 +19,14 @@ class NetworkState:
     """Marks of everything a model holds that is not trained.
 
     Attributes:
-        marks: By name, what shows a change: identity and version of a tensor, or a value.
+        marks: By name, what shows a change: identity, version and sum of a tensor, or a value.
     """
 
     marks: dict[str, tuple[object, ...]]
 
     @classmethod
     def of(cls, model: nn.Module, trained: Container[str]) -> NetworkState:
-        """The state as it is now; no tensor is copied.
+        """The state as it is now; no tensor is copied, each is read once.
 
         Args:
             model: The model.
@@ -51,7 +52,9 @@ class NetworkState:
 
 
 def _mark(tensor: Tensor) -> tuple[object, ...]:
-    if tensor.is_inference():
+    if not tensor.numel() or tensor.is_inference() or tensor.is_complex() or tensor.is_meta:
         return (id(tensor),)
-    # The identity of what is still held cannot be taken over by another tensor.
-    return (id(tensor), tensor.data_ptr() if tensor.numel() else 0, tensor._version)
+    # Writing through .data leaves the version as it is; a sum sees nearly all of that.
+    total = str(float(tensor.detach().sum(dtype=torch.float32)))  # NaN equals itself as text
+    # The address, since an identity may be taken over by another tensor.
+    return (id(tensor), tensor.data_ptr(), tensor._version, total)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 from torch.optim import SGD, Adagrad, Adam, Adamax, NAdam, RAdam, RMSprop
 
+from support.runs import attached
 from telescope_core.testing import (
     LOSSES,
     OPTIMIZERS,
@@ -27,18 +28,6 @@ QUADRATURES = {
     "trapezoid": (DenseOracle, 2),
     "midpoint": (MidpointOracle, 2),
 }
-
-
-def attach(kind, training, **options):
-    return kind(
-        training.model,
-        training.optimizer,
-        training.loss,
-        training.train_inputs,
-        training.train_targets,
-        training.eval_sets,
-        **options,
-    )
 
 
 def assert_same(actual, expected, *, affine, tolerance=1e-9):
@@ -100,8 +89,8 @@ CASES = [
 def test_agrees_with_the_dense_oracle(scenario, quadrature, stride):
     kind, order = QUADRATURES[quadrature]
     training = scenario.start()
-    account = attach(RowAccount, training, quadrature=quadrature, stride=stride)
-    oracle = attach(kind, training, order=order, stride=stride)
+    account = attached(RowAccount, training, quadrature=quadrature, stride=stride)
+    oracle = attached(kind, training, order=order, stride=stride)
     for moment in (0, 5, scenario.steps):
         training.run(account, oracle, steps=moment - training.done)
         assert_same(account, oracle, affine=scenario.loss in SQUARED)
@@ -128,7 +117,7 @@ def test_agrees_with_a_replay_of_training():
         order=2,
         stride=2,
     )
-    account = attach(RowAccount, training, stride=2)
+    account = attached(RowAccount, training, stride=2)
     training.run(account)
     for name, wanted in expected.items():
         actual = torch.einsum("ikjl,jl->ik", account.smoother(name), direction)
@@ -157,7 +146,7 @@ def test_on_a_linear_model_every_optimizer_gives_what_the_network_predicts(name,
     training = Scenario("random-features-3", "sgd", "mse", rows=6, steps=9).start()
     training.optimizer = ANY[name](training.model.parameters())
     training.run(steps=before)
-    account = attach(RowAccount, training, quadrature="start", stride=2)
+    account = attached(RowAccount, training, quadrature="start", stride=2)
     start = account.predictions("test")
     training.run(account)
     f = account.predictions("test")
@@ -172,8 +161,8 @@ def test_denominators_are_the_real_ones_even_where_gradients_vanish():
     scale = 1e-30
     training.loss = lambda f, y: scale * LOSSES["half-squared"][0](f, y)
     training.optimizer = Adam(training.model.parameters(), lr=0.02, eps=1e-32)
-    account = attach(RowAccount, training, stride=2)
-    oracle = attach(DenseOracle, training, stride=2)
+    account = attached(RowAccount, training, stride=2)
+    oracle = attached(DenseOracle, training, stride=2)
     training.run(account, oracle)
     assert float(account.smoother("test").abs().max()) > 1e-3
     assert_same(account, oracle, affine=False)
@@ -204,8 +193,8 @@ def test_aliases_scalars_in_place_inputs_and_parameters_never_reached():
     training.optimizer = Adam(training.model.parameters(), lr=0.05, weight_decay=0.1)
     kept = {name: rows.clone() for name, rows in training.eval_sets.items()}
     account, oracle = (
-        attach(RowAccount, training, quadrature="trapezoid", stride=4),
-        attach(DenseOracle, copy_of(training), stride=4),
+        attached(RowAccount, training, quadrature="trapezoid", stride=4),
+        attached(DenseOracle, copy_of(training), stride=4),
     )
     for index in training.batches:
         with account.step(index), oracle.step(index):
@@ -288,7 +277,7 @@ def test_complex_parameters_count_in_real_coordinates(optimizer):
     training = Scenario("random-features", "sgd", "mse", rows=6, steps=6).start()
     training.model = ComplexFeatures()
     training.optimizer = OPTIMIZERS[optimizer](training.model)
-    account = attach(RowAccount, training, stride=2)
+    account = attached(RowAccount, training, stride=2)
     training.run(account)
     f = account.predictions("test")
     assert_agrees(account.telescoped("test"), f, tolerance=1e-12, what="f̃")
@@ -304,7 +293,7 @@ def margin(outputs, targets):
 def test_class_weights_of_a_loss_without_probabilities_enter_linearly():
     training = Scenario("mlp-outputs", "sgd", "cross-entropy", rows=5, steps=3).start()
     training.loss = margin
-    account = attach(RowAccount, training, quadrature="start")
+    account = attached(RowAccount, training, quadrature="start")
     index = training.batches[0]
     outputs = training.model(training.train_inputs[index]).detach()
     before = {p: p.detach().clone() for p in training.model.parameters()}
@@ -350,8 +339,8 @@ def test_options_may_change_and_parameters_may_be_skipped_at_any_step():
         [model.third.bias, model.unused, model.first.weight, model.second.bias], lr=0.1
     )
     account, oracle = (
-        attach(RowAccount, training, stride=3),
-        attach(DenseOracle, training, stride=3),
+        attached(RowAccount, training, stride=3),
+        attached(DenseOracle, training, stride=3),
     )
     (group,) = training.optimizer.param_groups
     for moment, options in (
@@ -368,7 +357,7 @@ def test_options_may_change_and_parameters_may_be_skipped_at_any_step():
 def test_a_clipped_gradient_scales_the_columns_and_another_gradient_is_refused():
     def run(change, loss=None):
         training = Scenario("random-features", "sgd", "mse", rows=6, steps=3).start()
-        account = attach(RowAccount, training, quadrature="start")
+        account = attached(RowAccount, training, quadrature="start")
         for index in training.batches:
             with account.step(index):
                 training.optimizer.zero_grad()
@@ -389,7 +378,7 @@ def test_reading_inside_a_block_changes_nothing_and_leaves_the_model_as_it_was()
     finals = []
     for read in (True, False):
         training = Scenario("mlp-vector", "adamw", rows=6, steps=6).start()
-        account = attach(RowAccount, training, quadrature="midpoint", stride=4)
+        account = attached(RowAccount, training, quadrature="midpoint", stride=4)
         for _ in training.batches:
             training.run(account, steps=1)
             if read:
@@ -436,7 +425,7 @@ class _LostBuffers(ShadowColumns):
 def test_a_fault_in_the_columns_is_seen_by_the_oracle(fault, optimizer, monkeypatch):
     monkeypatch.setattr("telescope_core.testing.account.ShadowColumns", fault)
     training = Scenario("mlp-vector", optimizer, rows=6, steps=4).start()
-    account, oracle = attach(RowAccount, training), attach(DenseOracle, training)
+    account, oracle = attached(RowAccount, training), attached(DenseOracle, training)
     training.run(account, oracle)
     with pytest.raises(AssertionError, match="S: deviates by"):
         assert_agrees(account.smoother("test"), oracle.smoother("test"), tolerance=1e-9, what="S")
@@ -451,8 +440,8 @@ def test_what_it_cannot_follow_is_refused():
     training = Scenario("mlp-outputs", "sgd", "cross-entropy").start()
     for options in ({"quadrature": "simpson"}, {"stride": 0}):
         with pytest.raises(ValueError, match="expected 'start'"):
-            attach(RowAccount, training, **options)
-    account = attach(RowAccount, training)
+            attached(RowAccount, training, **options)
+    account = attached(RowAccount, training)
     with pytest.raises(ValueError, match="0 times"), account.step(torch.tensor([0])):
         pass
     training.run(account)
@@ -460,16 +449,16 @@ def test_what_it_cannot_follow_is_refused():
         account.constant("test")
     rprop = torch.optim.Rprop(training.model.parameters())
     with pytest.raises(TypeError, match="Rprop"):
-        attach(RowAccount, dataclasses.replace(training, optimizer=rprop))
+        attached(RowAccount, dataclasses.replace(training, optimizer=rprop))
     coupled = Coupled(4, 3).double()
     changed = dataclasses.replace(
         training, model=coupled, optimizer=SGD(coupled.parameters(), lr=0.1)
     )
     with pytest.raises(ValueError, match="alone than together"):
-        attach(RowAccount, changed)
+        attached(RowAccount, changed)
     weighted = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
     changed = Scenario("mlp-outputs", "sgd", "cross-entropy").start()
     changed.loss = weighted
-    account = attach(RowAccount, changed)
+    account = attached(RowAccount, changed)
     with pytest.raises(ValueError, match="sum over rows"):
         changed.run(account, steps=1)

@@ -394,3 +394,57 @@ def test_a_run_is_resumed_exactly_or_not_at_all(moment):
     for index in BATCHES[moment:6]:
         resumed.step(index, after=lambda: cool(resumed))
     assert torch.equal(resumed.lens.telescoped("test"), whole.lens.telescoped("test"))
+
+
+class Adapted(nn.Module):
+    """A frozen layer with an adapter that eval() merges into it and train() takes out again."""
+
+    def __init__(self):
+        super().__init__()
+        self.base = nn.Linear(4, 2)
+        self.base.requires_grad_(False)
+        self.down, self.up = nn.Parameter(torch.randn(1, 4)), nn.Parameter(torch.randn(2, 1))
+        self.merged = False
+
+    def train(self, mode=True):
+        if self.merged == mode:
+            self.base.weight.data += (-1 if mode else 1) * (self.up @ self.down).data
+            self.merged = not mode
+        return super().train(mode)
+
+    def forward(self, x):
+        y = self.base(x)
+        return y if self.merged else y + x @ (self.up @ self.down).T
+
+
+@pytest.mark.parametrize("probes", ["exact", None], ids=str)
+def test_adapters_that_are_merged_while_reading_are_refused_by_name(probes):
+    run = Run()
+    run.model = Adapted().double()
+    trained = [p for p in run.model.parameters() if p.requires_grad]
+    run.optimizer = SGD(trained, lr=0.02)
+    run.attach(probes=probes)
+    run.train(4)
+    expected = run.lens.telescoped("test")
+    run.model.eval()
+    with pytest.raises(TrainingMismatchError, match=r"base\.weight.*eval mode"):
+        run.lens.telescoped("test")
+    run.model.train()
+    assert_agrees(run.lens.telescoped("test"), expected, tolerance=1e-12, what="f̃")
+    run.train(4)
+
+
+def test_a_penalty_in_the_loss_is_refused_by_name():
+    run = Run()
+    run.loss = lambda f, y: mse(f, y) + 1e-3 * run.model.first.weight.square().sum()
+    with pytest.raises(ConfigurationError, match=r"first\.weight.*weight decay"):
+        run.attach()
+
+
+@pytest.mark.parametrize("strategy", ["parameter-space", "function-space"])
+def test_inputs_that_change_are_refused(strategy):
+    run = Run().attach(strategy=strategy, stride=2)
+    run.step(BATCHES[0])
+    run.x += 0.1
+    with pytest.raises(TrainingMismatchError):
+        run.step(BATCHES[1])

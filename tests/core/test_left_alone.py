@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from support.runs import attached
 from telescope_core import TelescopeLens, from_checkpoints, tangent_kernel
 from telescope_core.connectivity import gradient_change
 from telescope_core.errors import ModelError, TelescopeError
@@ -37,14 +38,8 @@ def cell_of(name):
 
 
 def lens_of(run, **options):
-    return TelescopeLens(
-        run.model,
-        run.optimizer,
-        run.loss,
-        run.train_inputs,
-        run.train_targets,
-        run.eval_sets,
-        **{"probes": "exact", "stride": 2, "strategy": "auto", **options},
+    return attached(
+        TelescopeLens, run, **{"probes": "exact", "stride": 2, "strategy": "auto", **options}
     )
 
 

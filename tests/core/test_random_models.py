@@ -4,8 +4,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, event, given, settings
 
-from support import grammar
-from support.grammar import Dense, Recipe, follow, recipes
+from support import random_models
+from support.grammar import Dense, Layer, Norm, Product, Recipe, recipes
+from support.random_models import follow
 from telescope_core.testing import RowAccount, assert_agrees
 from telescope_core.testing.columns import held_parameters, jacobian
 
@@ -24,6 +25,12 @@ def test_the_lens_agrees_with_the_account(recipe: Recipe):
     event(follow(recipe))
 
 
+def test_a_use_outside_of_the_layer_whose_gradient_vanishes_at_first():
+    product = Product(inner=(Norm(kind="layer"), Dense(layer=0, use="outer")))
+    recipe = Recipe(layers=(Layer(bias=False),), body=(Dense(0), product), head="tied", rows=5)
+    assert follow(recipe) == "followed"
+
+
 def test_a_difference_is_noticed(monkeypatch):
     recipe = Recipe(body=(Dense(0, activation="tanh"),), optimizer="adamw", strategy="midpoint")
     assert follow(recipe) == "followed"
@@ -32,7 +39,7 @@ def test_a_difference_is_noticed(monkeypatch):
         assert quadrature == "midpoint"
         return RowAccount(*arguments, quadrature="trapezoid", stride=stride)
 
-    monkeypatch.setattr(grammar, "RowAccount", other)
+    monkeypatch.setattr(random_models, "RowAccount", other)
     with pytest.raises(AssertionError, match="smoother of train at step 2"):
         follow(recipe)
 

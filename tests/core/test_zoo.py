@@ -4,6 +4,7 @@ import copy
 
 import pytest
 
+from support.runs import attached
 from telescope_core import from_checkpoints, tangent_kernel
 from telescope_core.lens import TelescopeLens
 from telescope_core.testing import assert_agrees
@@ -27,13 +28,9 @@ PREDICTED_ONLY = [m for m in REFUSED if m.refused_without_probes is None and m.r
 
 
 def attach(run, cell, probes="exact"):
-    return TelescopeLens(
-        run.model,
-        run.optimizer,
-        run.loss,
-        run.train_inputs,
-        run.train_targets,
-        run.eval_sets,
+    return attached(
+        TelescopeLens,
+        run,
         order=cell.order,
         stride=cell.stride,
         probes=probes,

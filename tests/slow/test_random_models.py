@@ -5,7 +5,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 
-from support.grammar import Recipe, follow, recipes
+from support.grammar import Recipe, recipes
+from support.random_models import follow
 
 EXAMPLES = int(os.environ.get("TELESCOPE_EXAMPLES", "2000"))
 

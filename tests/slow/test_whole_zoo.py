@@ -2,6 +2,7 @@
 
 import pytest
 
+from support.runs import attached
 from telescope_core.lens import TelescopeLens
 from telescope_core.testing.registry import compare, registry
 from telescope_core.testing.zoo import OPTIMIZERS
@@ -12,18 +13,8 @@ CELLS = registry()
 
 
 def attach(run, cell):
-    return TelescopeLens(
-        run.model,
-        run.optimizer,
-        run.loss,
-        run.train_inputs,
-        run.train_targets,
-        run.eval_sets,
-        order=cell.order,
-        stride=cell.stride,
-        probes="exact",
-        strategy=cell.strategy,
-    )
+    options = {"order": cell.order, "stride": cell.stride, "strategy": cell.strategy}
+    return attached(TelescopeLens, run, probes="exact", **options)
 
 
 def test_every_rule_meets_many_models():
