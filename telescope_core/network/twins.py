@@ -88,15 +88,18 @@ def _twin(value: Any, of_tensor: Callable[[Tensor], Tensor]) -> Any:
         return of_tensor(value)
     if kind in _MAPPINGS:
         twin = copy.copy(value)
-        for name, entry in twin.items():
-            twin[name] = _twin(entry, of_tensor)
+        if not _PLAIN.issuperset(map(type, value.values())):
+            for name, entry in twin.items():
+                twin[name] = _twin(entry, of_tensor)
         return twin
     if kind in _SEQUENCES:
+        if _PLAIN.issuperset(map(type, value)):
+            return copy.copy(value)  # A vocabulary may be long.
         entries = [_twin(entry, of_tensor) for entry in value]
         return entries if kind is list else deque(entries, value.maxlen)
     if kind is tuple:
         return tuple(_twin(entry, of_tensor) for entry in value)
-    if kind in (set, bytearray):
+    if kind in (set, bytearray) or kind.__name__ == "ndarray":
         return copy.copy(value)
     return twin_of_generator(value)
 

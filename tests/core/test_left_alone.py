@@ -304,3 +304,47 @@ def test_train_mode_does_draw_or_move_something(name):
     assert not same(eval_streams, train_streams) or any(
         "_buffers" in d or "generator" in d for d in moved
     )
+
+
+class KeepsAll(nn.Module):
+    """Writes to everything that it holds, and to nothing that its outputs depend on."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.array, self.names, self.table = np.zeros(2), ["a", "b"], {"calls": 0}
+        self.kept, self.seen, self.nested = [torch.zeros(2)], set(), {"inner": [torch.zeros(1)]}
+        self.numbers = np.random.default_rng(0)
+        self.python = random.Random(0)
+
+    def forward(self, x):
+        self.array += 1
+        self.names.append("c")
+        self.table["calls"] += 1
+        self.kept[0] += 1
+        self.kept.append(x)
+        self.nested["inner"][0] += 1
+        self.seen.add(len(x))
+        self.added = self.numbers.random() + self.python.random() + random.random()
+        return self.layer(x)
+
+
+def test_whatever_a_forward_pass_writes_to():
+    torch.manual_seed(0)
+    model = KeepsAll()
+    x, y = torch.randn(5, 3), torch.randn(5, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    state = random.getstate()
+    lens = TelescopeLens(model, optimizer, nn.MSELoss(), x, y, {"test": x[:2]}, probes=4)
+    lens.snapshot()
+    assert model.array.tolist() == [0, 0]
+    assert model.names == ["a", "b"]
+    assert model.table == {"calls": 0}
+    assert len(model.kept) == 1
+    assert not model.kept[0].any()
+    assert not model.nested["inner"][0].any()
+    assert not model.seen
+    assert not hasattr(model, "added")
+    assert model.numbers.random() == np.random.default_rng(0).random()
+    assert model.python.random() == random.Random(0).random()
+    assert random.getstate() == state
