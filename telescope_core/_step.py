@@ -116,6 +116,7 @@ class StepFollower:
                     watch.autocast_dtype,
                     tuple(self._function.frozen_rows()),
                     update.touched,
+                    self._function.network.suspects,
                 )
                 engine.before_update(seen)
 

@@ -337,15 +337,13 @@ def _checked_series(
 
 
 def _trained_parameters(model: nn.Module) -> dict[str, Tensor]:
-    trained: dict[str, Tensor] = {
-        name: p for name, p in model.named_parameters() if p.requires_grad and p.is_floating_point()
-    }
+    trained: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    require_usable(trained)
     if not trained:
         raise ModelError(
             "the model has no floating-point parameter that requires gradients; expected at least "
             "one: call requires_grad_(True) on what was trained"
         )
-    require_usable(trained)
     return trained
 
 

@@ -28,6 +28,7 @@ class SeenGradient:
         computed_in: Precision of training under autocast, if there is one.
         frozen: Rows of θ whose parameters do not require a gradient now.
         touched: Whether a gradient was written to after backpropagation.
+        suspects: Says what may have made the gradient another one.
     """
 
     gradient: Tensor
@@ -35,6 +36,7 @@ class SeenGradient:
     computed_in: torch.dtype | None = None
     frozen: tuple[slice, ...] = ()
     touched: bool = False
+    suspects: Callable[[], list[str]] = list
 
 
 class GradientCheck:
@@ -90,11 +92,11 @@ class GradientCheck:
             f"the gradient in the parameters (norm {float(torch.linalg.vector_norm(actual)):.3g}) "
             f"is not a multiple of the gradient of the given loss on the given batch (norm "
             f"{float(torch.linalg.vector_norm(expected)):.3g}); it differs in "
-            f"{listed(really_wrong or wrong)}. Clipping by norm and loss scaling are followed. "
-            "For accumulated micro-batches pass all their positions to one lens.step(); pass "
-            "augmented rows as inputs=...; put weight decay into the optimizer instead of the "
-            "loss; clipping by value, gradient noise, masks and hooks that change gradients need "
-            "probes=None"
+            f"{listed(really_wrong or wrong)}. {_blamed(seen.suspects())}Clipping by norm and loss "
+            "scaling are followed. For accumulated micro-batches pass all their positions to one "
+            "lens.step(); pass augmented rows as inputs=...; put weight decay into the optimizer "
+            "instead of the loss; clipping by value, gradient noise, masks and hooks that change "
+            "gradients need probes=None"
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -138,3 +140,7 @@ class GradientCheck:
         return torch.stack(
             [torch.linalg.vector_norm(part) for part in torch.split(flat, self._sizes)]
         )
+
+
+def _blamed(suspects: list[str]) -> str:
+    return f"Look at this: {'; '.join(suspects[:5])}. " if suspects else ""

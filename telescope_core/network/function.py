@@ -68,13 +68,21 @@ class Network:
         ):
             yield lambda rows: self._call(map_rows(rows, raised))
 
-    def changed_modes(self) -> list[str]:
-        """Names of the modules that are in another mode than when this was made."""
-        return [
-            name or "the model"
-            for name, module in self.module.named_modules()
-            if module.training != self._modes.get(module, module.training)
-        ]
+    def suspects(self) -> list[str]:
+        """What may make training another function, or its gradients others, than seen here."""
+        found = []
+        for name, module in self.module.named_modules():
+            where = f"{name or 'the model'} ({type(module).__name__})"
+            if module.training != self._modes.get(module, module.training):
+                mode = "train" if module.training else "eval"
+                found.append(f"{where} is in {mode} mode now, as it was not when attached")
+            if module._backward_hooks or module._backward_pre_hooks:
+                found.append(f"{where} has backward hooks")
+        for name, parameter in self.module.named_parameters():
+            hooks = (parameter._backward_hooks, parameter._post_accumulate_grad_hooks)
+            if any(hooks):
+                found.append(f"{name} has gradient hooks")
+        return found
 
     def _call(self, rows: Rows) -> Any:
         rows = map_rows(rows, lambda leaf: leaf.clone() if self._must_copy(leaf) else leaf)

@@ -147,3 +147,50 @@ def test_parameters_added_to_the_optimizer_are_refused():
     run.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(2))]})
     with pytest.raises(TrainingMismatchError, match=r"3 parameters, 2 when"):
         run.step(BATCH)
+
+
+def hook_a_parameter(model):
+    parameter = next(model.parameters())
+    parameter.register_hook(lambda gradient: 1.5 * gradient)
+
+
+def hook_a_parameter_afterwards(model):
+    def halve(parameter):
+        parameter.grad.mul_(0.5)
+
+    next(model.parameters()).register_post_accumulate_grad_hook(halve)
+
+
+def hook_a_module(model):
+    model[1].register_full_backward_hook(lambda _module, gradients, _: (gradients[0] ** 3,))
+
+
+def drop_out(model):
+    model[1].train()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (hook_a_parameter, r"0\.weight has gradient hooks"),
+        (hook_a_parameter_afterwards, r"0\.weight has gradient hooks"),
+        (hook_a_module, r"1 \(Dropout\) has backward hooks"),
+        (drop_out, r"1 \(Dropout\) is in train mode now"),
+    ],
+)
+def test_what_may_have_changed_the_gradient_is_named(change, message):
+    torch.manual_seed(0)
+    layers = (torch.nn.Linear(4, 6), torch.nn.Dropout(0.5), torch.nn.Linear(6, 2))
+    model = torch.nn.Sequential(*layers).eval().double()
+    x, y = torch.randn(8, 4).double(), torch.randn(8, 2).double()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    lens = TelescopeLens(model, optimizer, mean_square, x, y, probes=4)
+    change(model)
+
+    def step():
+        with lens.step(torch.arange(8)):
+            mean_square(model(x), y).backward()
+            optimizer.step()
+
+    with pytest.raises(TrainingMismatchError, match=message):
+        step()
