@@ -112,11 +112,6 @@ def _reason_against(module: nn.Module) -> str:
     wraps = any(kind.__name__ in _WRAPPERS for kind in type(module).__mro__)
     if wraps:
         return "wraps the model for several devices; pass the model inside, its .module"
-    if isinstance(module, nn.EmbeddingBag):
-        return (
-            "has no forward-mode derivative in torch; use nn.Embedding and a sum or mean over "
-            "positions"
-        )
     random = isinstance(module, _DropoutNd) and module.p > 0
     if module.training and random:
         return (

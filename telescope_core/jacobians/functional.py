@@ -190,20 +190,40 @@ class FunctionalLinearization(Linearization):
         return {n: torch.stack([column[n] for column in columns], dim=-1) for n in leaves}
 
     def _jvp_by_column(self, moving: dict[str, Tensor], m: int) -> Tensor:
-        result = self.outputs.new_zeros(*self.outputs.shape, m)
         with torch.enable_grad():
             leaves = {n: p.detach().requires_grad_() for n, p in self._moving.items()}
             with self._forward.at({**self._parameters, **leaves}) as call:
                 outputs = call(self._inputs)
-                u = torch.zeros_like(outputs, requires_grad=True)
-                pulled = self._gradients(outputs, leaves, u, create_graph=True)
-                for column in range(m):
-                    terms = [(g * moving[n][..., column]).sum() for n, g in pulled.items()]
-                    total = torch.stack(terms).sum()
-                    if total.requires_grad:
-                        (pushed,) = torch.autograd.grad(total, u, retain_graph=True)
-                        result[..., column] = pushed.to(result.dtype)
+                try:
+                    return self._pushed_by_double_backward(outputs, leaves, moving, m)
+                except (RuntimeError, NotImplementedError):
+                    # An operation that can be differentiated once only.
+                    return self._pushed_by_rows(outputs, leaves, moving, m)
+
+    def _pushed_by_double_backward(
+        self, outputs: Tensor, leaves: dict[str, Tensor], moving: dict[str, Tensor], m: int
+    ) -> Tensor:
+        result = self.outputs.new_zeros(*self.outputs.shape, m)
+        u = torch.zeros_like(outputs, requires_grad=True)
+        pulled = self._gradients(outputs, leaves, u, create_graph=True)
+        for column in range(m):
+            terms = [(g * moving[n][..., column]).sum() for n, g in pulled.items()]
+            total = torch.stack(terms).sum()
+            if total.requires_grad:
+                (pushed,) = torch.autograd.grad(total, u, retain_graph=True)
+                result[..., column] = pushed.to(result.dtype)
         return result
+
+    def _pushed_by_rows(
+        self, outputs: Tensor, leaves: dict[str, Tensor], moving: dict[str, Tensor], m: int
+    ) -> Tensor:
+        """One backward pass for every output of every row."""
+        result = self.outputs.new_zeros(outputs.numel(), m)
+        for position, output in enumerate(outputs.flatten().unbind()):
+            one = torch.ones_like(output)
+            for name, row in self._gradients(output, leaves, one, retain_graph=True).items():
+                result[position] += row.flatten().to(result) @ moving[name].reshape(-1, m)
+        return result.view(*self.outputs.shape, m)
 
     @staticmethod
     def _gradients(
@@ -214,7 +234,8 @@ class FunctionalLinearization(Linearization):
         pulled = torch.autograd.grad(
             outputs, list(leaves.values()), u, allow_unused=True, **options
         )
-        named = zip(leaves.items(), pulled, strict=True)
+        dense = (g.to_dense() if g is not None and g.is_sparse else g for g in pulled)
+        named = zip(leaves.items(), dense, strict=True)
         return {n: torch.zeros_like(p) if g is None else g for (n, p), g in named}
 
     def _at_inputs(self, moving: dict[str, Tensor]) -> Tensor:

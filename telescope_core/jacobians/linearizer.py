@@ -211,8 +211,8 @@ class Linearizer:
         wrong, _ = self._disagreeing(made, place, sample)
         cotangents = agreement.random_cotangents(made.outputs, _SEED + 1)
         pulled = made.vjp(cotangents)[:, 0]
-        tolerance = torch.finfo(self.function.precision).eps ** 0.5
-        if not wrong and not agreement.is_adjoint(made, cotangents, pulled, tolerance):
+        eps = torch.finfo(self.function.precision).eps
+        if not wrong and not agreement.is_adjoint(made, cotangents, pulled, eps):
             wrong = ["forward and reverse mode"]
         return listed(wrong)
 

@@ -74,6 +74,6 @@ def _trouble(function: ModelFunction, made: Linearization, inputs: Rows, seed: i
     if wrong:
         return f"the derivative differs from backpropagation in {', '.join(wrong[:5])}"
     # Forward mode pushes the whole of it.
-    if not frozen and not agreement.is_adjoint(made, cotangents, pulled, tolerance):
+    if not frozen and not agreement.is_adjoint(made, cotangents, pulled, eps):
         return "forward and reverse derivatives disagree"
     return ""

@@ -25,8 +25,9 @@ def test_the_lens_agrees_with_the_account(recipe: Recipe):
     event(follow(recipe))
 
 
-def test_a_use_outside_of_the_layer_whose_gradient_vanishes_at_first():
-    product = Product(inner=(Norm(kind="layer"), Dense(layer=0, use="outer")))
+@pytest.mark.parametrize("norm", ["layer", "layer-plain"])
+def test_a_use_outside_of_the_layer_whose_gradient_vanishes_at_first(norm):
+    product = Product(inner=(Norm(kind=norm), Dense(layer=0, use="outer")))
     recipe = Recipe(layers=(Layer(bias=False),), body=(Dense(0), product), head="tied", rows=5)
     assert follow(recipe) == "followed"
 

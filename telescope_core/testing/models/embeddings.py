@@ -5,14 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from telescope_core.errors import ModelError
-from telescope_core.testing.models.entry import Refusal, ZooModel, several, tokens
+from telescope_core.testing.models.entry import ZooModel, several, tokens
 
 # Only plain descent takes sparse gradients, without weight decay.
 _SPARSE_RULES = ("sgd", "sgd-momentum")
 
 # torch has no forward mode for it.
-_BAG = Refusal((ModelError,), r"bag \(EmbeddingBag\)")
 
 
 class _Padded(nn.Module):
@@ -108,16 +106,14 @@ MODELS = (
         build=lambda: _Bag("sum"),
         draw=_words,
         output_shape=(2,),
-        refused=_BAG,
-        refused_without_probes=_BAG,
     ),
     ZooModel(
         name="embedding-bag-sparse",
         build=lambda: _Bag("mean", sparse=True),
         draw=_words,
         output_shape=(2,),
-        refused=_BAG,
-        refused_without_probes=_BAG,
+        reference=lambda: _Bag("mean"),
+        rules=_SPARSE_RULES,
     ),
     ZooModel(
         name="factorisation-machine",
