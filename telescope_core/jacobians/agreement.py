@@ -7,6 +7,7 @@ differences of outputs.  They cost about as much as one training step on the row
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -114,9 +115,9 @@ def is_adjoint(made: Linearization, cotangents: Tensor, pulled: Tensor, eps: flo
     pushed = made.jvp(pulled[:, None])
     gap = abs(float((pushed * cotangents).cpu().double().sum()) - squared)
     # Where J vanishes, what is left of it is rounding.
-    lengths = float(torch.linalg.vector_norm(cotangents)) * squared**0.5
+    lengths = float(torch.linalg.vector_norm(cotangents)) * math.sqrt(squared)
     noise = _NOISE * eps * (1 + float(made.outputs.abs().max())) * lengths
-    return gap <= eps**0.5 * squared + noise
+    return gap <= math.sqrt(eps) * squared + noise
 
 
 def check_differences(function: ModelFunction, theta: Tensor, inputs: Rows, seed: int) -> None:
