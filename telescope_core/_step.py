@@ -62,8 +62,8 @@ class StepFollower:
             self._update_check = UpdateCheck(
                 self._engines.make_rule,
                 self._function.layout,
+                self._trained.by_name,
                 theta,
-                self._function.own_precision,
             )
 
     def drop_smoother(self) -> None:
@@ -77,7 +77,7 @@ class StepFollower:
             TrainingMismatchError: Naming those that moved.
         """
         if self._update_check is not None:
-            self._update_check.require_unmoved(self._function.theta(), "when read")
+            self._update_check.require_unmoved("when read")
 
     @contextmanager
     def follow(self, batch: Batch, track: Track) -> Iterator[StepWatch]:
@@ -104,20 +104,17 @@ class StepFollower:
         def look(engine: Smoother, update: Update) -> None:
             assert self._update_check is not None
             self._trained.require_same()
-            gradient = self._function.gradient()
-            if update.divisor != 1:
-                gradient = gradient / update.divisor
-            self._update_check.require_unmoved(self._function.theta(), "before the update")
-            self._update_check.before_update(gradient)
+            seen = SeenGradient(
+                lambda: self._function.gradient() / update.divisor,
+                lambda: self._recomputed(batch, watch.autocast),
+                computed_in=watch.autocast_dtype,
+                frozen=tuple(self._function.frozen_rows()),
+                touched=update.touched,
+                suspects=self._function.network.suspects,
+            )
+            self._update_check.require_unmoved("before the update")
             if not update.is_void:
-                seen = SeenGradient(
-                    gradient,
-                    lambda: self._recomputed(batch, watch.autocast),
-                    watch.autocast_dtype,
-                    tuple(self._function.frozen_rows()),
-                    update.touched,
-                    self._function.network.suspects,
-                )
+                self._update_check.before_update(lambda: seen.gradient)
                 engine.before_update(seen)
 
         def after_update(update: Update) -> None:
@@ -134,7 +131,7 @@ class StepFollower:
 
         def moved(engine: Smoother, update: Update) -> None:
             assert self._update_check is not None
-            self._update_check.after_update(self._function.theta(), update.skipped)
+            self._update_check.after_update(update.skipped)
             engine.after_update(update.skipped)
 
         with optimizer_watch.watch_step(

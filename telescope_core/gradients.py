@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -18,12 +18,11 @@ _NOISE_IN_ROUNDINGS = 100.0
 _KINK = 0.05
 
 
-@dataclass(frozen=True)
 class SeenGradient:
     """The gradient that the optimizer is about to use, and how the batch's own is had.
 
-    Attributes:
-        gradient: What is stored in the parameters, shape ``(p,)``.
+    Args:
+        take: Gives the gradient stored in the parameters, shape ``(p,)``.
         recomputed: Backpropagates the batch the way training does, hooks apart.
         computed_in: Precision of training under autocast, if there is one.
         frozen: Rows of θ whose parameters do not require a gradient now.
@@ -31,12 +30,27 @@ class SeenGradient:
         suspects: Says what may have made the gradient another one.
     """
 
-    gradient: Tensor
-    recomputed: Callable[[], Tensor]
-    computed_in: torch.dtype | None = None
-    frozen: tuple[slice, ...] = ()
-    touched: bool = False
-    suspects: Callable[[], list[str]] = list
+    def __init__(
+        self,
+        take: Callable[[], Tensor],
+        recomputed: Callable[[], Tensor],
+        *,
+        computed_in: torch.dtype | None = None,
+        frozen: tuple[slice, ...] = (),
+        touched: bool = False,
+        suspects: Callable[[], list[str]] = list,
+    ) -> None:
+        self._take = take
+        self.recomputed = recomputed
+        self.computed_in = computed_in
+        self.frozen = frozen
+        self.touched = touched
+        self.suspects = suspects
+
+    @cached_property
+    def gradient(self) -> Tensor:
+        """What is stored in the parameters, shape ``(p,)``; not looked at before it is needed."""
+        return self._take()
 
 
 class GradientCheck:

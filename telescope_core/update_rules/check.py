@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -25,78 +25,78 @@ class UpdateCheck:
         make_rule: Builds the optimizer's rule for a number of columns, the last so many of which
             follow the parameters themselves.
         layout: Order of the parameters.
-        theta: θ now, shape ``(p,)``; not copied.
-        precision: Dtype of the model's parameters.
+        parameters: The parameters by name.
+        theta: Where they must be at the next step, shape ``(p,)``.
     """
 
     def __init__(
         self,
         make_rule: Callable[[int, int], UpdateRule],
         layout: ParameterLayout,
+        parameters: Mapping[str, Tensor],
         theta: Tensor,
-        precision: torch.dtype,
     ) -> None:
         # Made when it is needed: its buffers start at the optimizer's of that moment.
         self._make_rule = make_rule
         self._rule: UpdateRule | None = None
+        self._plain = make_rule(0, 0)
         self._layout = layout
-        self._eps = torch.finfo(precision).eps
-        # Options may be given in single precision.
-        self._tolerance = max(self._eps**0.5, 1e-6)
-        self._theta = theta
-        self._gradient = theta
+        self._parameters = {name: parameters[name] for name in layout.by_name}
+        views = layout.unflatten(theta)
+        self._held = {n: views[n].to(p).contiguous().clone() for n, p in self._parameters.items()}
+        self._gradient: Tensor | None = None
 
-    def require_unmoved(self, theta: Tensor, moment: str) -> None:
+    def require_unmoved(self, moment: str) -> None:
         """Refuse parameters that are not where the last step left them.
 
         Args:
-            theta: θ as it is now, shape ``(p,)``.
             moment: When they are looked at, for the message.
 
         Raises:
             TrainingMismatchError: Naming those that moved.
         """
-        if torch.equal(theta, self._theta):
-            return
-        moved = [s.name for s in self._layout.segments if not self._is_same(theta, s.rows)]
-        raise TrainingMismatchError(
-            f"{listed(moved)} moved outside of the optimizer's step (seen {moment}): a norm "
-            "constraint, a projection, loaded or averaged weights? The smoother follows the "
-            "optimizer alone; put the change into an optimizer with a rule of its own "
-            "(telescope_core.update_rules.register_rule), or use probes=None"
-        )
+        moved = [n for n, p in self._parameters.items() if not torch.equal(p, self._held[n])]
+        if moved:
+            raise TrainingMismatchError(
+                f"{listed(moved)} moved outside of the optimizer's step (seen {moment}): a norm "
+                "constraint, a projection, loaded or averaged weights? The smoother follows the "
+                "optimizer alone; put the change into an optimizer with a rule of its own "
+                "(telescope_core.update_rules.register_rule), or use probes=None"
+            )
 
-    def before_update(self, gradient: Tensor) -> None:
-        """Take in the gradient that the optimizer is about to use, shape ``(p,)``; kept."""
-        self._gradient = gradient
+    def before_update(self, gradient: Callable[[], Tensor]) -> None:
+        """Look at what the optimizer is about to do.
+
+        Args:
+            gradient: Gives the gradient it will use, shape ``(p,)``; not asked for plain descent.
+        """
+        self._gradient = None
+        if self._plain.is_plain:
+            return
+        self._gradient = gradient()
         if self._rule is None:
             self._rule = self._make_rule(1, 1)
         self._rule.before_update()
 
-    def after_update(self, theta: Tensor, skipped: frozenset[str]) -> None:
+    def after_update(self, skipped: frozenset[str], divisor: float = 1.0) -> None:
         """Compare where the parameters are now with where the rule puts them.
 
         Args:
-            theta: ``θ_t``, shape ``(p,)``; not copied.
             skipped: Parameters without a gradient.
+            divisor: What the optimizer divided the gradients by.
 
         Raises:
             TrainingMismatchError: Naming the parameters that moved otherwise.
         """
-        assert self._rule is not None
-        path = self._theta[:, None].clone()
-        self._rule.push(self._gradient[:, None].clone(), path, skipped)
-        # NaN and infinity are the network's outputs' to report.
-        gap = (path[:, 0] - theta).abs_().nan_to_num_()
-        # One look at all parameters is enough as long as it is fine.
-        step = (theta - self._theta).abs_()
-        allowed = step.mul_(self._tolerance).add_(theta.abs(), alpha=_ROUNDINGS * self._eps)
-        wrong = []
-        if bool((gap > allowed).any()):
-            wrong = [s.name for s in self._layout.segments if self._differs(gap, allowed, s.rows)]
-        self._theta = theta
+        if self._gradient is None:
+            wrong = self._wrong_in_plain_descent(skipped)
+        else:
+            wrong = self._wrong_by_rule(self._gradient, skipped)
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                self._held[name].copy_(parameter)
         if wrong:
-            optimizer = type(self._rule.optimizer).__name__
+            optimizer = type(self._plain.optimizer).__name__
             raise TrainingMismatchError(
                 f"{listed(wrong)} did not move by {optimizer}'s update of the gradient (a clamp "
                 "or a constraint in a hook of the step, gradients changed inside it?); the "
@@ -104,10 +104,49 @@ class UpdateCheck:
                 "(telescope_core.update_rules.register_rule), or use probes=None"
             )
 
-    def _is_same(self, theta: Tensor, rows: slice) -> bool:
-        return torch.equal(theta[rows], self._theta[rows])
+    def _wrong_in_plain_descent(self, skipped: frozenset[str]) -> list[str]:
+        """Repeat ``θ − γ G`` in the parameters' own precision and layout, which is cheap."""
+        rate = self._plain.learning_rate
+        wrong = []
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                start = self._held[name]
+                if name in skipped or parameter.grad is None:
+                    expected = start
+                elif parameter.grad.is_sparse:
+                    expected = start.add(parameter.grad.to_dense(), alpha=-rate)
+                else:
+                    expected = start.add(parameter.grad, alpha=-rate)
+                if not torch.equal(expected, parameter) and self._differs(
+                    expected, parameter, parameter - start
+                ):
+                    wrong.append(name)
+        return wrong
+
+    def _wrong_by_rule(self, gradient: Tensor, skipped: frozenset[str]) -> list[str]:
+        assert self._rule is not None
+        start = self._layout.flatten(self._held)
+        path = start[:, None].clone()
+        self._rule.push(gradient[:, None].clone(), path, skipped)
+        theta = self._layout.flatten(self._parameters)
+        step = theta - start
+        return [
+            s.name
+            for s in self._layout.segments
+            if self._differs(path[s.rows, 0], theta[s.rows], step[s.rows], self._parameters[s.name])
+        ]
 
     @staticmethod
-    def _differs(gap: Tensor, allowed: Tensor, rows: slice) -> bool:
-        # A parameter as a whole: single entries may round otherwise.
-        return bool(gap[rows].max() > allowed[rows].max()) if gap[rows].numel() else False
+    def _differs(
+        expected: Tensor, actual: Tensor, step: Tensor, parameter: Tensor | None = None
+    ) -> bool:
+        """Whether a parameter is elsewhere than expected by more than roundings of it."""
+        if not actual.numel():
+            return False
+        eps = torch.finfo((actual if parameter is None else parameter).dtype).eps
+        # As a whole, since single entries may round otherwise.  Options may be given in single
+        # precision.  NaN and infinity are the network's outputs' to report.
+        gap = float((expected - actual).abs().nan_to_num(0.0, 0.0).max())
+        allowed = max(eps**0.5, 1e-6) * float(step.abs().nan_to_num().max())
+        roundings = _ROUNDINGS * eps * float(actual.abs().nan_to_num().max())
+        return bool(gap > allowed + roundings)
