@@ -19,10 +19,11 @@ from torch import Tensor
 from telescope_core._track import Track
 from telescope_core.errors import TrainingMismatchError, listed
 from telescope_core.jacobians import Linearizer, spot_check
-from telescope_core.network import NetworkState
+from telescope_core.network import NetworkState, own_streams
 from telescope_core.smoother import LinearizedRows, RowSet
 
 _ROUNDINGS = 100.0
+_AT_FIRST = 4
 _UNSEEN = "something that the model does not hold itself (inputs, a hook, a global?)"
 
 
@@ -72,6 +73,7 @@ class Present:
     Attributes:
         start_outputs: Per set, the outputs at the start of the block, ``(rows, k)``.
         has_shifted: Whether outputs have ever changed otherwise than through θ.
+        predictions_only: Whether nothing but ``J v`` is asked of a linearisation.
     """
 
     def __init__(self, linearizer: Linearizer, sets: Mapping[str, RowSet]) -> None:
@@ -80,6 +82,8 @@ class Present:
         self._now: Now | None = None
         self._state = self._look()
         self.has_shifted = False
+        self.predictions_only = False
+        self._blocks = 0
         self.start_outputs: dict[str, Tensor] = {}
 
     def begin_block(self, now: Now, outputs: Mapping[str, Tensor] | None = None) -> None:
@@ -90,6 +94,7 @@ class Present:
             outputs: The outputs at the start if that was earlier, with another state.
         """
         self._now = now
+        self._blocks += 1
         self._state = now.state
         self.start_outputs = {
             name: rows.outputs if outputs is None else outputs[name]
@@ -109,6 +114,10 @@ class Present:
             TrainingMismatchError: A parameter that is not followed has moved.
             NonFiniteError: The outputs are not finite.
         """
+        with own_streams():
+            return self._looked_at(track)
+
+    def _looked_at(self, track: Track) -> Now:
         theta, state = self._linearizer.theta(), self._look()
         now = self._now
         if now is not None and now.step == track.step and torch.equal(theta, now.theta):
@@ -117,16 +126,23 @@ class Present:
             rows = now.rows
         else:
             rows = {name: each.linearize(theta).keep() for name, each in self._sets.items()}
-            self.check(rows, track.step)
+            if self._is_to_be_checked:
+                self.check(rows, track.step)
         shift, culprits = self._shift(track, state)
         self._now = Now(track.step, theta, rows, state, shift, culprits)
         return self._now
+
+    @property
+    def _is_to_be_checked(self) -> bool:
+        """Every block with a smoother.  Predictions alone cost little more than these checks."""
+        return not self.predictions_only or self._blocks <= _AT_FIRST or self._blocks % 4 == 0
 
     def check(self, rows: Mapping[str, LinearizedRows], seed: int) -> None:
         """Compare some rows of every set with the model itself, at its parameters now."""
         for name, linearized in rows.items():
             each = self._sets[name]
-            spot_check(self._linearizer.function, len(each), linearized.rows, each.take, name, seed)
+            at = (len(each), linearized.rows, each.take, name, seed)
+            spot_check(self._linearizer.function, *at, pushes_only=self.predictions_only)
 
     @property
     def state(self) -> NetworkState:
@@ -141,7 +157,7 @@ class Present:
         self, track: Track, state: NetworkState
     ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         changed = state.changed_since(self._state)
-        if not changed and not self._has_changed_unseen(track):
+        if not changed and not (self._is_to_be_checked and self._has_changed_unseen(track)):
             return {}, ()
         theta = next(iter(track.at_start.values())).theta
         shift = {

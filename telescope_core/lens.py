@@ -152,6 +152,7 @@ class TelescopeLens(Readings):
         self._track = self._begin(self._linearizer.theta())
         self._present.check(self._track.at_start, seed)
         self._present.begin_block(self._present.at_attach(self._track))
+        self._present.predictions_only = probes is None and not kernel_norms
         self._engines = None
         f = self._linearizer.few_outputs(train_inputs, self._track.theta_0)
         y = train_targets[: len(f)].clone()

@@ -5,16 +5,35 @@ from __future__ import annotations
 import copy
 import random
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+_guard = threading.local()
+
 
 @contextmanager
 def own_streams() -> Iterator[None]:
-    """Put back the global random streams (torch on every device in use, Python, NumPy)."""
+    """Put back the global random streams (torch on every device in use, Python, NumPy).
+
+    Several passes are best guarded together: inside of another one this does nothing.
+    """
+    if getattr(_guard, "is_up", False):
+        yield
+        return
+    _guard.is_up = True
+    try:
+        with _streams_put_back():
+            yield
+    finally:
+        _guard.is_up = False
+
+
+@contextmanager
+def _streams_put_back() -> Iterator[None]:
     cpu = torch.get_rng_state()
     used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     cuda = torch.cuda.get_rng_state_all() if used else []

@@ -78,12 +78,11 @@ class UpdateCheck:
             self._rule = self._make_rule(1, 1)
         self._rule.before_update()
 
-    def after_update(self, skipped: frozenset[str], divisor: float = 1.0) -> None:
+    def after_update(self, skipped: frozenset[str]) -> None:
         """Compare where the parameters are now with where the rule puts them.
 
         Args:
             skipped: Parameters without a gradient.
-            divisor: What the optimizer divided the gradients by.
 
         Raises:
             TrainingMismatchError: Naming the parameters that moved otherwise.
@@ -92,9 +91,6 @@ class UpdateCheck:
             wrong = self._wrong_in_plain_descent(skipped)
         else:
             wrong = self._wrong_by_rule(self._gradient, skipped)
-        with torch.no_grad():
-            for name, parameter in self._parameters.items():
-                self._held[name].copy_(parameter)
         if wrong:
             optimizer = type(self._plain.optimizer).__name__
             raise TrainingMismatchError(
@@ -105,22 +101,20 @@ class UpdateCheck:
             )
 
     def _wrong_in_plain_descent(self, skipped: frozenset[str]) -> list[str]:
-        """Repeat ``θ − γ G`` in the parameters' own precision and layout, which is cheap."""
+        """Repeat ``θ − γ G`` on what is held, in the parameters' own precision and layout."""
         rate = self._plain.learning_rate
         wrong = []
         with torch.no_grad():
             for name, parameter in self._parameters.items():
-                start = self._held[name]
-                if name in skipped or parameter.grad is None:
-                    expected = start
-                elif parameter.grad.is_sparse:
-                    expected = start.add(parameter.grad.to_dense(), alpha=-rate)
-                else:
-                    expected = start.add(parameter.grad, alpha=-rate)
-                if not torch.equal(expected, parameter) and self._differs(
-                    expected, parameter, parameter - start
-                ):
+                held, gradient = self._held[name], parameter.grad
+                if name not in skipped and gradient is not None:
+                    held.add_(gradient.to_dense() if gradient.is_sparse else gradient, alpha=-rate)
+                if torch.equal(held, parameter):
+                    continue
+                step = torch.zeros_like(held) if gradient is None else rate * gradient.to_dense()
+                if self._differs(held, parameter, step):
                     wrong.append(name)
+                held.copy_(parameter)
         return wrong
 
     def _wrong_by_rule(self, gradient: Tensor, skipped: frozenset[str]) -> list[str]:
@@ -130,6 +124,9 @@ class UpdateCheck:
         self._rule.push(gradient[:, None].clone(), path, skipped)
         theta = self._layout.flatten(self._parameters)
         step = theta - start
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                self._held[name].copy_(parameter)
         return [
             s.name
             for s in self._layout.segments
