@@ -17,6 +17,7 @@ from telescope_core._trained_parameters import TrainedParameters
 from telescope_core.gradients import SeenGradient
 from telescope_core.jacobians import ModelFunction, without_autocast
 from telescope_core.labels import Loss
+from telescope_core.network import own_streams
 from telescope_core.smoother import Batch, Smoother
 from telescope_core.update_rules import UpdateCheck, UpdateRule
 
@@ -92,7 +93,7 @@ class StepFollower:
         """
         exactly = without_autocast(track.theta_0.device)
         kernel_norms = None if track.in_open_block else track.kernel_norms
-        with exactly:
+        with exactly, own_streams():
             self._with_smoother(track, lambda engine: engine.before_step(batch))
         if kernel_norms is not None:
             batch.now  # noqa: B018  # linearise before the parameters move
@@ -131,8 +132,8 @@ class StepFollower:
 
         def moved(engine: Smoother, update: Update) -> None:
             assert self._update_check is not None
-            self._update_check.after_update(update.skipped)
             engine.after_update(update.skipped)
+            self._update_check.after_update(update.skipped, engine.rule_in_use())
 
         with optimizer_watch.watch_step(
             self._optimizer,

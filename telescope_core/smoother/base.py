@@ -18,6 +18,7 @@ from telescope_core.network.inputs import Rows
 from telescope_core.probes import LabelDirections
 from telescope_core.smoother.rowset import LinearizedRows
 from telescope_core.smoother.span import Span
+from telescope_core.update_rules import UpdateRule
 
 State = Mapping[str, LinearizedRows]
 """Per set name, its rows linearised at one θ."""
@@ -188,6 +189,10 @@ class Smoother(ABC):
     @abstractmethod
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what :meth:`tensors` gave."""
+
+    def rule_in_use(self) -> UpdateRule | None:
+        """The optimizer's rule that has pushed the columns in the last step, if it did."""
+        return None
 
     def model(self, name: str) -> LowRankSmoother | None:
         """``Ŝ`` on a set, to estimate differences from; ``None`` where there is none."""

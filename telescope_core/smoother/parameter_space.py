@@ -139,6 +139,9 @@ class ParameterSpaceSmoother(Smoother):
         modes = below("stiff/", tensors)
         self._stiff = StiffModes.restore(modes) if modes else None
 
+    def rule_in_use(self) -> UpdateRule:  # noqa: D102
+        return self.rule
+
     def model(self, name: str) -> LowRankSmoother | None:  # noqa: D102
         return None if self._stiff is None else self._stiff.model(name, self._at_start)
 

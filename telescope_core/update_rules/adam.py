@@ -26,6 +26,7 @@ class _FirstMomentRule(UpdateRule):
     ) -> None:
         super().__init__(optimizer, layout, parameters, columns, affine_columns)
         self._last_phi: dict[str, Tensor] = {}
+        self._borrowed: dict[str, Tensor] | None = None
         for slot in self.slots:
             self._seed_buffer("first_moment", slot, "exp_avg")
 
@@ -38,11 +39,16 @@ class _FirstMomentRule(UpdateRule):
     def reads_position(self) -> bool:
         return not self._without_decay()
 
+    def borrow(self, other: UpdateRule) -> None:
+        if isinstance(other, _FirstMomentRule):
+            self._borrowed = other._last_phi
+
     def push(self, gradient: Tensor, path: Tensor, skipped: frozenset[str]) -> None:
-        self._last_phi = {
-            slot.segment.name: self._denominator(slot, group)
-            for slot, group in self._active(skipped)
-        }
+        phi_of, self._borrowed = self._borrowed, None
+        if phi_of is None:
+            active = self._active(skipped)
+            phi_of = {slot.segment.name: self._denominator(slot, group) for slot, group in active}
+        self._last_phi = phi_of
         for slot, group in self._active(skipped):
             arrays = (
                 gradient[slot.segment.rows],

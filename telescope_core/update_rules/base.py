@@ -84,6 +84,13 @@ class UpdateRule(ABC):
     def before_update(self) -> None:  # noqa: B027  # most rules keep no buffers to reset
         """Look at the optimizer's state right before its step, e.g. whether it was reset."""
 
+    def borrow(self, other: UpdateRule) -> None:  # noqa: B027  # most rules compute little
+        """Take over, for the next push, what another rule computed in its push of this very step.
+
+        Args:
+            other: A rule of the same class and optimizer, which has pushed already.
+        """
+
     @abstractmethod
     def push(self, gradient: Tensor, path: Tensor, skipped: frozenset[str]) -> None:
         """Advance ``path`` by one step of the optimizer, in place.

@@ -12,6 +12,8 @@ from telescope_core.layout import ParameterLayout
 from telescope_core.update_rules.base import UpdateRule
 
 _ROUNDINGS = 16.0
+# Of the layout's precision; what differs by no more needs no closer look.
+_FEW_ROUNDINGS = 4.0
 
 
 class UpdateCheck:
@@ -44,6 +46,7 @@ class UpdateCheck:
         self._parameters = {name: parameters[name] for name in layout.by_name}
         views = layout.unflatten(theta)
         self._held = {n: views[n].to(p).contiguous().clone() for n, p in self._parameters.items()}
+        self._flat: Tensor | None = None
         self._gradient: Tensor | None = None
 
     def require_unmoved(self, moment: str) -> None:
@@ -78,11 +81,12 @@ class UpdateCheck:
             self._rule = self._make_rule(1, 1)
         self._rule.before_update()
 
-    def after_update(self, skipped: frozenset[str]) -> None:
+    def after_update(self, skipped: frozenset[str], pushed: UpdateRule | None = None) -> None:
         """Compare where the parameters are now with where the rule puts them.
 
         Args:
             skipped: Parameters without a gradient.
+            pushed: A rule that was pushed through this step already, to take denominators from.
 
         Raises:
             TrainingMismatchError: Naming the parameters that moved otherwise.
@@ -90,6 +94,8 @@ class UpdateCheck:
         if self._gradient is None:
             wrong = self._wrong_in_plain_descent(skipped)
         else:
+            if pushed is not None and self._rule is not None:
+                self._rule.borrow(pushed)
             wrong = self._wrong_by_rule(self._gradient, skipped)
         if wrong:
             optimizer = type(self._plain.optimizer).__name__
@@ -102,6 +108,7 @@ class UpdateCheck:
 
     def _wrong_in_plain_descent(self, skipped: frozenset[str]) -> list[str]:
         """Repeat ``θ − γ G`` on what is held, in the parameters' own precision and layout."""
+        self._flat = None
         rate = self._plain.learning_rate
         wrong = []
         with torch.no_grad():
@@ -119,19 +126,28 @@ class UpdateCheck:
 
     def _wrong_by_rule(self, gradient: Tensor, skipped: frozenset[str]) -> list[str]:
         assert self._rule is not None
-        start = self._layout.flatten(self._held)
-        path = start[:, None].clone()
-        self._rule.push(gradient[:, None].clone(), path, skipped)
+        path = self._flat if self._flat is not None else self._layout.flatten(self._held)
+        # Both are overwritten: nobody looks at them after the step.
+        self._rule.push(gradient[:, None], path[:, None], skipped)
         theta = self._layout.flatten(self._parameters)
-        step = theta - start
+        sizes = [segment.size for segment in self._layout.segments]
+        gaps, largest = (
+            torch.stack([part.abs().max() if len(part) else part.sum() for part in parts])
+            for parts in (torch.split(path - theta, sizes), torch.split(theta, sizes))
+        )
+        suspects = (gaps > _FEW_ROUNDINGS * torch.finfo(theta.dtype).eps * largest).tolist()
+        wrong = []
+        for segment, is_suspect in zip(self._layout.segments, suspects, strict=True):
+            if is_suspect:
+                parameter, rows = self._parameters[segment.name], segment.rows
+                start = self._layout.rows_of(segment, self._held[segment.name])
+                if self._differs(path[rows], theta[rows], theta[rows] - start, parameter):
+                    wrong.append(segment.name)
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 self._held[name].copy_(parameter)
-        return [
-            s.name
-            for s in self._layout.segments
-            if self._differs(path[s.rows, 0], theta[s.rows], step[s.rows], self._parameters[s.name])
-        ]
+        self._flat = theta
+        return wrong
 
     @staticmethod
     def _differs(
