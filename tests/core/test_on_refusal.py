@@ -15,6 +15,7 @@ from telescope_core.errors import (
 )
 from telescope_core.lens import TelescopeLens
 from telescope_core.testing import Scenario
+from telescope_core.trackers.null import NullRun
 
 D = torch.float64
 
@@ -156,3 +157,31 @@ def test_a_compiled_model_is_followed_as_the_plain_one():
         return lens.snapshot().metrics
 
     assert follow(True) == pytest.approx(follow(False), rel=1e-9, abs=1e-12)
+
+
+class Recorder(NullRun):
+    """A run of a tracker that can call for attention."""
+
+    def __init__(self):
+        self.records, self.alerts = [], []
+
+    def log(self, step, record):
+        self.records.append(dict(record))
+
+    def alert(self, title, text, level):
+        self.alerts.append((text, level))
+
+
+def test_a_live_log_is_told_why_measures_are_missing():
+    run, tracked = Run(on_refusal="warn"), Recorder()
+    log = run.lens.log_to(tracked, every=1)
+    run.train(2)
+    with pytest.warns(RefusalWarning):
+        run.train(2, mask(run))
+    assert log.close()
+    assert [record.get("refused") for record in tracked.records] == [None, None, 1.0, None]
+    assert "test/effective_parameters" in tracked.records[1]
+    assert "test/effective_parameters" not in tracked.records[2]
+    ((text, level),) = tracked.alerts
+    assert "0.weight" in text
+    assert level == "WARN"
