@@ -57,8 +57,7 @@ def backpropagated(
     function: ModelFunction, theta: Tensor, inputs: Rows, cotangents: Tensor
 ) -> Tensor:
     """``Jᵀ u`` at θ by plain backpropagation, shape ``(p,)``."""
-    views = function.layout.unflatten(theta)
-    leaves = {name: view.detach().clone().requires_grad_() for name, view in views.items()}
+    leaves = function.leaves(theta)
     with torch.enable_grad(), function.native(leaves) as call:
         outputs = call(inputs)
         return function.pulled(outputs, leaves, cotangents[..., 0].to(outputs))
@@ -167,8 +166,7 @@ def _differs_from_differences(
         return float(((ends[0] - ends[1]) * u).cpu().double().sum()) / (2 * step)
 
     def disagrees(draw: int) -> bool:
-        views = layout.unflatten(theta)
-        leaves = {n: v.detach().to(precision).requires_grad_() for n, v in views.items()}
+        leaves = function.leaves(theta.to(precision))
         with torch.enable_grad(), function.in_precision(leaves, precision) as call:
             f = call(inputs)
             u = random_cotangents(f.detach(), draw)[..., 0]
@@ -206,9 +204,7 @@ def _directions(
 
 def custom_functions(function: ModelFunction, theta: Tensor, inputs: Rows) -> Iterator[str]:
     """Names of the ``torch.autograd.Function`` subclasses in the graph of the outputs."""
-    views = function.layout.unflatten(theta)
-    leaves = {name: view.detach().clone().requires_grad_() for name, view in views.items()}
-    with torch.enable_grad(), function.native(leaves) as call:
+    with torch.enable_grad(), function.native(function.leaves(theta)) as call:
         for node in graph_of(call(inputs)):
             if torch.autograd.function.BackwardCFunction in type(node).__mro__:
                 yield type(node).__name__.removesuffix("Backward")

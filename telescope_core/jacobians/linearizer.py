@@ -217,8 +217,7 @@ class Linearizer:
         return listed(wrong)
 
     def _require_dependence(self, theta: Tensor, sample: Rows) -> None:
-        views = self._layout.unflatten(theta)
-        leaves = {name: view.detach().requires_grad_() for name, view in views.items()}
+        leaves = self.function.leaves(theta)
         with torch.enable_grad(), self.function.native(leaves) as call:
             depends = call(sample).requires_grad
         if not depends:

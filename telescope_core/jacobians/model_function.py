@@ -97,9 +97,8 @@ class ModelFunction:
         # Contiguous as in the model itself: another memory layout rounds differently, which is
         # enough to put a unit on the other side of a kink.
         cast = {n: self._cast(n, value).contiguous() for n, value in parameters.items()}
-        device = next(iter(cast.values())).device
-        with without_autocast(device), self.network.at(cast, raised) as call:
-            yield lambda rows: _flat(call(rows))
+        with self._standing_in(cast, raised) as call:
+            yield call
 
     @contextmanager
     def in_precision(
@@ -111,9 +110,21 @@ class ModelFunction:
             return tensor.to(precision) if tensor.is_floating_point() else tensor
 
         cast = {name: raised(value).contiguous() for name, value in parameters.items()}
-        device = next(iter(cast.values())).device
-        with without_autocast(device), self.network.at(cast, raised) as call:
+        with self._standing_in(cast, raised) as call:
+            yield call
+
+    @contextmanager
+    def _standing_in(
+        self, parameters: Mapping[str, Tensor], raised: Callable[[Tensor], Tensor]
+    ) -> Iterator[Call]:
+        device = next(iter(parameters.values())).device
+        with without_autocast(device), self.network.at(parameters, raised) as call:
             yield lambda rows: _flat(call(rows))
+
+    def leaves(self, theta: Tensor) -> dict[str, Tensor]:
+        """Copies of θ's parameters by name, to take derivatives with respect to."""
+        views = self.layout.unflatten(theta)
+        return {name: view.detach().clone().requires_grad_() for name, view in views.items()}
 
     @contextmanager
     def as_trained(
@@ -190,11 +201,9 @@ class ModelFunction:
                 seen.add(tensor.dtype)
             return tensor
 
-        views = self.layout.unflatten(self.theta())
-        leaves = {name: view.detach().requires_grad_() for name, view in views.items()}
         with (
             torch.enable_grad(),
-            self.native(leaves) as call,
+            self.native(self.leaves(self.theta())) as call,
             torch.autograd.graph.saved_tensors_hooks(pack, _as_it_is),
         ):
             call(sample)

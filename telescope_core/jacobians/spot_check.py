@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from telescope_core.errors import ModelError
+from telescope_core.errors import ModelError, listed
 from telescope_core.jacobians import agreement
 from telescope_core.jacobians.linearization import Linearization
 from telescope_core.jacobians.model_function import ModelFunction
@@ -81,5 +81,5 @@ def _trouble(
         pulled[rows] = 0
     wrong = agreement.differing(function.layout, pulled, expected, tolerance, 20 * eps)
     if wrong:
-        return f"the derivative differs from backpropagation in {', '.join(wrong[:5])}"
+        return f"the derivative differs from backpropagation in {listed(wrong)}"
     return "" if agrees else "forward and reverse derivatives disagree"
