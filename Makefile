@@ -41,10 +41,10 @@ paper: setup
 bench: setup
 	$(BIN)/python benchmarks/bench.py
 
-lint: setup build/types
+lint: setup
 	ruff check .
 	ruff format --check .
-	MYPYPATH=build/types $(BIN)/python -m mypy -p telescope_core -p telescope_pipeline
+	$(BIN)/python -m mypy -p telescope_core -p telescope_pipeline
 
 format: setup
 	ruff check --fix .
@@ -53,19 +53,6 @@ format: setup
 # Writes the code dependencies of dvc.yaml anew.
 wiring: setup
 	$(BIN)/python -m telescope_pipeline.wiring . paper paper/reduced
-
-# The packages under the names they are installed by, for tools that read folders.
-.PHONY: build/types
-build/types:
-	rm -rf $@
-	mkdir -p $@/telescope_pipeline
-	ln -s ../../telescope_core $@/telescope_core
-	for path in pipeline/*; do \
-	    ln -s ../../../$$path $@/telescope_pipeline/; \
-	done
-	for name in cases schemas stages; do \
-	    ln -s ../../../$$name $@/telescope_pipeline/$$name; \
-	done
 
 # Removes what can be made again, except the DVC cache.
 clean:

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from telescope_core.models.polynomial import PolynomialNetwork
+from telescope_pipeline.study.networks.polynomial import PolynomialNetwork
 
 DATA = "TELESCOPE_DATA"
 

@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from telescope_core import TelescopeLens
-from telescope_core.alerts import ApproximationFails, PartingWays
+from telescope_core.live.alerts import ApproximationFails, PartingWays
 from telescope_core.trackers import RunDescription, open_tracker
 
 torch.manual_seed(0)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from telescope_core.errors import ArtifactError, ConfigurationError
-from telescope_pipeline import files, tables
-from telescope_pipeline.cases.contract import Claim, Member
-from telescope_pipeline.layout import Layout
-from telescope_pipeline.manifest import joint
-from telescope_pipeline.parameters import case_of, load_parameters
-from telescope_pipeline.plain import plain
+from telescope_pipeline.contract import Claim, Member
+from telescope_pipeline.parameters.reading import case_of, load_parameters
 from telescope_pipeline.progress import spinner
+from telescope_pipeline.store import files
+from telescope_pipeline.store import table_checks as tables
+from telescope_pipeline.store.folders import Layout
+from telescope_pipeline.store.manifest import joint
+from telescope_pipeline.store.plain import plain
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from telescope_core.errors import ConfigurationError
-from telescope_pipeline import files
-from telescope_pipeline.layout import Layout
-from telescope_pipeline.parameters import case_of, load_parameters
+from telescope_pipeline.parameters.reading import case_of, load_parameters
 from telescope_pipeline.progress import spinner
+from telescope_pipeline.store import files
+from telescope_pipeline.store.folders import Layout
 
 if TYPE_CHECKING:
-    from telescope_pipeline.cases.contract import Figure
+    from telescope_pipeline.contract import Figure
 
 
 def run(case_name: str, parameters_path: Path) -> None:

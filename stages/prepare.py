@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from telescope_core.errors import DataError
-from telescope_pipeline import files
-from telescope_pipeline.layout import Layout
-from telescope_pipeline.parameters import case_of, load_parameters
+from telescope_pipeline.parameters.reading import case_of, load_parameters
+from telescope_pipeline.parameters.user_code import make_importable
 from telescope_pipeline.progress import spinner
-from telescope_pipeline.user_code import make_importable
+from telescope_pipeline.store import files
+from telescope_pipeline.store.folders import Layout
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from telescope_pipeline.cases.contract import Prepared
+    from telescope_pipeline.contract import Prepared
 
 
 def run(case_name: str, parameters_path: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from telescope_pipeline import files
-from telescope_pipeline.layout import Layout
-from telescope_pipeline.parameters import case_of, load_parameters
+from telescope_pipeline.parameters.reading import case_of, load_parameters
 from telescope_pipeline.progress import spinner
-from telescope_pipeline.publication import publish
-from telescope_pipeline.publishing.delivery import check_tracking
-from telescope_pipeline.publishing.records import RECEIPT
+from telescope_pipeline.publish.delivery import check_tracking
+from telescope_pipeline.publish.publication import publish
+from telescope_pipeline.publish.records import RECEIPT
+from telescope_pipeline.store import files
+from telescope_pipeline.store.folders import Layout
 
 
 def run(case_name: str, parameters_path: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from telescope_pipeline import files
-from telescope_pipeline.layout import Layout
-from telescope_pipeline.parameters import load_parameters
+from telescope_pipeline.parameters.reading import load_parameters
 from telescope_pipeline.progress import spinner
 from telescope_pipeline.report import build_report
+from telescope_pipeline.store import files
+from telescope_pipeline.store.folders import Layout
 
 
 def run(parameters_path: Path) -> None:

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from telescope_core.errors import ArtifactError, ConfigurationError
-from telescope_pipeline import files
-from telescope_pipeline.cases.contract import Member
-from telescope_pipeline.executor import Job, open_executor
-from telescope_pipeline.layout import Layout
-from telescope_pipeline.manifest import key_of, manifest_of
-from telescope_pipeline.member import FINAL, HISTORY, MANIFEST, TIMING, Task, train_member
-from telescope_pipeline.parameters import case_of, load_parameters
+from telescope_pipeline.contract import Member
+from telescope_pipeline.executors.executor import Job, open_executor
+from telescope_pipeline.executors.member import FINAL, HISTORY, MANIFEST, TIMING, Task, train_member
+from telescope_pipeline.parameters.model import RunSettings
+from telescope_pipeline.parameters.reading import case_of, load_parameters
+from telescope_pipeline.parameters.user_code import make_importable
 from telescope_pipeline.progress import watch
-from telescope_pipeline.schemas.parameters import RunSettings
 from telescope_pipeline.schemas.sections import Case
-from telescope_pipeline.scratch import Scratch
-from telescope_pipeline.user_code import make_importable
+from telescope_pipeline.store import files
+from telescope_pipeline.store.folders import Layout
+from telescope_pipeline.store.manifest import key_of, manifest_of
+from telescope_pipeline.store.scratch import Scratch
 
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]*")
@@ -65,7 +65,7 @@ def run(case_name: str, parameters_path: Path) -> None:
 
 def _plan(case: Case, run: RunSettings, data: Path, scratch: Path) -> list[Task]:
     # Not `training`: that would load torch, which only the workers need.
-    sweep = import_module(f"telescope_pipeline.cases.{case.kind}.members")
+    sweep = import_module(f"telescope_pipeline.cases.{case.kind}.sweep")
     members: list[Member] = sweep.members(case, run.seed)
     _check_members(members)
     card = files.read_json(data / "dataset.json")

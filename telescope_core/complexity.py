@@ -13,8 +13,8 @@ import math
 
 from torch import Tensor
 
-from telescope_core.low_rank import Control, LowRankSmoother
 from telescope_core.probes import LabelDirections
+from telescope_core.smoother.low_rank import Control, LowRankSmoother
 
 
 def effective_parameters(

@@ -9,13 +9,13 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from telescope_core import _validation as check
-from telescope_core._trained_parameters import require_usable
 from telescope_core.errors import MemoryBudgetError, ModelError
 from telescope_core.jacobians import Form, Linearization, Linearizer, spot_check
-from telescope_core.layout import ParameterLayout
 from telescope_core.network import Network, outside_inference_mode
+from telescope_core.network import checks as check
 from telescope_core.network.inputs import Inputs, take_rows
+from telescope_core.network.layout import ParameterLayout
+from telescope_core.network.trained_parameters import require_usable
 from telescope_core.smoother import LinearizedRows, RowSet
 
 

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-_CODE = ("telescope_core", "pipeline", "schemas", "stages", "cases")
+_CODE = ("telescope_core", "telescope_pipeline", "schemas", "stages")
 _FILES = ("dvc.yaml", ".dvcignore", ".gitignore")
 
 _PUBLISH = '''\
@@ -27,8 +27,8 @@ _PUBLISH = '''\
 
 from pathlib import Path
 
-from telescope_pipeline import files
-from telescope_pipeline.layout import Layout
+from telescope_pipeline.store import files
+from telescope_pipeline.store.folders import Layout
 
 
 def run(case_name: str, parameters_path: Path) -> None:
@@ -41,8 +41,8 @@ _REPORT = '''\
 
 from pathlib import Path
 
-from telescope_pipeline import files
-from telescope_pipeline.layout import Layout
+from telescope_pipeline.store import files
+from telescope_pipeline.store.folders import Layout
 
 
 def run(parameters_path: Path) -> None:
@@ -162,12 +162,11 @@ def build_project(folder: Path) -> Project:
     root.mkdir(parents=True)
     skipped = shutil.ignore_patterns("__pycache__")
     for name in _CODE:
-        shutil.copytree(REPOSITORY / name, root / name, ignore=skipped)
+        shutil.copytree(REPOSITORY / name, root / name, symlinks=True, ignore=skipped)
     for name in _FILES:
         shutil.copy(REPOSITORY / name, root / name)
-    tiny = root / "cases" / "double_descent"
-    shutil.rmtree(tiny)
-    shutil.copytree(REPOSITORY / "tests" / "tiny_case", tiny, ignore=skipped)
+    tiny = root / "telescope_pipeline" / "cases" / "double_descent"
+    shutil.copytree(REPOSITORY / "tests" / "tiny_case", tiny, ignore=skipped, dirs_exist_ok=True)
     (root / "stages" / "publish.py").write_text(_PUBLISH)
     (root / "stages" / "report.py").write_text(_REPORT)
     (root / "params.yaml").write_text(tiny_parameters())
@@ -193,14 +192,6 @@ def build_project(folder: Path) -> Project:
 
 
 def _environment(folder: Path, root: Path) -> dict[str, str]:
-    packages = folder / "packages"
-    mapped = packages / "telescope_pipeline"
-    mapped.mkdir(parents=True)
-    (packages / "telescope_core").symlink_to(root / "telescope_core")
-    for path in (root / "pipeline").iterdir():
-        (mapped / path.name).symlink_to(path)
-    for name in ("cases", "schemas", "stages"):
-        (mapped / name).symlink_to(root / name)
     scripts = folder / "bin"
     scripts.mkdir()
     script = scripts / "telescope"
@@ -208,7 +199,7 @@ def _environment(folder: Path, root: Path) -> dict[str, str]:
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     return kept | {
-        "PYTHONPATH": str(packages),
+        "PYTHONPATH": str(root),
         "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(folder / "home"),
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -4,6 +4,6 @@ Reads scikit-learn's two gradient boosting regressors, XGBoost's and LightGBM's 
 ``boosting``).  Nothing of these libraries, nor torch, is imported before a model is given.
 """
 
-from telescope_core.boosting.lens import BoostingLens
+from telescope_core.boosting.boosting_lens import BoostingLens
 
 __all__ = ["BoostingLens"]

@@ -9,11 +9,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from telescope_core.alerts import AlertRule
 from telescope_core.errors import ConfigurationError
-from telescope_core.labels import Loss
 from telescope_core.lens import TelescopeLens
 from telescope_core.live import LiveLog, Target
+from telescope_core.live.alerts import AlertRule
+from telescope_core.losses.labels import Loss
 from telescope_core.network.inputs import Inputs, Rows, is_in_memory, map_rows
 from telescope_core.trackers.null import NullRun
 from telescope_core.trackers.protocol import RunDescription

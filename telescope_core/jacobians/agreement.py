@@ -17,8 +17,8 @@ from telescope_core.errors import ModelError
 from telescope_core.jacobians.graph import graph_of
 from telescope_core.jacobians.linearization import Linearization
 from telescope_core.jacobians.model_function import ModelFunction
-from telescope_core.layout import ParameterLayout
 from telescope_core.network.inputs import Rows
+from telescope_core.network.layout import ParameterLayout
 
 # Gradients this far below the largest one, in units of rounding, are noise.
 _NOISE = 50.0

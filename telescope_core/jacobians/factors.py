@@ -15,7 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from telescope_core.jacobians.scratch import scratch
+from telescope_core.jacobians.buffers import scratch
 
 # Largest temporary of a product; more rows are taken in chunks.  It should stay in a cache.
 _TEMPORARY_BYTES = 16 * 2**20

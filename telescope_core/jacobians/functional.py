@@ -16,8 +16,8 @@ from telescope_core.errors import TelescopeError
 from telescope_core.jacobians.linearization import Linearization, in_full_precision
 from telescope_core.jacobians.recurrent import Watch
 from telescope_core.jacobians.undifferentiable import or_model_error
-from telescope_core.layout import ParameterLayout
 from telescope_core.network.inputs import Rows, leaves, map_rows
+from telescope_core.network.layout import ParameterLayout
 
 
 class Forward(Protocol):

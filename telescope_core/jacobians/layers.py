@@ -17,7 +17,7 @@ from telescope_core.jacobians.factors import (
     OuterFactor,
 )
 from telescope_core.jacobians.recurrent import can_be_unrolled, linear_maps
-from telescope_core.layout import ParameterLayout, Segment
+from telescope_core.network.layout import ParameterLayout, Segment
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from telescope_core.layout import ParameterLayout
+from telescope_core.network.layout import ParameterLayout
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from telescope_core.jacobians.layers import Layer, find_layers
 from telescope_core.jacobians.linearization import Linearization, without_autocast
 from telescope_core.jacobians.model_function import ModelFunction
 from telescope_core.jacobians.traced import Signature, TracedLinearization, UnfitFactorsError
-from telescope_core.layout import ParameterLayout
 from telescope_core.network import Network
 from telescope_core.network.inputs import Inputs, Rows, take_rows
+from telescope_core.network.layout import ParameterLayout
 
 Form = Literal["auto", "factors", "functional"]
 

@@ -14,9 +14,9 @@ from telescope_core.errors import ModelError
 from telescope_core.jacobians.linearization import without_autocast
 from telescope_core.jacobians.recurrent import Watch, can_be_unrolled, unrolled
 from telescope_core.jacobians.undifferentiable import or_model_error
-from telescope_core.layout import ParameterLayout
 from telescope_core.network import Network
 from telescope_core.network.inputs import Rows, count_rows
+from telescope_core.network.layout import ParameterLayout
 from telescope_core.network.twins import is_half
 
 Call = Callable[[Rows], Tensor]

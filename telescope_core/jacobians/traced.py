@@ -16,8 +16,8 @@ from telescope_core.jacobians.layers import Layer
 from telescope_core.jacobians.linearization import Layers, Linearization, in_full_precision
 from telescope_core.jacobians.recurrent import Tap
 from telescope_core.jacobians.undifferentiable import or_model_error
-from telescope_core.layout import ParameterLayout
 from telescope_core.network.inputs import Rows
+from telescope_core.network.layout import ParameterLayout
 
 
 class UnfitFactorsError(Exception):

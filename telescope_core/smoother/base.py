@@ -10,13 +10,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from telescope_core.gradients import GradientCheck, SeenGradient
 from telescope_core.jacobians import Linearization, Linearizer
-from telescope_core.losses import LossGradient
-from telescope_core.low_rank import LowRankSmoother
+from telescope_core.jacobians.rows import LinearizedRows
+from telescope_core.losses.gradient import LossGradient
 from telescope_core.network.inputs import Rows
 from telescope_core.probes import LabelDirections
-from telescope_core.smoother.rowset import LinearizedRows
+from telescope_core.smoother.gradient_check import GradientCheck, SeenGradient
+from telescope_core.smoother.low_rank import LowRankSmoother
 from telescope_core.smoother.span import Span
 from telescope_core.update_rules import UpdateRule
 

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from telescope_core.errors import ConfigurationError, LossError, TrainingMismatchError
-from telescope_core.gradients import GradientCheck, SeenGradient
-from telescope_core.losses import LossGradient
+from telescope_core.losses.gradient import LossGradient
 from telescope_core.probes import LabelDirections
 from telescope_core.smoother._geometric_sum import geometric_sum
 from telescope_core.smoother.base import Batch, Smoother, Spans, State
+from telescope_core.smoother.gradient_check import GradientCheck, SeenGradient
 from telescope_core.update_rules import UpdateRule
 
 

@@ -17,12 +17,12 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from telescope_core.gradients import GradientCheck, SeenGradient
 from telescope_core.jacobians import Layers
-from telescope_core.losses import LossGradient
-from telescope_core.low_rank import LowRankSmoother
+from telescope_core.losses.gradient import LossGradient
 from telescope_core.probes import LabelDirections
 from telescope_core.smoother.base import Batch, Smoother, Spans, State, below
+from telescope_core.smoother.gradient_check import GradientCheck, SeenGradient
+from telescope_core.smoother.low_rank import LowRankSmoother
 from telescope_core.smoother.path import Quadrature, make_path, quadrature_of
 from telescope_core.smoother.stiff_modes import StiffModes
 from telescope_core.update_rules import UpdateRule

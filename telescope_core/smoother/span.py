@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from telescope_core.smoother.rowset import LinearizedRows
+from telescope_core.jacobians.rows import LinearizedRows
 
 
 class Span:

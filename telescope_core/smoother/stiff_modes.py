@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 
 from telescope_core.jacobians import Linearization
-from telescope_core.low_rank import LowRankSmoother
-from telescope_core.smoother.rowset import LinearizedRows
+from telescope_core.jacobians.rows import LinearizedRows
+from telescope_core.smoother.low_rank import LowRankSmoother
 from telescope_core.update_rules import UpdateRule
 
 # The noise is in the stiffest modes; for more of them the projection is too crude to help.

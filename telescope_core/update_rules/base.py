@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from telescope_core.errors import TrainingMismatchError
-from telescope_core.layout import ParameterLayout, Segment
+from telescope_core.network.layout import ParameterLayout, Segment
 
 # Several operations on a part follow each other while it is in a cache.
 _PART_BYTES = 2**20

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from telescope_core.errors import TrainingMismatchError, listed
-from telescope_core.layout import ParameterLayout
+from telescope_core.network.layout import ParameterLayout
 from telescope_core.update_rules.base import UpdateRule
 
 _ROUNDINGS = 16.0

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from telescope_core.errors import UnsupportedOptimizerError
-from telescope_core.layout import ParameterLayout
+from telescope_core.network.layout import ParameterLayout
 from telescope_core.update_rules import adam, adaptive, sgd
 from telescope_core.update_rules.base import UpdateRule
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from telescope_core.layout import ParameterLayout
+from telescope_core.network.layout import ParameterLayout
 from telescope_core.update_rules.base import Recursion, UpdateRule
 
 

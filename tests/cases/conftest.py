@@ -18,8 +18,8 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from telescope_pipeline.cases.contract import Member
-from telescope_pipeline.schemas.kinds import KINDS
+from telescope_pipeline.contract import Member
+from telescope_pipeline.parameters.kinds import KINDS
 
 # What a user's project folder is to the pipeline.
 sys.path.append(str(Path(__file__).resolve().parent / "own_code"))
@@ -334,7 +334,7 @@ def train(prepared: Callable[[str], Any]) -> Callable[..., Any]:
     def train_member(
         kind: str, case: Any, member: Member, checkpoint: StoredCheckpoint | None = None
     ) -> Any:
-        return module(kind, "training").train(
+        return module(kind, "training.train").train(
             case,
             member,
             prepared(kind).files[member.data],
@@ -356,7 +356,7 @@ def trained(train: Callable[..., Any]) -> Callable[[str], tuple[Any, pd.DataFram
         if kind not in cache:
             case = KINDS[kind].model_validate(copy.deepcopy(SMALL[kind]))
             parts = []
-            for member in module(kind, "members").members(case, 0):
+            for member in module(kind, "sweep").members(case, 0):
                 history = train(kind, case.narrowed(member.values, member.seed), member).history
                 identity = {"member": member.name, "group": member.group, "seed": member.seed}
                 for place, (name, value) in enumerate((identity | member.values).items()):

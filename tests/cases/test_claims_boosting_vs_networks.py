@@ -16,7 +16,7 @@ import pytest
 from telescope_pipeline.cases.boosting_vs_networks.figures import draw
 from telescope_pipeline.cases.boosting_vs_networks.metrics import claims, compare, summarize
 from telescope_pipeline.cases.boosting_vs_networks.names import set_name
-from telescope_pipeline.schemas.boosting_vs_networks import BoostingVsNetworksCase
+from telescope_pipeline.cases.boosting_vs_networks.schema import BoostingVsNetworksCase
 
 _PROPORTIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _ALL = {

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from telescope_pipeline.cases.contract import Claim
 from telescope_pipeline.cases.modular_addition.metrics import claims, events_of, summarize
-from telescope_pipeline.schemas.modular_addition import ModularAdditionCase
+from telescope_pipeline.cases.modular_addition.schema import ModularAdditionCase
+from telescope_pipeline.contract import Claim
 
 _STEPS = np.unique(np.round(np.logspace(0, 3, 60)).astype(int))
 _TRAIN_FIRST = {"train-exceeds-test-before-generalisation", "train-exceeds-test-before-rise"}

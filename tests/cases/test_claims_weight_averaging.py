@@ -20,9 +20,9 @@ from telescope_pipeline.cases.weight_averaging.metrics import (
     log_change,
     summarize,
 )
-from telescope_pipeline.plain import plain
-from telescope_pipeline.schemas.weight_averaging import WeightAveragingCase
-from telescope_pipeline.tables import check_case_history
+from telescope_pipeline.cases.weight_averaging.schema import WeightAveragingCase
+from telescope_pipeline.store.plain import plain
+from telescope_pipeline.store.table_checks import check_case_history
 
 _STEPS = (0, 4, 16, 64, 256)
 _LAYERS = ("stem", "stem_norm", "stages.0.0.conv1", "stages.0.0.norm1", "head")

@@ -14,19 +14,20 @@ import pytest
 import torch
 from scipy import stats
 
-from telescope_core.data.tables import Table
 from telescope_core.errors import DataError
-from telescope_pipeline.cases.boosting_vs_networks import _source, data
-from telescope_pipeline.cases.boosting_vs_networks._irregularity import (
+from telescope_pipeline.cases.boosting_vs_networks import data
+from telescope_pipeline.cases.boosting_vs_networks import source as _source
+from telescope_pipeline.cases.boosting_vs_networks.irregularity import (
     irregular_rows,
     irregularity,
     skewness,
     standardize,
     unskew,
 )
-from telescope_pipeline.cases.boosting_vs_networks._mixtures import Mixtures
 from telescope_pipeline.cases.boosting_vs_networks.names import set_name
-from telescope_pipeline.schemas.boosting_vs_networks import BoostingVsNetworksCase
+from telescope_pipeline.cases.boosting_vs_networks.schema import BoostingVsNetworksCase
+from telescope_pipeline.cases.boosting_vs_networks.training.mixtures import Mixtures
+from telescope_pipeline.study.datasets.tables import Table
 
 needs_folder = pytest.mark.skipif(
     not (Path(os.environ.get("TELESCOPE_DATA", "/nowhere")) / "tabular").is_dir(),

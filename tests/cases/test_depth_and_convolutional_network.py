@@ -13,12 +13,12 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional
 
-from telescope_core.models.convolutional import ConvolutionalNetwork
 from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases.convolutional_network import data as images
-from telescope_pipeline.cases.convolutional_network import members as levels
-from telescope_pipeline.cases.convolutional_network import training as convolutional
-from telescope_pipeline.cases.depth import members as depths
+from telescope_pipeline.cases.convolutional_network import sweep as levels
+from telescope_pipeline.cases.convolutional_network.training.train import train as convolutional
+from telescope_pipeline.cases.depth import sweep as depths
+from telescope_pipeline.study.networks.convolutional import ConvolutionalNetwork
 
 _Trained = Callable[[str], tuple[Any, pd.DataFrame]]
 

@@ -11,12 +11,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from telescope_core.models.mlp import MLP
-from telescope_pipeline.cases._training import Batches
-from telescope_pipeline.cases.design_choices import unrolled
-from telescope_pipeline.cases.design_choices.members import members
 from telescope_pipeline.cases.design_choices.names import FIFTHS, by_fifth
-from telescope_pipeline.cases.design_choices.training import record_steps
+from telescope_pipeline.cases.design_choices.sweep import members
+from telescope_pipeline.cases.design_choices.training.train import record_steps, unrolled
+from telescope_pipeline.study.networks.mlp import MLP
+from telescope_pipeline.study.training.loop import Batches
 
 _Trained = Callable[[str], tuple[Any, pd.DataFrame]]
 KIND = "design_choices"

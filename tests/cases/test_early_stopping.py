@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
-from telescope_pipeline.cases._early_stopping import EarlyStopping
-from telescope_pipeline.cases._statistics import shared_steps
 from telescope_pipeline.schemas.sections import EarlyStoppingSettings
+from telescope_pipeline.study.findings.statistics import shared_steps
+from telescope_pipeline.study.training.early_stopping import EarlyStopping
 
 
 def _ends_at(settings: dict[str, Any], losses: list[float], accuracies: list[float]) -> int | None:
@@ -46,7 +46,7 @@ def test_a_resumed_run_stops_where_the_uninterrupted_one_does(
         "early_stopping": {"patience": 3, "minimum_improvement": 0.01},
     }
     case = build("double_descent", training=training)
-    member = import_module("telescope_pipeline.cases.double_descent.members").members(case, 0)[-1]
+    member = import_module("telescope_pipeline.cases.double_descent.sweep").members(case, 0)[-1]
     whole = train("double_descent", case, member)
     unhurried = train(
         "double_descent",

@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from telescope_pipeline.cases import _style as style
-from telescope_pipeline.publishing.results import read_table
+from telescope_pipeline.publish.results import read_table
 from telescope_pipeline.report.charts import chart_of
+from telescope_pipeline.study.drawing import style as style
 
 # Columns that, beside the x axis, tell the rows of a table apart.
 _TOLD_APART_BY = ["setting", "optimizer", "table", "model", "epsilon"]

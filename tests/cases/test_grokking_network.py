@@ -15,13 +15,14 @@ import torch
 from pydantic import ValidationError
 
 from telescope_core.errors import DataError
-from telescope_core.models.mlp import MLP
 from telescope_core.seeds import derive_seed
-from telescope_pipeline.cases._training import Batches
-from telescope_pipeline.cases.contract import Member
-from telescope_pipeline.cases.grokking_network import data, figures, metrics, training
-from telescope_pipeline.cases.grokking_network.members import members
-from telescope_pipeline.schemas.grokking_network import GrokkingNetworkCase
+from telescope_pipeline.cases.grokking_network import data, figures, metrics
+from telescope_pipeline.cases.grokking_network.schema import GrokkingNetworkCase
+from telescope_pipeline.cases.grokking_network.sweep import members
+from telescope_pipeline.cases.grokking_network.training import train as training
+from telescope_pipeline.contract import Member
+from telescope_pipeline.study.networks.mlp import MLP
+from telescope_pipeline.study.training.loop import Batches
 
 SMALL: dict[str, Any] = {
     "kind": "grokking_network",

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from telescope_core.errors import ConfigurationError
-from telescope_pipeline.cases._grokking import Events, Onset, complexity_gap, detect, onset
+from telescope_pipeline.study.findings.grokking import Events, Onset, complexity_gap, detect, onset
 
 _STEPS = [0, 10, 20, 40, 80, 160, 320]
 

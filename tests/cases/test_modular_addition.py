@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from telescope_core.models.transformer import Transformer
 from telescope_core.seeds import derive_seed
-from telescope_pipeline.cases._training import Batches, class_accuracy
-from telescope_pipeline.cases.modular_addition.members import members
+from telescope_pipeline.cases.modular_addition.sweep import members
+from telescope_pipeline.study.networks.transformer import Transformer
+from telescope_pipeline.study.training.loop import Batches, class_accuracy
 
 KIND = "modular_addition"
 

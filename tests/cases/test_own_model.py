@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from telescope_core.errors import ConfigurationError, DataError, LossError, ParametersError
-from telescope_pipeline.cases._members import seeds_of
-from telescope_pipeline.cases._training import Batches
 from telescope_pipeline.cases.own_model import calls
-from telescope_pipeline.cases.own_model.losses import accuracy_of, loss_of
 from telescope_pipeline.cases.own_model.metrics import claims, summarize
 from telescope_pipeline.cases.own_model.names import file_stem, group_name
 from telescope_pipeline.cases.own_model.sets import check_sets
+from telescope_pipeline.cases.own_model.training.losses import accuracy_of, loss_of
+from telescope_pipeline.study.training.loop import Batches
+from telescope_pipeline.study.training.replicates import seeds_of
 
 KIND = "own_model"
 
@@ -37,9 +37,9 @@ def run(build: Callable[..., Any], checkpoints: Any) -> Callable[..., Any]:
 
     def train(**sections: Any) -> tuple[Any, Any, dict[str, Tensor], Any]:
         case = build(KIND, **{"sweep": {}, **sections})
-        member = _module("members").members(case, 3)[0]
+        member = _module("sweep").members(case, 3)[0]
         data = _module("data").prepare(case, 3).files[member.data]
-        trained = _module("training").train(
+        trained = _module("training.train").train(
             case,
             member,
             data,
@@ -237,7 +237,7 @@ def test_a_sweep_trains_every_combination_and_shares_data_where_it_can(
 ) -> None:
     sweep = {"model.options.hidden": [3, 4], "data.options.noise": [0.0, 0.5]}
     case = build(KIND, sweep=sweep)
-    members = _module("members").members(case, 0)
+    members = _module("sweep").members(case, 0)
     assert [member.group for member in members[::2]] == [
         "hidden-3_noise-0.0",
         "hidden-3_noise-0.5",

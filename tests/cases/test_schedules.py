@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telescope_core.errors import ConfigurationError
-from telescope_core.schedules import log_spaced_steps
+from telescope_pipeline.study.training.schedules import log_spaced_steps
 
 
 @settings(deadline=None)

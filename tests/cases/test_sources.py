@@ -15,9 +15,9 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from telescope_core.errors import DataError
-from telescope_pipeline.cases import _sources
-from telescope_pipeline.cases._sources import draw_binary, draw_replicates
 from telescope_pipeline.schemas.sources import BinarySource, ImageSource
+from telescope_pipeline.study.datasets import sources as _sources
+from telescope_pipeline.study.datasets.sources import draw_binary, draw_replicates
 
 _FOLDER = os.environ.get("TELESCOPE_DATA", "")
 _HERE = {

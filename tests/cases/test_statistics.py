@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telescope_pipeline.cases._statistics import (
+from telescope_pipeline.study.findings.statistics import (
     Estimate,
     crossing_step,
     estimate,

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from telescope_core.errors import ArtifactError, NonFiniteError
-from telescope_pipeline.cases._optimizers import build_optimizer
-from telescope_pipeline.cases._training import Batches
+from telescope_pipeline.study.training.loop import Batches
+from telescope_pipeline.study.training.optimizers import build_optimizer
 
 
 def _module(kind: str, name: str) -> Any:
@@ -30,7 +30,7 @@ def _measured(history: pd.DataFrame) -> list[str]:
 def test_members_are_told_apart_and_groups_differ_by_seed_only(
     kind: str, build: Callable[..., Any]
 ) -> None:
-    members = _module(kind, "members").members(build(kind), 0)
+    members = _module(kind, "sweep").members(build(kind), 0)
     names = [member.name for member in members]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in names)
@@ -51,7 +51,7 @@ def test_close_learning_rates_keep_their_own_names(build: Callable[..., Any]) ->
         "settings": [{"optimizer": {"name": "sgd"}, "learning_rates": [0.1, 0.1000000001]}],
     }
     case = build("approximation_quality", training=training)
-    members = _module("approximation_quality", "members").members(case, 0)
+    members = _module("approximation_quality", "sweep").members(case, 0)
     assert len({member.name for member in members}) == 4
 
 
@@ -59,7 +59,7 @@ def test_data_has_a_file_for_every_member_and_a_plain_card(
     kind: str, build: Callable[..., Any], prepared: Callable[[str], Any]
 ) -> None:
     case, data = build(kind), prepared(kind)
-    members = _module(kind, "members").members(case, 0)
+    members = _module(kind, "sweep").members(case, 0)
     assert {member.data for member in members} == set(data.files)
     card = json.loads(json.dumps(data.card, allow_nan=False))
     assert set(card["files"]) == set(data.files)
@@ -112,7 +112,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
 ) -> None:
     case = build(kind)
     # The last member: of the sweeps, the one with the most state (momentum, or Adam's moments).
-    member = _module(kind, "members").members(case, 0)[-1]
+    member = _module(kind, "sweep").members(case, 0)[-1]
     whole = train(kind, case, member)
     checkpoint = checkpoints.StoredCheckpoint(stop_after=saves)
     with pytest.raises(checkpoints.Interrupted):
@@ -129,7 +129,7 @@ def test_a_checkpoint_of_another_model_is_refused(
     build: Callable[..., Any], train: Callable[..., Any], checkpoints: Any
 ) -> None:
     small, large = (build("double_descent", model={"widths": [width]}, seeds=1) for width in (2, 3))
-    members = _module("double_descent", "members").members
+    members = _module("double_descent", "sweep").members
     checkpoint = checkpoints.StoredCheckpoint(stop_after=1)
     with pytest.raises(checkpoints.Interrupted):
         train("double_descent", small, members(small, 0)[0], checkpoint)
@@ -141,7 +141,7 @@ def test_a_member_does_not_depend_on_the_rest_of_the_sweep(
     kind: str, build: Callable[..., Any], train: Callable[..., Any]
 ) -> None:
     case = build(kind)
-    member = _module(kind, "members").members(case, 0)[-2]
+    member = _module(kind, "sweep").members(case, 0)[-2]
     whole = train(kind, case, member)
     alone = train(kind, case.narrowed(member.values, member.seed), member)
     pd.testing.assert_frame_equal(whole.history, alone.history, check_exact=True)
@@ -174,7 +174,7 @@ def test_grokking_trains_as_gradient_descent_written_out(
 ) -> None:
     """The loop, against the gradient of the loss written by hand."""
     case = build("grokking_polynomial")
-    member = _module("grokking_polynomial", "members").members(case, 0)[0]
+    member = _module("grokking_polynomial", "sweep").members(case, 0)[0]
     result = train("grokking_polynomial", case, member)
     data = {k: v.double() for k, v in prepared("grokking_polynomial").files[member.data].items()}
     x, y = data["train_inputs"], data["train_targets"]
@@ -216,7 +216,7 @@ def test_a_diverging_run_ends_in_one_error(
 ) -> None:
     training = {"steps": 200, "learning_rate": 1e9, "comparison": None}
     case = build("grokking_polynomial", training=training)
-    member = _module("grokking_polynomial", "members").members(case, 0)[0]
+    member = _module("grokking_polynomial", "sweep").members(case, 0)[0]
     with pytest.raises(NonFiniteError):
         train("grokking_polynomial", case, member)
 

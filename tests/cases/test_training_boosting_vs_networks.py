@@ -16,23 +16,24 @@ from torch import Tensor
 
 from telescope_core.boosting import BoostingLens
 from telescope_core.errors import NonFiniteError
-from telescope_core.models.mlp import MLP
-from telescope_pipeline.cases.boosting_vs_networks import _trees, training
-from telescope_pipeline.cases.boosting_vs_networks._mixtures import Mixtures
-from telescope_pipeline.cases.boosting_vs_networks._search import (
+from telescope_pipeline.cases.boosting_vs_networks.schema import (
+    BoostingVsNetworksCase,
+    NetworkSearch,
+    TreesSearch,
+)
+from telescope_pipeline.cases.boosting_vs_networks.sweep import members
+from telescope_pipeline.cases.boosting_vs_networks.training import train as training
+from telescope_pipeline.cases.boosting_vs_networks.training import trees as _trees
+from telescope_pipeline.cases.boosting_vs_networks.training.mixtures import Mixtures
+from telescope_pipeline.cases.boosting_vs_networks.training.search import (
     SearchCheckpoint,
     best_draw,
     network_settings,
     trees_settings,
 )
-from telescope_pipeline.cases.boosting_vs_networks.members import members
-from telescope_pipeline.cases.contract import Member
-from telescope_pipeline.schemas.boosting_vs_networks import (
-    BoostingVsNetworksCase,
-    NetworkSearch,
-    TreesSearch,
-)
-from telescope_pipeline.tables import check_member_history
+from telescope_pipeline.contract import Member
+from telescope_pipeline.store.table_checks import check_member_history
+from telescope_pipeline.study.networks.mlp import MLP
 
 _TRAIN, _TEST = 60, 12
 

@@ -15,22 +15,22 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from telescope_core.connectivity import gradient_change, interpolate, recompute_statistics
-from telescope_core.data import images
-from telescope_core.data.dataset import Dataset
 from telescope_core.errors import (
     ArtifactError,
     NonFiniteError,
 )
-from telescope_core.models.resnet import ResidualNetwork
 from telescope_core.seeds import derive_seed
-from telescope_pipeline.cases._training import Batches
 from telescope_pipeline.cases.weight_averaging import names
 from telescope_pipeline.cases.weight_averaging.data import prepare
-from telescope_pipeline.cases.weight_averaging.images import augment
-from telescope_pipeline.cases.weight_averaging.members import members
-from telescope_pipeline.cases.weight_averaging.training import train
-from telescope_pipeline.schemas.weight_averaging import WeightAveragingCase
-from telescope_pipeline.tables import check_member_history
+from telescope_pipeline.cases.weight_averaging.schema import WeightAveragingCase
+from telescope_pipeline.cases.weight_averaging.sweep import members
+from telescope_pipeline.cases.weight_averaging.training.images import augment
+from telescope_pipeline.cases.weight_averaging.training.train import train
+from telescope_pipeline.store.table_checks import check_member_history
+from telescope_pipeline.study.datasets import images
+from telescope_pipeline.study.datasets.dataset import Dataset
+from telescope_pipeline.study.networks.resnet import ResidualNetwork
+from telescope_pipeline.study.training.loop import Batches
 
 _SMALL: dict[str, Any] = {
     "kind": "weight_averaging",

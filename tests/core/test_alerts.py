@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telescope_core.alerts import ApproximationFails, PartingWays, Watch, output_spread
 from telescope_core.errors import ConfigurationError
+from telescope_core.live.alerts import ApproximationFails, PartingWays, Watch, output_spread
 
 POSITIVE = st.floats(1e-3, 1e3)
 STREAKS = st.integers(1, 4)

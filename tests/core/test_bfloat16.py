@@ -8,8 +8,8 @@ from torch import nn
 
 from telescope_core.errors import TrainingMismatchError
 from telescope_core.jacobians import Linearizer
-from telescope_core.layout import ParameterLayout
 from telescope_core.lens import TelescopeLens
+from telescope_core.network.layout import ParameterLayout
 from telescope_core.testing import assert_agrees
 
 HALF = torch.bfloat16

@@ -182,7 +182,7 @@ def test_contributions_of_layers(order, chunk_size, form, small):
 )
 def test_gradient_change_equals_a_dense_computation(chunk_size, form, small, monkeypatch):
     training, weights = small
-    monkeypatch.setattr("telescope_core._checkpoint_blocks._ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("telescope_core.checkpoints.blocks._ROWS_AT_ONCE", 3)
     series = from_checkpoints(
         training.model, weights, inputs_of(training), chunk_size=chunk_size, form=form
     )
@@ -206,7 +206,7 @@ def test_gradient_change_equals_a_dense_computation(chunk_size, form, small, mon
 @pytest.mark.parametrize("chunk_size", [None, 3])
 def test_kernel_norms_equal_a_dense_computation(chunk_size, budget, small, monkeypatch):
     training, weights = small
-    monkeypatch.setattr("telescope_core._checkpoint_blocks._COLUMN_BUDGET_BYTES", budget)
+    monkeypatch.setattr("telescope_core.checkpoints.blocks._COLUMN_BUDGET_BYTES", budget)
     against = training.train_inputs[:5]
     series = from_checkpoints(
         training.model,

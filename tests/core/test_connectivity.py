@@ -22,7 +22,7 @@ from telescope_core.connectivity import (
     spawn,
 )
 from telescope_core.errors import ConfigurationError, NonFiniteError, ShapeError
-from telescope_core.models.resnet import ResidualNetwork
+from telescope_pipeline.study.networks.resnet import ResidualNetwork
 
 
 def _network(seed: int = 0) -> ResidualNetwork:

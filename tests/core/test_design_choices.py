@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn, optim
 
-from telescope_core.design_choices import (
+from telescope_core.closed_forms import (
     averaging_weights,
     momentum_weights,
     sigmoid_kernel,
@@ -23,8 +23,8 @@ from telescope_core.design_choices import (
 )
 from telescope_core.errors import ConfigurationError, ShapeError
 from telescope_core.kernels import tangent_kernel
-from telescope_core.layout import ParameterLayout
 from telescope_core.lens import TelescopeLens
+from telescope_core.network.layout import ParameterLayout
 from telescope_core.testing import assert_agrees
 from telescope_core.testing.dense import dense_jacobian
 from telescope_core.update_rules import rule_for

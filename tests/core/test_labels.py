@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from telescope_core.errors import LossError, ShapeError
-from telescope_core.losses import LossGradient
+from telescope_core.losses.gradient import LossGradient
 
 CLASSES = 4
 CLASS_WEIGHTS = torch.tensor([1.0, 2.0, 3.0, 0.5], dtype=torch.float64)

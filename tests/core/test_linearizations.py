@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from telescope_core.errors import ModelError
 from telescope_core.jacobians import Linearizer
-from telescope_core.layout import ParameterLayout
 from telescope_core.network.inputs import call_arguments, count_rows, map_rows
+from telescope_core.network.layout import ParameterLayout
 from telescope_core.testing import assert_agrees
 
 D = torch.float64

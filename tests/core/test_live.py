@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from support.wandb_reader import read_run
-from telescope_core._background_run import BackgroundRun
-from telescope_core.alerts import ApproximationFails, PartingWays
 from telescope_core.errors import ConfigurationError, TrackerError
+from telescope_core.live.alerts import ApproximationFails, PartingWays
+from telescope_core.live.background_run import BackgroundRun
 from telescope_core.testing import Scenario
 from telescope_core.trackers import AlertingRun, NullTracker, RunDescription, TrackedRun
 from telescope_core.trackers.null import NullRun
@@ -216,7 +216,7 @@ def test_what_a_slow_tracker_has_no_time_for_is_left_out(caplog):
 def test_what_waits_is_handed_over_at_exit():
     script = """
 import time
-from telescope_core._background_run import BackgroundRun
+from telescope_core.live.background_run import BackgroundRun
 from telescope_core.trackers.null import NullRun
 
 class Slow(NullRun):
@@ -312,7 +312,7 @@ def test_the_lens_alone_needs_no_tracker():
 _WANDB = """
 import torch, wandb
 from telescope_core import TelescopeLens
-from telescope_core.alerts import ApproximationFails
+from telescope_core.live.alerts import ApproximationFails
 
 run = wandb.init(mode="offline", project="mine", id="own", settings=wandb.Settings(silent=True))
 torch.manual_seed(0)

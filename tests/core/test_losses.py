@@ -26,7 +26,7 @@ from support.losses import (
     weighted,
 )
 from telescope_core.errors import LossError, NonFiniteError
-from telescope_core.losses import LossGradient
+from telescope_core.losses.gradient import LossGradient
 
 # ----------------------------------------------------------------- derivatives
 

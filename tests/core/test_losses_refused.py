@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from support.losses import KINKED, draw, in_place, in_place_on_targets, mse, name, pair
 from telescope_core.errors import LossError
-from telescope_core.examined_rows import examined_rows
-from telescope_core.losses import LossGradient, check_scalar, leaves_of
+from telescope_core.losses.examined_rows import examined_rows
+from telescope_core.losses.gradient import LossGradient, check_scalar, leaves_of
 
 # ------------------------------------------------------------ refusals at attach
 

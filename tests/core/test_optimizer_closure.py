@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from telescope_core._optimizer_watch import watch_step
 from telescope_core.errors import TrainingMismatchError
+from telescope_core.lens.watch import watch_step
 from telescope_core.testing import Scenario
 
 

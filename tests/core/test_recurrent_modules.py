@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from telescope_core.jacobians import Linearizer
-from telescope_core.layout import ParameterLayout
 from telescope_core.network.inputs import call_arguments, map_rows
+from telescope_core.network.layout import ParameterLayout
 from telescope_core.testing import Scenario, assert_agrees
 
 D = torch.float64

@@ -10,10 +10,10 @@ from torch.optim import SGD, AdamW
 from telescope_core.errors import TelescopeError
 from telescope_core.jacobians import layers, traced
 from telescope_core.jacobians.functional import FunctionalLinearization
+from telescope_core.jacobians.rows import RowSet
 from telescope_core.lens import TelescopeLens
-from telescope_core.losses import LossGradient
+from telescope_core.losses.gradient import LossGradient
 from telescope_core.network import twins
-from telescope_core.smoother.rowset import RowSet
 from telescope_core.update_rules import adam, sgd
 
 D = torch.float64

@@ -15,9 +15,9 @@ from telescope_core.complexity import (
     effective_parameters_per_example,
 )
 from telescope_core.jacobians import Linearizer
-from telescope_core.layout import ParameterLayout
-from telescope_core.low_rank import LowRankSmoother
+from telescope_core.network.layout import ParameterLayout
 from telescope_core.probes import exact_directions, random_directions
+from telescope_core.smoother.low_rank import LowRankSmoother
 from telescope_core.smoother.stiff_modes import StiffModes
 from telescope_core.testing import Scenario, assert_agrees
 from telescope_core.update_rules import rule_for

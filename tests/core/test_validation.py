@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn import functional
 from torch.optim import SGD, Adam
 
-from telescope_core import _validation
 from telescope_core.errors import (
     ConfigurationError,
     LossError,
@@ -23,6 +22,7 @@ from telescope_core.errors import (
     UnsupportedOptimizerError,
 )
 from telescope_core.lens import TelescopeLens
+from telescope_core.network import checks as _validation
 from telescope_core.testing import Scenario
 
 MSE = nn.MSELoss()

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from telescope_core.errors import ExecutionError, MissingDependencyError
-from telescope_pipeline.dask_executor import DaskExecutor
-from telescope_pipeline.executor import Job, open_executor
-from telescope_pipeline.schemas.parameters import RunSettings
+from telescope_pipeline.executors.dask import DaskExecutor
+from telescope_pipeline.executors.executor import Job, open_executor
+from telescope_pipeline.parameters.model import RunSettings
 
 HERE = str(Path(__file__).parent)
 
@@ -22,8 +22,8 @@ sys.path.insert(0, {here!r})
 import executor_jobs
 from distributed import LocalCluster
 from telescope_core.errors import ExecutionError
-from telescope_pipeline.executor import Job, open_executor
-from telescope_pipeline.schemas.parameters import RunSettings
+from telescope_pipeline.executors.executor import Job, open_executor
+from telescope_pipeline.parameters.model import RunSettings
 from test_local_executor import Recorder
 
 if __name__ == "__main__":

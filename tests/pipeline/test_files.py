@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from telescope_core.errors import ArtifactError
-from telescope_pipeline import files
+from telescope_pipeline.store import files
 
 
 def test_json_keeps_order_and_ends_with_a_newline(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_folder_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
 _SLOW = """
 import sys, time
 from pathlib import Path
-from telescope_pipeline import files
+from telescope_pipeline.store import files
 with files.new_folder(Path(sys.argv[1])) as folder:
     files.write_text(folder / "a.txt", "half")
     Path(sys.argv[2]).touch()

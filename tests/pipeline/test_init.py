@@ -15,11 +15,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from telescope_core.errors import ConfigurationError, ParametersError
-from telescope_pipeline import own_wiring, wiring
-from telescope_pipeline.parameters import load_parameters
-from telescope_pipeline.scaffold import create
-from telescope_pipeline.user_checks import check_user_code
-from telescope_pipeline.user_code import user_digest, user_files
+from telescope_pipeline import wiring
+from telescope_pipeline.parameters.reading import load_parameters
+from telescope_pipeline.parameters.user_checks import check_user_code
+from telescope_pipeline.parameters.user_code import user_digest, user_files
+from telescope_pipeline.scaffold import create, own_wiring
 
 _SCRIPTS = Path(sys.executable).parent
 _WRITTEN = [

@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from telescope_core.errors import ExecutionError
-from telescope_pipeline.executor import Job, worker_count
-from telescope_pipeline.local_executor import LocalExecutor
-from telescope_pipeline.schemas.parameters import RunSettings
+from telescope_pipeline.executors.executor import Job, worker_count
+from telescope_pipeline.executors.local import LocalExecutor
+from telescope_pipeline.parameters.model import RunSettings
 
 
 class Recorder:
@@ -124,8 +124,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
 import executor_jobs
-from telescope_pipeline.executor import Job
-from telescope_pipeline.local_executor import LocalExecutor
+from telescope_pipeline.executors.executor import Job
+from telescope_pipeline.executors.local import LocalExecutor
 from test_local_executor import Recorder
 if __name__ == "__main__":
     folder = Path({folder!r})
@@ -173,7 +173,7 @@ def _wait_for(look: Callable[[], list[int]], count: int) -> list[int]:
 
 
 def test_auto_workers_fill_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("telescope_pipeline.executor.processors", lambda: 8)
+    monkeypatch.setattr("telescope_pipeline.executors.executor.processors", lambda: 8)
     assert worker_count(RunSettings(seed=0, threads=3)) == 2
     assert worker_count(RunSettings(seed=0, threads=16)) == 1
     assert worker_count(RunSettings(seed=0, workers=5)) == 5

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from telescope_pipeline.manifest import joint
+from telescope_pipeline.store.manifest import joint
 
 
 def _manifest(width: int) -> dict[str, Any]:

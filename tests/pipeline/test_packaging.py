@@ -76,8 +76,8 @@ def test_folders_of_the_user_do_not_shadow_ours(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise RuntimeError('not ours')\n")
     script = (
-        "import telescope_pipeline.cases.contract, telescope_pipeline.stages\n"
-        "import telescope_pipeline.schemas.parameters, telescope_core.errors\n"
+        "import telescope_pipeline.contract, telescope_pipeline.stages\n"
+        "import telescope_pipeline.parameters.model, telescope_core.errors\n"
         "import telescope_pipeline.cli\n"
         "import sys\n"
         "assert not {'schemas', 'stages', 'cases', 'pipeline'} & set(sys.modules)\n"

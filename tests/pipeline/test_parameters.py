@@ -11,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from telescope_core.errors import ParametersError
-from telescope_pipeline.parameters import case_of, load_parameters
+from telescope_pipeline.parameters.reading import case_of, load_parameters
 
 GROKKING = "cases.grokking_polynomial"
 DESCENT = "cases.double_descent"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from telescope_core.errors import NonFiniteError
-from telescope_pipeline.plain import plain
+from telescope_pipeline.store.plain import plain
 
 
 def test_numbers_become_plain_python() -> None:

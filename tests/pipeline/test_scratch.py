@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from telescope_core.errors import ArtifactError
-from telescope_pipeline.scratch import Scratch
+from telescope_pipeline.store.scratch import Scratch
 
 KEY = "ab" * 32
 

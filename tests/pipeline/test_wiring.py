@@ -8,8 +8,8 @@ import pytest
 from telescope_core.errors import ArtifactError, ConfigurationError
 from telescope_pipeline import wiring
 from telescope_pipeline.code import source_closure, stage_modules
-from telescope_pipeline.parameters import load_parameters
-from telescope_pipeline.schemas.kinds import KINDS
+from telescope_pipeline.parameters.kinds import KINDS
+from telescope_pipeline.parameters.reading import load_parameters
 from telescope_pipeline.wiring import declared, disagreements, rewrite
 
 STAGES = ("prepare", "train", "metrics", "plot", "publish")

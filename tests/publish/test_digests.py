@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from telescope_core.errors import ArtifactError
-from telescope_pipeline.publishing.digests import dvc_output, files_below
+from telescope_pipeline.publish.digests import dvc_output, files_below
 
 
 def test_hashes_are_those_in_dvc_lock(tmp_path: Path) -> None:

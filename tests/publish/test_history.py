@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from telescope_pipeline.publishing.history import over_seeds
+from telescope_pipeline.publish.history import over_seeds
 
 
 def _frame(rows: list[tuple[int, int, float]]) -> pd.DataFrame:

@@ -17,10 +17,10 @@ import pytest
 
 from telescope_core.errors import ArtifactError
 from telescope_core.trackers.wandb_delivery import Patience, deliver
-from telescope_pipeline.layout import Layout
-from telescope_pipeline.publishing.records import case_records
-from telescope_pipeline.revision import pipeline_revision
+from telescope_pipeline.publish.records import case_records
+from telescope_pipeline.publish.revision import pipeline_revision
 from telescope_pipeline.stages.publish import run as publish_stage
+from telescope_pipeline.store.folders import Layout
 
 _MARKER = "marker0123456789marker0123456789marker01"
 

@@ -17,8 +17,8 @@ import pytest
 
 from support.synthetic import build
 from support.wandb_reader import read_run
-from telescope_pipeline.publication import publish
-from telescope_pipeline.publishing.digests import dvc_output
+from telescope_pipeline.publish.digests import dvc_output
+from telescope_pipeline.publish.publication import publish
 
 _MEASURED = [
     "train/mse",

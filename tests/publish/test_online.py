@@ -12,10 +12,10 @@ import pytest
 
 from support.loopback import KEY
 from telescope_core.trackers.wandb_delivery import Patience, deliver
-from telescope_pipeline.layout import Layout
-from telescope_pipeline.publication import publish
-from telescope_pipeline.publishing.records import case_records
-from telescope_pipeline.revision import pipeline_revision
+from telescope_pipeline.publish.publication import publish
+from telescope_pipeline.publish.records import case_records
+from telescope_pipeline.publish.revision import pipeline_revision
+from telescope_pipeline.store.folders import Layout
 
 # What publishing may take at worst on a busy machine; the client starts up to three times.
 _MOST_SECONDS = 60.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from telescope_pipeline.revision import Revision, pipeline_revision
+from telescope_pipeline.publish.revision import Revision, pipeline_revision
 
 _PARAMETERS = "run: {seed: 0}\ntracking: {mode: offline}\n"
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from support.loopback import HANG_UP
-from telescope_pipeline.layout import Layout
-from telescope_pipeline.publication import publish
-from telescope_pipeline.publishing.records import case_records
-from telescope_pipeline.revision import pipeline_revision
+from telescope_pipeline.publish.publication import publish
+from telescope_pipeline.publish.records import case_records
+from telescope_pipeline.publish.revision import pipeline_revision
+from telescope_pipeline.publish.sync import sync
 from telescope_pipeline.stages.publish import run as publish_stage
-from telescope_pipeline.sync import sync
+from telescope_pipeline.store.folders import Layout
 
 # What a server that does not answer or refuses may cost; loading the client is not its fault.
 _MOST_SECONDS = 10.0

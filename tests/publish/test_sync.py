@@ -12,13 +12,13 @@ from typer.testing import CliRunner, Result
 
 from telescope_core.errors import ArtifactError
 from telescope_core.trackers.record import CONTENT_KEY
-from telescope_pipeline import sync as syncing
 from telescope_pipeline.cli import app
-from telescope_pipeline.layout import Layout
-from telescope_pipeline.publishing.records import case_records
-from telescope_pipeline.revision import pipeline_revision
+from telescope_pipeline.publish import sync as syncing
+from telescope_pipeline.publish.records import case_records
+from telescope_pipeline.publish.revision import pipeline_revision
+from telescope_pipeline.publish.sync import sync
 from telescope_pipeline.stages.publish import run as publish_stage
-from telescope_pipeline.sync import sync
+from telescope_pipeline.store.folders import Layout
 
 
 @pytest.fixture

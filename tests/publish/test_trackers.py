@@ -18,12 +18,12 @@ from telescope_core.errors import ArtifactError, ParametersError
 from telescope_core.trackers import RunDescription
 from telescope_core.trackers.delivery import Patience, deliver_to
 from telescope_core.trackers.record import RunRecord
-from telescope_pipeline.layout import Layout
-from telescope_pipeline.publication import publish
-from telescope_pipeline.publishing.records import case_records
-from telescope_pipeline.revision import pipeline_revision
+from telescope_pipeline.publish.publication import publish
+from telescope_pipeline.publish.records import case_records
+from telescope_pipeline.publish.revision import pipeline_revision
+from telescope_pipeline.publish.sync import sync
 from telescope_pipeline.stages import publish as stage
-from telescope_pipeline.sync import sync
+from telescope_pipeline.store.folders import Layout
 
 _PLUGIN = """
 import json, os, pathlib, time

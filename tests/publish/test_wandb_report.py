@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from support.loopback import KEY
 from telescope_core.errors import ArtifactError, TrackerError
-from telescope_pipeline.layout import Layout
+from telescope_pipeline.publish.sync import sync
 from telescope_pipeline.report.wandb_page import report_page
 from telescope_pipeline.stages.publish import run as publish_stage
 from telescope_pipeline.stages.report import run_wandb
-from telescope_pipeline.sync import sync
+from telescope_pipeline.store.folders import Layout
 
 pytest.importorskip("wandb_workspaces", reason="the extra 'reports' is not installed")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from telescope_pipeline.publishing.results import read_table
+from telescope_pipeline.publish.results import read_table
 from telescope_pipeline.report.chart_names import colours_of, measure_of, readable, series_label
 from telescope_pipeline.report.charts import Chart, chart_of
 from telescope_pipeline.report.mathematics import without_formulas

@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 
 from telescope_core.errors import ArtifactError
 from telescope_pipeline.cli import app
-from telescope_pipeline.layout import Layout
 from telescope_pipeline.report import build_report
 from telescope_pipeline.report.comparison import compare
 from telescope_pipeline.stages.report import run as report_stage
 from telescope_pipeline.stages.report import run_against
+from telescope_pipeline.store.folders import Layout
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from telescope_pipeline.parameters import load_parameters
-from telescope_pipeline.schemas.kinds import KINDS
-from telescope_pipeline.schemas.parameters import RunSettings
+from telescope_pipeline.parameters.kinds import KINDS
+from telescope_pipeline.parameters.model import RunSettings
+from telescope_pipeline.parameters.reading import load_parameters
 from telescope_pipeline.schemas.sections import SGD, Case
 
 
@@ -30,9 +30,9 @@ def test_every_kind_has_its_model_and_its_five_modules(repository: Path) -> None
 def test_a_kind_is_imported_when_it_is_asked_for() -> None:
     script = (
         "import sys\n"
-        "from telescope_pipeline.schemas.kinds import KINDS\n"
+        "from telescope_pipeline.parameters.kinds import KINDS\n"
         "assert len(KINDS) == len(list(KINDS))\n"
-        "loaded = [k for k in KINDS if f'telescope_pipeline.schemas.{k}' in sys.modules]\n"
+        "loaded = [k for k in KINDS if f'telescope_pipeline.cases.{k}.schema' in sys.modules]\n"
         "assert not loaded, loaded\n"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
@@ -42,10 +42,10 @@ def test_members_are_planned_without_torch() -> None:
     script = (
         "import sys\n"
         "from importlib import import_module\n"
-        "from telescope_pipeline.schemas.kinds import KINDS\n"
-        "import telescope_pipeline.local_executor, telescope_pipeline.stages.train\n"
+        "from telescope_pipeline.parameters.kinds import KINDS\n"
+        "import telescope_pipeline.executors.local, telescope_pipeline.stages.train\n"
         "for kind in KINDS:\n"
-        "    import_module(f'telescope_pipeline.cases.{kind}.members')\n"
+        "    import_module(f'telescope_pipeline.cases.{kind}.sweep')\n"
         "    assert 'torch' not in sys.modules, kind\n"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
@@ -75,7 +75,7 @@ def _default_case(kind: str, repository: Path) -> Case:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_narrowed_case_has_its_member_and_no_other_value(kind: str, repository: Path) -> None:
     case = _default_case(kind, repository)
-    sweep = import_module(f"telescope_pipeline.cases.{kind}.members")
+    sweep = import_module(f"telescope_pipeline.cases.{kind}.sweep")
     members = sweep.members(case, 0)
     assert len({member.name for member in members}) == len(members)
     for member in members:

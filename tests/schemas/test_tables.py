@@ -7,9 +7,13 @@ import pandas as pd
 import pytest
 
 from telescope_core.errors import TableError
-from telescope_pipeline.cases.contract import Member
+from telescope_pipeline.contract import Member
 from telescope_pipeline.schemas.sections import Case
-from telescope_pipeline.tables import check_case_history, check_member_history, with_identity
+from telescope_pipeline.store.table_checks import (
+    check_case_history,
+    check_member_history,
+    with_identity,
+)
 
 
 class _Kind(Case):

@@ -15,7 +15,7 @@ import torch
 
 from support.modules import module_from_file
 from telescope_core.errors import ExecutionError, TelescopeError
-from telescope_pipeline.executor import Job, Result, Watcher
+from telescope_pipeline.executors.executor import Job, Result, Watcher
 
 _TINY = Path(__file__).resolve().parent.parent / "tiny_case"
 _PARTS = ("data", "members", "training", "metrics", "figures")

@@ -11,7 +11,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from telescope_pipeline.parameters import load_parameters
+from telescope_pipeline.parameters.reading import load_parameters
 from telescope_pipeline.report import build_report
 
 CASES = ("double_descent_mnist", "boosting_tables")

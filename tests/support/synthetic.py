@@ -19,9 +19,9 @@ import pandas as pd
 import torch
 from ruamel.yaml import YAML
 
-from telescope_pipeline.files import write_json, write_parquet, write_tensors
-from telescope_pipeline.parameters import load_parameters
-from telescope_pipeline.schemas.parameters import Parameters
+from telescope_pipeline.parameters.model import Parameters
+from telescope_pipeline.parameters.reading import load_parameters
+from telescope_pipeline.store.files import write_json, write_parquet, write_tensors
 
 _REPOSITORY = Path(__file__).resolve().parent.parent.parent
 _STEPS = (0, 1, 10, 250)

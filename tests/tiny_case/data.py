@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from telescope_core.seeds import derive_seed
-from telescope_pipeline.cases.contract import Prepared
-from telescope_pipeline.schemas.double_descent import DoubleDescentCase
+from telescope_pipeline.cases.double_descent.schema import DoubleDescentCase
+from telescope_pipeline.contract import Prepared
 
 
 def prepare(case: DoubleDescentCase, seed: int) -> Prepared:

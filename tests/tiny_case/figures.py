@@ -5,8 +5,8 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from telescope_pipeline.cases.contract import Figure
-from telescope_pipeline.schemas.double_descent import DoubleDescentCase
+from telescope_pipeline.cases.double_descent.schema import DoubleDescentCase
+from telescope_pipeline.contract import Figure
 
 
 def draw(case: DoubleDescentCase, history: pd.DataFrame) -> list[Figure]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from telescope_pipeline.cases.contract import Claim
-from telescope_pipeline.schemas.double_descent import DoubleDescentCase
+from telescope_pipeline.cases.double_descent.schema import DoubleDescentCase
+from telescope_pipeline.contract import Claim
 
 
 def summarize(case: DoubleDescentCase, history: pd.DataFrame) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from support.modules import module_from_file
-from telescope_core.alerts import ApproximationFails
 from telescope_core.callbacks import IndexedDataset
 from telescope_core.errors import ConfigurationError, ModelError, TrainingMismatchError
 from telescope_core.lens import TelescopeLens
+from telescope_core.live.alerts import ApproximationFails
 from telescope_core.trackers.null import NullRun
 
 with warnings.catch_warnings():

@@ -1,0 +1,194 @@
+r"""Every set linearised at the parameters as they are now, and what is believed of it checked.
+
+The telescoping model follows θ.  What else a model's outputs depend on (buffers, settings, frozen
+parameters) may change between steps; predictions then take the change as it is,
+
+.. math:: f̃_e = f̃_s + \bar J\,(θ_e - θ_s) + [f(θ_s, b_e) - f(θ_s, b_s)],
+
+and the smoother, which knows nothing of it, is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from telescope_core.errors import TrainingMismatchError, listed
+from telescope_core.jacobians import Linearizer, spot_check
+from telescope_core.lens.track import Track
+from telescope_core.network import NetworkState, own_streams
+from telescope_core.smoother import LinearizedRows, RowSet
+
+_ROUNDINGS = 100.0
+_AT_FIRST = 4
+_UNSEEN = "something that the model does not hold itself (inputs, a hook, a global?)"
+
+
+@dataclass(frozen=True)
+class Now:
+    """The sets at one moment.
+
+    Attributes:
+        step: Steps followed then.
+        theta: θ, shape ``(p,)``.
+        rows: Per set, its rows linearised there.
+        state: What else the model held.
+        shift: Per set, by how much outputs changed at ``θ_s`` since the block started, ``(rows,
+            k)``; empty where nothing but θ has changed.
+        culprits: Names of what changed them.
+    """
+
+    step: int
+    theta: Tensor
+    rows: dict[str, LinearizedRows]
+    state: NetworkState
+    shift: dict[str, Tensor] = field(default_factory=dict)
+    culprits: tuple[str, ...] = ()
+
+    def require_still(self) -> None:
+        """Refuse a change that the smoother cannot follow.
+
+        Raises:
+            TrainingMismatchError: Naming what changed.
+        """
+        if self.shift:
+            raise TrainingMismatchError(
+                "the model's outputs have changed otherwise than through its trained parameters: "
+                f"{listed(self.culprits)}. The smoother follows the parameters alone; keep these "
+                "fixed while the lens is attached, or use probes=None, which takes the change as "
+                "it is"
+            )
+
+
+class Present:
+    """Linearises and checks the sets of a lens wherever training is.
+
+    Args:
+        linearizer: The model.
+        sets: The sets by name.
+
+    Attributes:
+        start_outputs: Per set, the outputs at the start of the block, ``(rows, k)``.
+        has_shifted: Whether outputs have ever changed otherwise than through θ.
+        predictions_only: Whether nothing but ``J v`` is asked of a linearisation.
+    """
+
+    def __init__(self, linearizer: Linearizer, sets: Mapping[str, RowSet]) -> None:
+        self._linearizer = linearizer
+        self._sets = sets
+        self._now: Now | None = None
+        self._state = self._look()
+        self.has_shifted = False
+        self.predictions_only = False
+        self._blocks = 0
+        self.start_outputs: dict[str, Tensor] = {}
+
+    def begin_block(self, now: Now, outputs: Mapping[str, Tensor] | None = None) -> None:
+        """Start a block here.
+
+        Args:
+            now: Where.
+            outputs: The outputs at the start if that was earlier, with another state.
+        """
+        self._now = now
+        self._blocks += 1
+        self._state = now.state
+        self.start_outputs = {
+            name: rows.outputs if outputs is None else outputs[name]
+            for name, rows in now.rows.items()
+        }
+
+    def at_attach(self, track: Track) -> Now:
+        """The sets at the start of a block that was linearised just now."""
+        start = next(iter(track.at_start.values()))
+        return Now(track.block_start, start.theta, dict(track.at_start), self._look())
+
+    def current(self, track: Track) -> Now:
+        """The sets at the parameters as they are now.
+
+        Raises:
+            ModelError: A linearisation is not the derivative of the model.
+            TrainingMismatchError: A parameter that is not followed has moved.
+            NonFiniteError: The outputs are not finite.
+        """
+        with own_streams():
+            return self._looked_at(track)
+
+    def _looked_at(self, track: Track) -> Now:
+        theta, state = self._linearizer.theta(), self._look()
+        now = self._now
+        if now is not None and now.step == track.step and torch.equal(theta, now.theta):
+            if now.state == state:
+                return now
+            rows = now.rows
+        else:
+            rows = {name: each.linearize(theta).keep() for name, each in self._sets.items()}
+            if self._is_to_be_checked:
+                self.check(rows, track.step)
+        shift, culprits = self._shift(track, state)
+        self._now = Now(track.step, theta, rows, state, shift, culprits)
+        return self._now
+
+    @property
+    def _is_to_be_checked(self) -> bool:
+        """Every block with a smoother.  Predictions alone cost little more than these checks."""
+        return not self.predictions_only or self._blocks <= _AT_FIRST or self._blocks % 4 == 0
+
+    def check(self, rows: Mapping[str, LinearizedRows], seed: int) -> None:
+        """Compare some rows of every set with the model itself, at its parameters now."""
+        for name, linearized in rows.items():
+            each = self._sets[name]
+            at = (len(each), linearized.rows, each.take, name, seed)
+            spot_check(self._linearizer.function, *at, pushes_only=self.predictions_only)
+
+    @property
+    def state(self) -> NetworkState:
+        """What the model held beside θ when it was last looked at."""
+        return self._state if self._now is None else self._now.state
+
+    def _look(self) -> NetworkState:
+        function = self._linearizer.function
+        return NetworkState.of(function.network.module, function.layout.by_name)
+
+    def _shift(
+        self, track: Track, state: NetworkState
+    ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+        changed = state.changed_since(self._state)
+        if not changed and not (self._is_to_be_checked and self._has_changed_unseen(track)):
+            return {}, ()
+        theta = next(iter(track.at_start.values())).theta
+        shift = {
+            name: each.outputs(theta) - self.start_outputs[name]
+            for name, each in self._sets.items()
+        }
+        size = max(float(f.abs().max()) for f in self.start_outputs.values())
+        eps = torch.finfo(self._linearizer.function.precision).eps
+        if max(float(s.abs().max()) for s in shift.values()) <= _ROUNDINGS * eps * (1 + size):
+            return {}, ()
+        parameters = dict(self._linearizer.function.network.module.named_parameters())
+        moved = [name for name in changed if name in parameters]
+        if moved:
+            raise TrainingMismatchError(
+                f"{listed(moved)} changed during training, but was not trained when the lens was "
+                "attached (frozen then, in another optimizer, or merged with an adapter in eval "
+                "mode?); attach a new lens after unfreezing or adding parameters, and read it in "
+                "the mode of training"
+            )
+        self.has_shifted = True
+        return shift, tuple(changed) or (_UNSEEN,)
+
+    def _has_changed_unseen(self, track: Track) -> bool:
+        """Whether a few rows have other outputs at the start of the block than then."""
+        theta = next(iter(track.at_start.values())).theta
+        generator = torch.Generator().manual_seed(track.step)
+        for name, each in self._sets.items():
+            index = torch.randint(len(each), (min(len(each), 2),), generator=generator)
+            then = self.start_outputs[name][index.to(theta.device)]
+            gap = (self._linearizer.outputs(theta, each.take(index)) - then).abs().max()
+            eps = torch.finfo(self._linearizer.function.precision).eps
+            if float(gap) > eps**0.5 * (1 + float(then.abs().max())):
+                return True
+        return False

@@ -1,0 +1,244 @@
+"""The command ``telescope``.
+
+Nothing heavy is imported before a command needs it, so help and validation are immediate.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from telescope_core.errors import ParametersError, TelescopeError
+
+if TYPE_CHECKING:
+    from telescope_pipeline.parameters.model import Parameters
+
+app = typer.Typer(
+    name="telescope",
+    help="Telescope: what a neural network has learned, step by step.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+
+_CaseName = Annotated[str, typer.Argument(metavar="CASE", help="A case in the parameter file.")]
+_Params = Annotated[
+    Path, typer.Option("--params", metavar="FILE", help="The parameter file to read.")
+]
+_DEFAULT = Path("params.yaml")
+
+
+def main() -> None:
+    """Run the command line; errors end in a message on stderr and an exit code.
+
+    Exit codes: 2 for parameters that are not usable, 1 for every other error raised on purpose,
+    130 for an interruption.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("telescope_pipeline").setLevel(logging.INFO)
+    try:
+        app()
+    except TelescopeError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
+        sys.exit(2 if isinstance(error, ParametersError) else 1)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"telescope {version('telescope-lens')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def validate(
+    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="A parameter file.")] = _DEFAULT,
+    stamp: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A file to write if there is no problem, for DVC."),
+    ] = None,
+) -> None:
+    """Check a parameter file and the code it names; every problem gets a line."""
+    from telescope_pipeline.parameters.reading import load_parameters
+    from telescope_pipeline.publish.delivery import check_tracking
+
+    parameters = load_parameters(file)
+    check_tracking(parameters.tracking)
+    _check_user_code(file, parameters, list(parameters.cases), ("prepare", "train"))
+    _check_wiring(file)
+    if stamp is not None:
+        from telescope_pipeline.store import files
+
+        files.write_text(stamp, "The parameters and the code they name are usable.\n")
+    count = len(parameters.cases)
+    typer.echo(f"{file}: valid, {count} case{'s' if count != 1 else ''}")
+
+
+@app.command()
+def prepare(case: _CaseName, params: _Params = _DEFAULT) -> None:
+    """Make the data sets of a case."""
+    _run_stage("prepare", case, params)
+
+
+@app.command()
+def train(case: _CaseName, params: _Params = _DEFAULT) -> None:
+    """Train the members of a case with the lens attached."""
+    _run_stage("train", case, params)
+
+
+@app.command()
+def metrics(case: _CaseName, params: _Params = _DEFAULT) -> None:
+    """Sum up the members of a case and evaluate its claims."""
+    _run_stage("metrics", case, params)
+
+
+@app.command()
+def plot(case: _CaseName, params: _Params = _DEFAULT) -> None:
+    """Draw the figures of a case."""
+    _run_stage("plot", case, params)
+
+
+@app.command()
+def publish(case: _CaseName, params: _Params = _DEFAULT) -> None:
+    """Hand the results of a case to the tracker."""
+    _run_stage("publish", case, params)
+
+
+@app.command()
+def report(
+    wandb: Annotated[
+        bool, typer.Option("--wandb", help="Write a report at Weights & Biases instead.")
+    ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write results/comparison.html, compared with the results of another checkout.",
+        ),
+    ] = None,
+    params: _Params = _DEFAULT,
+) -> None:
+    """Write results/report.html about all cases, or a report at Weights & Biases."""
+    module = import_module("telescope_pipeline.stages.report")
+    if wandb and against:
+        raise typer.BadParameter("--wandb compares by itself; leave out --against")
+    if wandb:
+        typer.echo(module.run_wandb(params))
+    elif against:
+        typer.echo(module.run_against(params, against))
+    else:
+        module.run(params)
+
+
+@app.command()
+def sync(
+    cases: Annotated[
+        list[str] | None, typer.Argument(metavar="[CASE]...", help="Cases; all if none is named.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Send runs of earlier results that still wait, too.")
+    ] = False,
+    params: _Params = _DEFAULT,
+) -> None:
+    """Send the runs that were kept offline to Weights & Biases, and check that they arrived.
+
+    Safe to repeat: what the server holds is not sent again.  The exit code is 1 while anything is
+    still to be sent.
+    """
+    from telescope_pipeline.parameters.reading import case_of, load_parameters
+    from telescope_pipeline.progress import spinner
+    from telescope_pipeline.publish.sync import show, sync
+    from telescope_pipeline.store.folders import Layout
+
+    parameters = load_parameters(params)
+    for name in cases or ():
+        case_of(parameters, name)
+    with spinner("sync: sending runs and reading them back"):
+        sent = sync(Layout.beside(params), cases or list(parameters.cases), everything=everything)
+    show(sent)
+    if any(run.state != "online" for run in sent):
+        raise typer.Exit(1)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to put the project.")],
+    scm: Annotated[
+        bool, typer.Option(help="Make git and DVC repositories where there are none.")
+    ] = True,
+) -> None:
+    """Write a small project that telescopes a model of one's own."""
+    from telescope_pipeline.scaffold import create
+
+    for path in create(folder, scm=scm):
+        typer.echo(path)
+    typer.echo(f"now: cd {folder} && {'' if scm else 'dvc init && '}dvc repro")
+
+
+@app.command()
+def wire(params: _Params = _DEFAULT) -> None:
+    """Write dvc.yaml anew from the parameters and the imports of the code they name."""
+    from telescope_pipeline.wiring import rewrite
+
+    path = params.parent / "dvc.yaml"
+    changed = rewrite(params.parent)
+    typer.echo(f"{path}: {'rewritten' if changed else 'in line with the code'}")
+
+
+@app.command()
+def doctor(params: _Params = _DEFAULT) -> None:
+    """Check the installation, the parameters and the project's folder."""
+    from telescope_pipeline.doctor import examine, show
+
+    findings = examine(params)
+    show(findings)
+    if any(finding.state == "broken" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _check_user_code(
+    file: Path, parameters: Parameters, cases: list[str], stages: tuple[str, ...]
+) -> None:
+    """Refuse code of the user's that the stages could not call; nothing is imported without any."""
+    if any(parameters.cases[name].kind == "own_model" for name in cases):
+        from telescope_pipeline.parameters.user_checks import check_user_code
+
+        check_user_code(file, parameters, cases, stages)
+
+
+def _check_wiring(file: Path) -> None:
+    """Refuse a pipeline of one's own whose dvc.yaml would not notice every change."""
+    from telescope_pipeline.scaffold import own_wiring
+
+    if file.name == _DEFAULT.name and own_wiring.is_own(file.parent):
+        own_wiring.check(file.parent)
+
+
+def _run_stage(stage: str, case: str, params: Path) -> None:
+    from telescope_pipeline.parameters.reading import case_of, load_parameters
+
+    # Before the stage imports anything heavy, so that a bad file is refused at once.
+    parameters = load_parameters(params)
+    case_of(parameters, case)
+    _check_user_code(params, parameters, [case], (stage,))
+    import_module(f"telescope_pipeline.stages.{stage}").run(case, params)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""``telescope doctor``: is everything in place for the pipeline to run?"""
+
+from __future__ import annotations
+
+import netrc
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from telescope_core.errors import TelescopeError
+from telescope_pipeline.executors.executor import processors
+from telescope_pipeline.parameters.model import Parameters
+from telescope_pipeline.parameters.reading import load_parameters
+from telescope_pipeline.publish.delivery import check_tracking
+from telescope_pipeline.store.folders import Layout
+
+State = Literal["fine", "warning", "broken"]
+
+_OLDEST = {
+    "torch": (2, 6),
+    "dvc": (3, 60),
+    "wandb": (0, 19),
+    "pydantic": (2, 10),
+    "pandera": (0, 24),
+}
+_LEAST_FREE_GB = 2.0
+_MARKS = {"fine": "[green]fine[/]", "warning": "[yellow]note[/]", "broken": "[bold red]broken[/]"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        subject: What was looked at.
+        state: ``fine``, ``warning`` (it works, but mind this) or ``broken``.
+        detail: What was found and, unless it is fine, what to do.
+    """
+
+    subject: str
+    state: State
+    detail: str
+
+
+def examine(parameters_path: Path) -> list[Finding]:
+    """Look at the installation, the parameters and the project's folder.
+
+    Args:
+        parameters_path: The parameter file; its folder is the project's.
+
+    Returns:
+        What was found.  Nothing is changed and no network is used.
+    """
+    root = Layout.beside(parameters_path).root
+    findings = [_python(), *_libraries(), _command()]
+    parameters: Parameters | None = None
+    try:
+        parameters = load_parameters(parameters_path)
+    except TelescopeError as error:
+        findings.append(Finding("parameters", "broken", str(error)))
+    else:
+        count = f"{len(parameters.cases)} cases, all valid"
+        findings.append(Finding("parameters", "fine", count))
+    findings.append(_repository(root))
+    findings.append(_guarded("dvc.yaml", lambda: _wiring(root, parameters)))
+    findings += [_writable(root), _disk(root), _scratch(root)]
+    if parameters is not None:
+        findings += [_processors(parameters), *_tracker(parameters)]
+    return findings
+
+
+def show(findings: list[Finding]) -> None:
+    """Print the findings as a table on standard output."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for finding in findings:
+        table.add_row(_MARKS[finding.state], finding.subject, escape(finding.detail))
+    Console().print(table)
+
+
+def _python() -> Finding:
+    return Finding("Python", "fine", f"{platform.python_version()}, {sys.prefix}")
+
+
+def _libraries() -> Iterator[Finding]:
+    for name, oldest in _OLDEST.items():
+        needed = ".".join(str(part) for part in oldest)
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            yield Finding(name, "broken", f"not installed; {needed} or newer is needed: make setup")
+            continue
+        parts = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
+        if parts < oldest:
+            yield Finding(name, "broken", f"{found}; {needed} or newer is needed: make setup")
+        else:
+            yield Finding(name, "fine", found)
+
+
+def _command() -> Finding:
+    found = shutil.which("telescope")
+    if found is None:
+        detail = "not on the PATH, so DVC cannot start it; activate the environment or `make repro`"
+        return Finding("telescope command", "broken", detail)
+    if Path(found).parent.resolve() != Path(sys.executable).parent.resolve():
+        detail = f"DVC would start {found}, another installation; activate this environment"
+        return Finding("telescope command", "warning", detail)
+    return Finding("telescope command", "fine", found)
+
+
+def _repository(root: Path) -> Finding:
+    for folder in (root, *root.parents):
+        if (folder / ".dvc" / "config").is_file():
+            return Finding("DVC repository", "fine", str(folder))
+    return Finding("DVC repository", "broken", f"{root} has none; run `git init` and `dvc init`")
+
+
+def _wiring(root: Path, parameters: Parameters | None) -> Finding:
+    from telescope_pipeline.scaffold.own_wiring import is_own
+    from telescope_pipeline.wiring import disagreements
+
+    cases = parameters.cases if parameters else {}
+    lines = disagreements(root, list(cases))
+    if parameters is None:
+        lines = [line for line in lines if not line.startswith("report: results/")]
+    command = "telescope wire" if is_own(root) else "make wiring"
+    if lines:
+        detail = "\n".join([*lines, f"write them with `{command}`"])
+        return Finding("dvc.yaml", "broken", detail)
+    own = [name for name, case in cases.items() if case.kind == "own_model"]
+    if own and not is_own(root):
+        detail = (
+            f"cases.{own[0]} is of kind own_model, whose code this pipeline's shared list of files "
+            "does not name: keep it in a pipeline made by `telescope init`"
+        )
+        return Finding("dvc.yaml", "broken", detail)
+    return Finding("dvc.yaml", "fine", "names the code and the cases it should")
+
+
+def _writable(root: Path) -> Finding:
+    try:
+        with tempfile.TemporaryFile(dir=root):
+            pass
+        for name in ("data", "runs", "results", "timing", ".telescope"):
+            if (root / name).is_dir():
+                with tempfile.TemporaryFile(dir=root / name):
+                    pass
+    except OSError as error:
+        where = error.filename or root
+        return Finding("folders", "broken", f"{where} cannot be written: {error.strerror}")
+    return Finding("folders", "fine", f"{root} can be written")
+
+
+def _disk(root: Path) -> Finding:
+    free = shutil.disk_usage(root).free / 2**30
+    if free < _LEAST_FREE_GB:
+        detail = (
+            f"{free:.1f} GB free; a full disk ends a stage, at least {_LEAST_FREE_GB} GB is safe"
+        )
+        return Finding("disk", "warning", detail)
+    return Finding("disk", "fine", f"{free:.0f} GB free")
+
+
+def _scratch(root: Path) -> Finding:
+    folder = Layout(root).scratch
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
+    detail = f"{size:.0f} MB of finished members and checkpoints in {folder.name}/"
+    return Finding("scratch folder", "fine", f"{detail}; deleting it costs only computing time")
+
+
+def _processors(parameters: Parameters) -> Finding:
+    from telescope_pipeline.executors.executor import worker_count
+
+    run, there = parameters.run, processors()
+    used = worker_count(run) * run.threads
+    detail = f"{there}; {worker_count(run)} workers of {run.threads} threads"
+    if run.executor != "local":
+        return Finding("processors", "fine", f"{there} here; members run at {run.executor}")
+    if used > there:
+        return Finding("processors", "warning", f"{detail} will get in each other's way")
+    return Finding("processors", "fine", detail)
+
+
+def _tracker(parameters: Parameters) -> Iterator[Finding]:
+    tracking = parameters.tracking
+    if tracking.tracker == "none" or tracking.mode == "disabled":
+        yield Finding("tracker", "fine", "nothing is published")
+        return
+    if tracking.tracker != "wandb":
+        check_tracking(tracking)
+        yield Finding("tracker", "fine", f"{tracking.tracker}, {tracking.mode}")
+        return
+    key = _has_key()
+    detail = f"{tracking.mode}; a W&B key is {'configured' if key else 'not configured'}"
+    if tracking.mode == "online" and not key:
+        yield Finding("tracker", "broken", f"{detail}; run `wandb login` or choose another mode")
+    else:
+        yield Finding("tracker", "fine", detail)
+
+
+def _has_key() -> bool:
+    """Say whether there is a key, without looking at it any further."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    try:
+        return netrc.netrc(path).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _guarded(subject: str, look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except TelescopeError as error:
+        return Finding(subject, "broken", str(error))

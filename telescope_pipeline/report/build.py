@@ -1,0 +1,268 @@
+"""Collecting what the report shows, and filling the page."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from telescope_core.errors import ArtifactError
+from telescope_pipeline.publish.records import MEMBERS, RECEIPT
+from telescope_pipeline.publish.results import FigureFiles, read_results, read_table
+from telescope_pipeline.publish.revision import Revision
+from telescope_pipeline.report.chart_names import readable
+from telescope_pipeline.report.charts import Chart, chart_of
+from telescope_pipeline.report.comparison import compare
+from telescope_pipeline.report.entries import Entry, entries_of, label
+from telescope_pipeline.report.mathematics import without_formulas
+from telescope_pipeline.report.metrics import MetricsTable, tables_of
+from telescope_pipeline.report.pictures import Picture, embedded
+from telescope_pipeline.report.questions import question_of
+from telescope_pipeline.report.scripts import page_code
+from telescope_pipeline.store import files
+from telescope_pipeline.store.folders import Layout
+
+if TYPE_CHECKING:
+    from telescope_pipeline.parameters.model import Parameters
+
+_HERE = Path(__file__).resolve().parent
+_DRAWN = re.compile(
+    r"\b(top|bottom|left|right|columns|dashed|dotted|thick|broad|darker|shaded)\b", re.IGNORECASE
+)
+# As wide as this for its height, a picture is not readable in half of the page.
+_WIDE = 1.9
+# Nor are more panels than these.
+_MANY = 4
+# More cells of metrics than these are folded at first.
+_COMPACT = 80
+_RECEIPT_FIELDS = {"case", "mode_used", "reason", "group", "git_revision", "runs", "project"}
+_RUN_FIELDS = {"id", "name", "kind", "url", "folder"}
+_STATES = {
+    "online": "published",
+    "offline": "kept offline",
+    "local": "published",
+    "disabled": "not published",
+    "failed": "not published",
+}
+
+
+@dataclass(frozen=True)
+class ClaimView:
+    """A claim as the page shows it."""
+
+    id: str
+    statement: str
+    source: str
+    holds: bool
+    observed: tuple[Entry, ...]
+    threshold: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class FigureView:
+    """A figure as the page shows it.
+
+    Attributes:
+        name: File stem of its picture and its table.
+        title: What it shows.
+        caption: What a reader should see in it.
+        picture: The picture, for want of scripts or of a chart.
+        chart: Its numbers; None if the table cannot be charted.
+        table: Where the table is, from the project's folder.
+    """
+
+    name: str
+    title: str
+    caption: str
+    picture: Picture
+    chart: Chart | None
+    table: str
+
+    @property
+    def caption_is_of_picture(self) -> bool:
+        """Whether the caption speaks of what only the picture has."""
+        return _DRAWN.search(self.caption) is not None
+
+    @property
+    def wide(self) -> bool:
+        """Whether it needs the whole width of the page."""
+        panels = self.chart.size if self.chart else 0
+        return self.picture.width > _WIDE * self.picture.height or panels > _MANY
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A published run; ``url`` is None unless a browser can follow it."""
+
+    id: str
+    name: str
+    is_case: bool
+    url: str | None
+    folder: str | None
+
+
+@dataclass(frozen=True)
+class CaseView:
+    """A case as the page shows it."""
+
+    name: str
+    title: str
+    kind: str
+    question: str | None
+    revision: str
+    commit: str | None
+    state: str
+    reason: str | None
+    claims: list[ClaimView]
+    figures: list[FigureView]
+    metrics: list[MetricsTable]
+    parameters: list[tuple[str, str]]
+    runs: list[RunView]
+
+    @property
+    def compact(self) -> bool:
+        """Whether the metrics are few enough to be shown unfolded."""
+        return sum(len(table.rows) * len(table.columns) for table in self.metrics) <= _COMPACT
+
+    @property
+    def held(self) -> int:
+        """How many claims hold."""
+        return sum(claim.holds for claim in self.claims)
+
+
+def build_report(root: Path, parameters: Parameters, against: Path | None = None) -> str:
+    """Write the report.
+
+    Args:
+        root: The project's folder.
+        parameters: The validated parameters; the cases are shown in their order.
+        against: Another checkout with results to compare with; None not to compare.
+
+    Returns:
+        HTML that needs no other file and no network; without scripts it shows the pictures in the
+        place of the charts.  The same results give the same text.
+
+    Raises:
+        ArtifactError: If results or receipts are missing or damaged, here or there.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    layout = Layout(root)
+    cases = [_case(layout, parameters, name) for name in parameters.cases]
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    run = parameters.run
+    code = page_code()
+    page = environment.get_template("page.html.j2")
+    return page.render(
+        style=Markup(code.style),
+        early=Markup(code.early),
+        late=[Markup(script) for script in code.late],
+        policy=code.policy,
+        cases=cases,
+        titles={case.name: case.title for case in cases},
+        comparison=None if against is None else compare(layout, against, list(parameters.cases)),
+        revisions=list(dict.fromkeys(case.revision for case in cases)),
+        commits=list(dict.fromkeys(case.commit for case in cases if case.commit)),
+        uncommitted=any(Revision(c.commit, None).name != c.revision for c in cases),
+        held=sum(case.held for case in cases),
+        claims=sum(len(case.claims) for case in cases),
+        settings=[("seed", str(run.seed)), ("device", run.device), ("threads", str(run.threads))],
+    )
+
+
+def _case(layout: Layout, parameters: Parameters, name: str) -> CaseView:
+    case = parameters.cases[name]
+    results, root = read_results(layout, name), layout.root
+    receipt = _receipt(layout.results(name) / RECEIPT)
+    runs = [_run(run) for run in receipt["runs"]]
+    return CaseView(
+        name=name,
+        title=_title(name),
+        kind=case.kind,
+        question=question_of(case.kind),
+        revision=str(receipt["group"]),
+        commit=receipt["git_revision"],
+        state=_STATES.get(receipt["mode_used"], str(receipt["mode_used"])),
+        reason=receipt["reason"],
+        claims=[_claim(claim) for claim in results.claims],
+        figures=[_figure(figure, root) for figure in results.figures],
+        metrics=tables_of(results.metrics),
+        parameters=list(_leaves("", case.model_dump(mode="json"))),
+        runs=runs,
+    )
+
+
+def _title(name: str) -> str:
+    text = " ".join(readable(word) for word in label(name).split())
+    return text[:1].upper() + text[1:]
+
+
+def _claim(claim: Mapping[str, Any]) -> ClaimView:
+    return ClaimView(
+        id=str(claim["id"]),
+        statement=str(claim["statement"]),
+        source=str(claim["source"]),
+        holds=bool(claim["holds"]),
+        observed=entries_of(claim["observed"]),
+        threshold=entries_of(claim["threshold"]),
+    )
+
+
+def _figure(figure: FigureFiles, root: Path) -> FigureView:
+    return FigureView(
+        name=figure.name,
+        title=without_formulas(figure.title),
+        caption=without_formulas(figure.caption),
+        picture=embedded(figure.picture),
+        chart=chart_of(*read_table(figure.table)),
+        table=figure.table.relative_to(root).as_posix(),
+    )
+
+
+def _receipt(path: Path) -> dict[str, Any]:
+    receipt = files.read_json(path)
+    complete = (
+        isinstance(receipt, dict)
+        and receipt.keys() >= _RECEIPT_FIELDS
+        and isinstance(receipt["runs"], list)
+        and all(isinstance(run, dict) and run.keys() >= _RUN_FIELDS for run in receipt["runs"])
+    )
+    if not complete:
+        raise ArtifactError(f"{path}: not a receipt; run the publish stage again")
+    return dict(receipt)
+
+
+def _run(run: Mapping[str, Any]) -> RunView:
+    url = run["url"]
+    followable = isinstance(url, str) and url.startswith(("https://", "http://"))
+    return RunView(
+        id=str(run["id"]),
+        name=str(run["name"]),
+        is_case=run["kind"] != MEMBERS,
+        url=url if followable else None,
+        folder=run["folder"],
+    )
+
+
+def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Write nested parameters as dotted paths."""
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(f"{prefix}.{key}" if prefix else str(key), item)
+    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        for number, item in enumerate(value):
+            yield from _leaves(f"{prefix}.{number}", item)
+    else:
+        # As precise as they are: these are not measured.
+        yield prefix, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,108 @@
+"""Draws two classes from the source that a case names, and describes what was drawn."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from telescope_core.seeds import derive_seed
+from telescope_pipeline.contract import Prepared
+from telescope_pipeline.schemas.sources import (
+    CIFAR10Source,
+    DigitsSource,
+    MNIST1DSource,
+    MNISTSource,
+)
+from telescope_pipeline.study.datasets.dataset import Dataset
+
+Source = DigitsSource | MNISTSource | CIFAR10Source | MNIST1DSource
+
+
+def draw_binary(source: Source, seed: int) -> Dataset:
+    """Draw training and test rows of two classes, labels 0 and 1, and flip training labels.
+
+    The signals of MNIST-1D are the same for every seed, which decides the flipped labels alone.
+
+    Args:
+        source: The section that names the data.
+        seed: Decides the rows and, by a seed derived from it, the flipped labels.
+
+    Returns:
+        Inputs (rows, d) and targets (rows,), float32. The card tells source, checksums of the
+        source's files and of every tensor, classes, counts, normalisation and label noise.
+
+    Raises:
+        DataError: The files of the data set are missing or damaged, or hold too few rows.
+        MissingDependencyError: A package that reads the data set is not installed.
+    """
+    noise_seed = derive_seed(seed, "label noise")
+    drawn = _draw(source, seed, noise_seed)
+    drawn.card["sha256"] = {name: _digest(tensor) for name, tensor in drawn.tensors().items()}
+    return drawn
+
+
+def draw_replicates(
+    source: Source, seeds: int, seed_of: Callable[[int], int], stem: Callable[[int], str]
+) -> Prepared:
+    """Draw anew for every seed of a case.
+
+    Members of one seed share the draw, so differences between them are not differences between
+    draws, while error bars over seeds include the draw.
+
+    Args:
+        source: The section that names the data.
+        seeds: Number of seeds.
+        seed_of: Seed of each draw.
+        stem: File of each draw.
+
+    Returns:
+        One file per seed, with its card.
+
+    Raises:
+        DataError: As from :func:`draw_binary`.
+        MissingDependencyError: As from :func:`draw_binary`.
+    """
+    drawn = {stem(number): draw_binary(source, seed_of(number)) for number in range(seeds)}
+    return Prepared(
+        {name: rows.tensors() for name, rows in drawn.items()},
+        {"name": source.source, "files": {name: rows.card for name, rows in drawn.items()}},
+    )
+
+
+def _draw(source: Source, seed: int, noise_seed: int) -> Dataset:
+    # Imported here, so that one source works without what the others need.
+    if isinstance(source, MNIST1DSource):
+        from telescope_pipeline.study.datasets.mnist1d import generate_mnist1d
+
+        zero, one = source.classes
+        return generate_mnist1d((zero, one), source.label_noise, noise_seed)
+    if isinstance(source, DigitsSource):
+        from telescope_pipeline.study.datasets.digits import load_digits
+
+        return load_digits(
+            source.train_size,
+            source.test_size,
+            seed=seed,
+            label_noise=source.label_noise,
+            noise_seed=noise_seed,
+        )
+    from telescope_pipeline.study.datasets.images import cifar10, mnist
+
+    load = mnist if isinstance(source, MNISTSource) else cifar10
+    return load(
+        source.classes,
+        source.train_size,
+        source.test_size,
+        (source.side, source.side),
+        seed=seed,
+        label_noise=source.label_noise,
+        noise_seed=noise_seed,
+    )
+
+
+def _digest(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's numbers in row-major order, little-endian."""
+    return hashlib.sha256(tensor.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()

@@ -1,0 +1,1 @@
+"""How findings are read off histories, with error bars over seeds."""
