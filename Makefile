@@ -44,13 +44,14 @@ bench: setup
 lint: setup
 	ruff check .
 	ruff format --check .
+	lint-imports
 	$(BIN)/python -m mypy -p telescope_core -p telescope_pipeline
 
 format: setup
 	ruff check --fix .
 	ruff format .
 
-# Writes the code dependencies of dvc.yaml anew.
+# Writes into dvc.yaml what follows from the cases, and the pipelines below from it.
 wiring: setup
 	$(BIN)/python -m telescope_pipeline.wiring . paper paper/reduced
 

@@ -110,6 +110,9 @@ def images() -> tuple[Tensor, Tensor, int]:
     """MNIST 3 against 5 at 8×8 from the data folder, n = 1000 of 2000 rows.
 
     Without the folder, scikit-learn's digits, odd against even: 1000 of 1797 rows.
+
+    Returns:
+        Inputs (rows, 64), float32, labels of the first n rows, and n.
     """
     folder = os.environ.get(DATA)
     if folder is None:

@@ -1,28 +1,31 @@
-"""A training loop of one's own; its records go to Weights & Biases while it runs."""
+"""A training loop of one's own; its records go to a tracker while it runs, if one is named.
+
+``python plain.py`` needs no tracker, ``python plain.py wandb`` logs to Weights & Biases.
+"""
+
+import sys
 
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 
 from telescope_core import TelescopeLens
-from telescope_core.live.alerts import ApproximationFails, PartingWays
+from telescope_core.live import ApproximationFails, PartingWays
 from telescope_core.trackers import RunDescription, open_tracker
 
 torch.manual_seed(0)
-pixels, digits = load_digits(return_X_y=True)
-order = torch.randperm(len(pixels))
-x = torch.tensor(pixels / 16, dtype=torch.float32)[order]
-y = torch.tensor(digits % 2, dtype=torch.float32)[order]
-x_train, y_train, x_test = x[:500], y[:500], x[500:1000]
+x = torch.rand(1000, 8) * 2 - 1
+y = (x[:, 0] * x[:, 1] > 0).float()
+x_train, y_train, x_test = x[:500], y[:500], x[500:]
 
-model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1), nn.Flatten(0))
-optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1), nn.Flatten(0))
+optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
 loss = nn.MSELoss()
 lens = TelescopeLens(model, optimizer, loss, x_train, y_train, {"test": x_test}, probes=30)
 
-run = RunDescription("digits-plain", name="digits", group="examples", job_type="train")
+run = RunDescription("product-plain", name="product", group="examples", job_type="train")
 alerts = [PartingWays("train", "test"), ApproximationFails("test", relative=0.1)]
-tracker = open_tracker("wandb", project="telescope", mode="offline")
+wandb = "wandb" in sys.argv
+tracker = open_tracker("wandb", project="telescope") if wandb else open_tracker("none")
 with lens.log_to(tracker, description=run, every=10, alerts=alerts):
     for _ in range(200):
         index = torch.randperm(500)[:50]

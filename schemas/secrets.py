@@ -16,6 +16,9 @@ _OPAQUE = re.compile("(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9_-]{32,}")
 def without_secrets(options: Any) -> Any:
     """Pass on options none of which looks like a key or a password, as a pydantic validator.
 
+    Returns:
+        The options, unchanged.
+
     Raises:
         PydanticCustomError: Of the type ``secret``, whose value is not to be shown.
     """

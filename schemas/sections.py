@@ -18,10 +18,18 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 Proportion = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Order = Literal[1, 2]
-
+Output = Literal["linear", "sigmoid"]
 
 # Rows of the digits data set that scikit-learn ships.
 DIGITS_ROWS = 1797
+
+COMPLEXITY_COLUMNS = (
+    "train/mse",
+    "test/mse",
+    "train/effective_parameters",
+    "test/effective_parameters",
+)
+"""Errors, and the effective parameters that they are held against."""
 
 
 def refuse(field: str, expected: str) -> PydanticCustomError:
@@ -96,7 +104,7 @@ def batch_fits(batch_size: int, rows: int | None) -> None:
 
     Raises:
         PydanticCustomError: To be raised in a validator of the case.
-    """
+    """  # noqa: DOC501  # made by refuse
     if rows is not None and batch_size > rows:
         raise refuse("training.batch_size", f"at most data.train_size ({rows})")
 
@@ -188,44 +196,71 @@ class HiddenLayers(Section):
     hidden: Annotated[list[PositiveInt], Field(min_length=1)]
 
 
-class SmootherLens(Section):
-    """How a run is telescoped with its smoother, and how often it is recorded.
+class MinibatchTraining(Section):
+    """A number of updates on minibatches."""
+
+    steps: PositiveInt
+    batch_size: PositiveInt
+
+
+class EpochTraining(Section):
+    """Minibatch training for a number of passes over the data."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    optimizer: OptimizerWithRate
+
+
+class LensSection(Section):
+    """How a run is telescoped with its smoother.
 
     Attributes:
         order: Of the telescoping model.
         stride: Steps between two evaluations of it.
         probes: Label directions, or ``exact`` for all of them.
-        records: Records of each member.
-        checkpoint_every: Steps between two checkpoints.
     """
 
     order: Order = 2
     stride: PositiveInt = 10
     probes: Probes = 48
-    records: PositiveInt = 12
-    checkpoint_every: PositiveInt = 1000
 
     def check_fit(
-        self, *, rows: int | None = None, steps: int, steps_from: str = "training.steps"
+        self,
+        *,
+        rows: int | None = None,
+        steps: int | None = None,
+        steps_from: str = "training.steps",
     ) -> None:
         """Refuse a lens that does not fit the training it watches.
 
         Args:
             rows: Size of the training set, ``data.train_size``, if parameters tell it.
-            steps: Number of updates of the shortest member.
+            steps: Number of updates of the shortest member, if the stride must not exceed it.
             steps_from: The leaf that decides it.
 
         Raises:
             PydanticCustomError: More probes than labels, or a stride longer than the run; to be
                 raised in a validator of the case.
-        """
+        """  # noqa: DOC501  # made by refuse
         if rows is not None and isinstance(self.probes, int) and self.probes > rows:
             raise refuse("lens.probes", f"at most data.train_size ({rows})")
-        if self.stride > steps:
+        if steps is not None and self.stride > steps:
             raise refuse("lens.stride", f"at most {steps_from} ({steps})")
 
 
-class ProbedLens(SmootherLens):
+class SmootherLens(LensSection):
+    """A lens, and how often what it sees is recorded.
+
+    Attributes:
+        records: Records of each member.
+        checkpoint_every: Steps between two checkpoints.
+    """
+
+    records: PositiveInt = 12
+    checkpoint_every: PositiveInt = 1000
+
+
+class DeflatedLens(LensSection):
     """A lens whose probes may follow the kernel's leading directions.
 
     Attributes:
@@ -241,6 +276,10 @@ class ProbedLens(SmootherLens):
         return self
 
 
+class ProbedLens(DeflatedLens, SmootherLens):
+    """A lens with deflated probes, and how often what it sees is recorded."""
+
+
 class Claims(Section):
     """Thresholds of claims that compare means over seeds.
 
@@ -249,6 +288,26 @@ class Claims(Section):
     """
 
     standard_errors: NonNegativeFloat = 2.0
+
+
+class GeneralisationClaims(Claims):
+    """Thresholds of claims about networks that generalise long after they memorised.
+
+    Attributes:
+        memorised_accuracy: Train accuracy that counts as having memorised the training set.
+        generalised_accuracy: Test accuracy that counts as having generalised.
+        confirmations: Records, the first one included, that an event must last.
+        minimum_delay: How many times later test accuracy must get there than train accuracy.
+        divergence_errors: Standard errors of p_train - p_test above which the two count as apart.
+        divergence_gap: Effective parameters by which they must be apart at the least.
+    """
+
+    memorised_accuracy: Proportion = 0.99
+    generalised_accuracy: Proportion = 0.9
+    confirmations: PositiveInt = 2
+    minimum_delay: PositiveFloat = 3.0
+    divergence_errors: NonNegativeFloat = 3.0
+    divergence_gap: NonNegativeFloat = 10.0
 
 
 class EarlyStoppingSettings(Section):
@@ -279,10 +338,12 @@ class Case(Section):
         seeds: Members per sweep value.
         required_columns: Columns every history of this kind has, besides ``step``.
         nullable_columns: Columns that may hold NaN, since the quantity is not always defined.
+        swept: For each sweep value the list it is taken from, e.g. ``{"width": "model.widths"}``.
     """
 
     required_columns: ClassVar[tuple[str, ...]] = ("train/mse", "test/mse")
     nullable_columns: ClassVar[tuple[str, ...]] = ()
+    swept: ClassVar[Mapping[str, str]] = {}
 
     kind: str
     seeds: PositiveInt
@@ -304,7 +365,32 @@ class Case(Section):
         Raises:
             NotImplementedError: If a kind with a sweep does not say how to restrict it.
         """
-        if values:
-            message = f"{type(self).__name__} does not say how to narrow {sorted(values)}"
+        if unknown := sorted(set(values) - set(self.swept)):
+            message = f"{type(self).__name__} does not say how to narrow {unknown}"
             raise NotImplementedError(message)
-        return self.model_copy(update={"seeds": seed + 1})
+        changed: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            section, leaf = self.swept[name].split(".")
+            changed.setdefault(section, {})[leaf] = [value]
+        return self.with_leaves(seed, **changed)
+
+    def with_leaves(self, seed: int, **sections: Mapping[str, Any]) -> Self:
+        """A copy up to this seed in which leaves of sections are replaced."""
+        changed = {
+            name: getattr(self, name).model_copy(update=leaves) for name, leaves in sections.items()
+        }
+        return self.model_copy(update={**changed, "seeds": seed + 1})
+
+    def references(self, stage: str) -> dict[str, str]:
+        """The functions of the user's own code that a stage calls.
+
+        What is wrong with them tells ``problems(case, stage) -> list[str]`` of the kind's optional
+        module ``checks``.
+
+        Args:
+            stage: A stage, e.g. ``"train"``.
+
+        Returns:
+            Their places by leaf, e.g. ``{"model.call": "my_model:build"}``; as a rule none.
+        """
+        return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,15 +35,25 @@ class MemberHistory:
 
     def schema(self, columns: Sequence[str]) -> pa.DataFrameSchema:
         """Build the schema of a table with these columns; names it does not know are refused."""
+        measured = [name for name in columns if re.match(QUANTITY, name)]
+        quantities = {
+            name: _quantity(name, name in self.nullable)
+            for name in dict.fromkeys([*self.required, *measured])
+        }
+        step = {"step": pa.Column("int64", pa.Check.ge(0))}
         return pa.DataFrameSchema(
-            {"step": _step()} | _quantities(columns, self.required, self.nullable),
-            checks=pa.Check(_steps_increase, error="a step that increases from row to row"),
-            strict=True,
+            self._identity() | step | quantities, checks=self._order(), strict=True
         )
+
+    def _identity(self) -> dict[str, pa.Column]:
+        return {}
+
+    def _order(self) -> pa.Check:
+        return pa.Check(_steps_increase, error="a step that increases from row to row")
 
 
 @dataclass(frozen=True)
-class CaseHistory:
+class CaseHistory(MemberHistory):
     """The histories of all members of a case, one below the other.
 
     In front of the member's columns stand ``member``, ``group``, ``seed`` and one column per sweep
@@ -50,41 +61,21 @@ class CaseHistory:
 
     Attributes:
         values: Names of the sweep values.
-        required: Quantities that must be there.
-        nullable: Quantities that may hold NaN.
     """
 
-    values: Sequence[str]
-    required: Sequence[str]
-    nullable: Sequence[str] = ()
+    values: Sequence[str] = ()
 
-    def schema(self, columns: Sequence[str]) -> pa.DataFrameSchema:
-        """Build the schema of a table with these columns; names it does not know are refused."""
-        identity = {
+    def _identity(self) -> dict[str, pa.Column]:
+        one_type = pa.Check(_plain, error="values of one type")
+        return {
             "member": pa.Column(str),
             "group": pa.Column(str),
             "seed": pa.Column("int64", pa.Check.ge(0)),
+            **{name: pa.Column(checks=one_type) for name in self.values},
         }
-        one_type = pa.Check(_plain, error="values of one type")
-        sweep = {name: pa.Column(checks=one_type) for name in self.values}
-        quantities = _quantities(columns, self.required, self.nullable)
-        return pa.DataFrameSchema(
-            identity | sweep | {"step": _step()} | quantities,
-            checks=pa.Check(_rows_differ, error="one row per member and step"),
-            strict=True,
-        )
 
-
-def _step() -> pa.Column:
-    return pa.Column("int64", pa.Check.ge(0))
-
-
-def _quantities(
-    columns: Sequence[str], required: Sequence[str], nullable: Sequence[str]
-) -> dict[str, pa.Column]:
-    measured = [name for name in columns if pd.Series([name]).str.match(QUANTITY).all()]
-    names = dict.fromkeys([*required, *measured])
-    return {name: _quantity(name, name in nullable) for name in names}
+    def _order(self) -> pa.Check:
+        return pa.Check(_rows_differ, error="one row per member and step")
 
 
 def _quantity(name: str, nullable: bool) -> pa.Column:

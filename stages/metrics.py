@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from telescope_core.errors import ArtifactError, ConfigurationError
 from telescope_pipeline.contract import Claim, Member
-from telescope_pipeline.parameters.reading import case_of, load_parameters
+from telescope_pipeline.parameters import load_case
 from telescope_pipeline.progress import spinner
 from telescope_pipeline.store import files
 from telescope_pipeline.store import table_checks as tables
@@ -28,21 +28,19 @@ def run(case_name: str, parameters_path: Path) -> None:
     They go to ``results/<case>/``; the manifest says what the members were made of, so that results
     can be told apart where the runs are not kept.
 
-    Args:
-        case_name: A case in the parameter file.
-        parameters_path: The parameter file.
-
     Raises:
+        ConfigurationError: If two claims have the same id.
         TelescopeError: If the parameters or the runs are not usable, or nothing can be written.
     """
-    parameters = load_parameters(parameters_path)
-    case = case_of(parameters, case_name)
+    _, case = load_case(parameters_path, case_name)
     layout = Layout.beside(parameters_path)
     with spinner(f"metrics {case_name}"):
         history, manifest = collect(layout.runs(case_name), case)
-        module = import_module(f"telescope_pipeline.cases.{case.kind}.metrics")
-        metrics = plain(module.summarize(case, history), f"{case_name}: metrics")
-        claims = [_as_json(claim, case_name) for claim in module.claims(case, history)]
+        kind = f"telescope_pipeline.cases.{case.kind}"
+        summarize = import_module(f"{kind}.metrics").summarize
+        evaluate = import_module(f"{kind}.claims").claims
+        metrics = plain(summarize(case, history), f"{case_name}: metrics")
+        claims = [_as_json(claim, case_name) for claim in evaluate(case, history)]
         if len({claim["id"] for claim in claims}) < len(claims):
             raise ConfigurationError(f"{case_name}: two claims have the same id")
         results = layout.results(case_name)
@@ -107,12 +105,5 @@ def _member(manifest: Any, folder: Path) -> tuple[Member, dict[str, str]]:
 
 
 def _as_json(claim: Claim, case_name: str) -> dict[str, Any]:
-    what = f"{case_name}: claim {claim.id}"
-    return {
-        "id": claim.id,
-        "statement": claim.statement,
-        "source": claim.source,
-        "observed": plain(claim.observed, what),
-        "threshold": plain(claim.threshold, what),
-        "holds": bool(claim.holds),
-    }
+    found: dict[str, Any] = plain(vars(claim), f"{case_name}: claim {claim.id}")
+    return found

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from telescope_core.errors import ConfigurationError
-from telescope_pipeline.parameters.reading import case_of, load_parameters
+from telescope_pipeline.parameters import load_case
 from telescope_pipeline.progress import spinner
 from telescope_pipeline.store import files
 from telescope_pipeline.store.folders import Layout
 
 if TYPE_CHECKING:
     from telescope_pipeline.contract import Figure
+
+# Sizes of a description are in these parts of an inch; the converter's own are points.
+_UNITS, _POINTS = 96, 72
 
 
 def run(case_name: str, parameters_path: Path) -> None:
@@ -24,16 +28,15 @@ def run(case_name: str, parameters_path: Path) -> None:
         parameters_path: The parameter file.
 
     Raises:
+        ConfigurationError: If two figures have the same name.
         TelescopeError: If the parameters or the history are not usable, or nothing can be written.
     """
-    parameters = load_parameters(parameters_path)
-    case = case_of(parameters, case_name)
+    _, case = load_case(parameters_path, case_name)
     layout = Layout.beside(parameters_path)
     results = layout.results(case_name)
     with spinner(f"plot {case_name}"):
-        import matplotlib as mpl
+        import vl_convert
 
-        mpl.use("Agg")
         history = files.read_parquet(results / "history.parquet")
         module = import_module(f"telescope_pipeline.cases.{case.kind}.figures")
         figures: list[Figure] = module.draw(case, history)
@@ -41,15 +44,19 @@ def run(case_name: str, parameters_path: Path) -> None:
             raise ConfigurationError(f"{case_name}: two figures have the same name")
         with files.new_folder(results / "plots") as folder:
             for figure in figures:
-                # Without the version of matplotlib in it the picture depends on its content only.
-                figure.figure.savefig(
-                    folder / f"{figure.name}.png",
-                    dpi=case.plot.dpi,
-                    metadata={"Software": None},
-                )
+                chart = json.dumps(figure.chart, ensure_ascii=False, allow_nan=False)
+                picture = vl_convert.vegalite_to_png(chart, ppi=case.plot.dpi * _POINTS / _UNITS)
+                (folder / f"{figure.name}.png").write_bytes(picture)
                 figure.table.to_csv(folder / f"{figure.name}.csv", index=False, lineterminator="\n")
-        index = [
-            {"name": figure.name, "title": figure.title, "caption": figure.caption}
+        entries = [
+            {
+                "name": figure.name,
+                "title": figure.title,
+                "caption": figure.caption,
+                "chart": figure.chart,
+            }
             for figure in figures
         ]
-        files.write_json(results / "figures.json", index)
+        index = {"question": module.QUESTION, "figures": entries}
+        # The points of every chart are in it: compact, it takes a third.
+        files.write_bytes(results / "figures.json", files.json_bytes(index, indent=None))

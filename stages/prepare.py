@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from telescope_core.errors import DataError
-from telescope_pipeline.parameters.reading import case_of, load_parameters
+from telescope_pipeline.parameters import load_case
 from telescope_pipeline.parameters.user_code import make_importable
 from telescope_pipeline.progress import spinner
 from telescope_pipeline.store import files
@@ -27,10 +27,10 @@ def run(case_name: str, parameters_path: Path) -> None:
         parameters_path: The parameter file.
 
     Raises:
+        DataError: If the kind of case prepares no data.
         TelescopeError: If the parameters or the data are not usable, or nothing can be written.
     """
-    parameters = load_parameters(parameters_path)
-    case = case_of(parameters, case_name)
+    parameters, case = load_case(parameters_path, case_name)
     layout = Layout.beside(parameters_path)
     make_importable(layout.root)
     with spinner(f"prepare {case_name}"):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from telescope_pipeline.parameters.reading import case_of, load_parameters
+from telescope_pipeline.parameters import load_case
 from telescope_pipeline.progress import spinner
-from telescope_pipeline.publish.delivery import check_tracking
+from telescope_pipeline.publish.options import check_tracking
 from telescope_pipeline.publish.publication import publish
-from telescope_pipeline.publish.records import RECEIPT
+from telescope_pipeline.publish.receipts import RECEIPT
 from telescope_pipeline.store import files
 from telescope_pipeline.store.folders import Layout
 
@@ -24,8 +24,7 @@ def run(case_name: str, parameters_path: Path) -> None:
         TelescopeError: If the parameters or the results are not usable, or the receipt cannot be
             written.  A tracker that fails raises nothing: the receipt says what happened.
     """
-    parameters = load_parameters(parameters_path)
-    case_of(parameters, case_name)
+    parameters, _ = load_case(parameters_path, case_name)
     check_tracking(parameters.tracking)
     layout = Layout.beside(parameters_path)
     with spinner(f"publish {case_name}"):

@@ -66,7 +66,7 @@ def run_wandb(parameters_path: Path) -> str:
         TelescopeError: If the parameters or the results are not usable, nothing was published, or
             the server does not take the report.
     """
-    from telescope_core.trackers.wandb_reports import save_report
+    from telescope_pipeline.publish.wandb.page import save_report
     from telescope_pipeline.report.wandb_page import report_page
 
     parameters = load_parameters(parameters_path)

@@ -11,10 +11,10 @@ from typing import Any
 
 from telescope_core.errors import ArtifactError, ConfigurationError
 from telescope_pipeline.contract import Member
-from telescope_pipeline.executors.executor import Job, open_executor
+from telescope_pipeline.executors.executor import open_executor
+from telescope_pipeline.executors.jobs import Job
 from telescope_pipeline.executors.member import FINAL, HISTORY, MANIFEST, TIMING, Task, train_member
-from telescope_pipeline.parameters.model import RunSettings
-from telescope_pipeline.parameters.reading import case_of, load_parameters
+from telescope_pipeline.parameters import RunSettings, load_case
 from telescope_pipeline.parameters.user_code import make_importable
 from telescope_pipeline.progress import watch
 from telescope_pipeline.schemas.sections import Case
@@ -38,8 +38,7 @@ def run(case_name: str, parameters_path: Path) -> None:
         TelescopeError: If the parameters or the data are not usable, a member fails, or nothing
             can be written.  Members finished before stay in the scratch folder.
     """
-    parameters = load_parameters(parameters_path)
-    case = case_of(parameters, case_name)
+    parameters, case = load_case(parameters_path, case_name)
     layout = Layout.beside(parameters_path)
     make_importable(layout.root)
     scratch = Scratch(layout.scratch)
@@ -66,13 +65,13 @@ def run(case_name: str, parameters_path: Path) -> None:
 def _plan(case: Case, run: RunSettings, data: Path, scratch: Path) -> list[Task]:
     # Not `training`: that would load torch, which only the workers need.
     sweep = import_module(f"telescope_pipeline.cases.{case.kind}.sweep")
-    members: list[Member] = sweep.members(case, run.seed)
+    members: list[Member] = sweep.members(case)
     _check_members(members)
     card = files.read_json(data / "dataset.json")
     tasks = []
     for member in members:
         narrowed = case.narrowed(member.values, member.seed)
-        if member not in sweep.members(narrowed, run.seed):
+        if member not in sweep.members(narrowed):
             raise ConfigurationError(
                 f"{member.name} is not a member of its own narrowed case; "
                 f"{type(case).__name__}.narrowed must keep {member.values}, seed {member.seed}"
@@ -111,9 +110,9 @@ def _assemble(layout: Layout, case_name: str, keys: dict[str, str], scratch: Scr
     with files.new_folder(layout.runs(case_name)) as folder:
         for name, key in keys.items():
             for file in (HISTORY, FINAL, MANIFEST):
-                files.write_bytes(folder / name / file, scratch.read(key, file))
+                files.write_bytes(folder / name / file, files.read_bytes(scratch.path(key, file)))
 
 
 def _timing(scratch: Scratch, key: str) -> dict[str, Any]:
-    timing: dict[str, Any] = files.parse_json(scratch.read(key, TIMING), TIMING)
+    timing: dict[str, Any] = files.read_json(scratch.path(key, TIMING))
     return timing

@@ -164,7 +164,7 @@ def sigmoid_kernel(kernel: Tensor, outputs: Tensor, other_outputs: Tensor) -> Te
         other_outputs: f of the others, shape ``(others,)``.
 
     Returns:
-        Shape ``(rows, others)``.
+        The kernel of the sigmoid's outputs, shape ``(rows, others)``.
 
     Raises:
         ShapeError: The shapes do not fit each other.

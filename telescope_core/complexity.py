@@ -5,30 +5,31 @@ Computed in float64 on the CPU, since not every device has it.
 Each is a sum over a complete basis of label space.  Deflated columns enter as they are, random ones
 stand for the rest with their weight.  Where a low-rank model Ŝ of the smoother is at hand, random
 columns estimate only the difference to it (a control variate): its own sum is known.
+
+Throughout, S are smoother rows along the label directions, and ``model`` is Ŝ on the same rows.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from telescope_core.probes import LabelDirections
 from telescope_core.smoother.low_rank import Control, LowRankSmoother
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
 
 def effective_parameters(
-    S: Tensor, directions: LabelDirections, model: LowRankSmoother | None = None
+    S: Float[Tensor, "rows k m"], directions: LabelDirections, model: LowRankSmoother | None = None
 ) -> tuple[float, float]:
     r"""Effective parameters on a set of rows (Curth et al. 2023; section 4.1 of the paper).
 
     :math:`p(I) = \frac{n}{|I|\,k} \sum_{j∈I} \|s(x_j)\|^2`, the norm running over all pairs of an
     output and a label.
-
-    Args:
-        S: Smoother rows along the directions, shape ``(rows, k, m)``.
-        directions: The label directions.
-        model: Ŝ on the same rows.
 
     Returns:
         The estimate and its standard error over random directions (0 when exact).
@@ -40,16 +41,14 @@ def effective_parameters(
     return factor * total, factor * error
 
 
-def layer_shares(S: Tensor, directions: LabelDirections) -> Tensor:
+def layer_shares(
+    S: Float[Tensor, "layers rows k m"], directions: LabelDirections
+) -> Float[Tensor, " layers"]:
     r"""How the squared norm of the smoother splits over layers that add up to it.
 
     With :math:`S = \sum_l S^l`, layer l has the share
     :math:`\sum_j ⟨s^l(x_j), s(x_j)⟩ / \sum_j \|s(x_j)\|^2`; a share is negative where a layer works
     against the others.
-
-    Args:
-        S: What each layer contributes along the directions, shape ``(layers, rows, k, m)``.
-        directions: The label directions.
 
     Returns:
         Float64, shape ``(layers,)``, summing to 1; NaN where S is zero.
@@ -60,64 +59,52 @@ def layer_shares(S: Tensor, directions: LabelDirections) -> Tensor:
 
 
 def effective_parameters_per_example(
-    S: Tensor, directions: LabelDirections, model: LowRankSmoother | None = None
-) -> Tensor:
-    r"""Each row's share ``n/k · ‖s(x_j)‖²``; its mean over a set is the set's effective parameters.
-
-    Args:
-        S: Smoother rows along the directions, shape ``(rows, k, m)``.
-        directions: The label directions.
-        model: Ŝ on the same rows; with it, the estimate of a small share may fall below zero.
-
-    Returns:
-        Float64, shape ``(rows,)``.
-    """
+    S: Float[Tensor, "rows k m"], directions: LabelDirections, model: LowRankSmoother | None = None
+) -> Float[Tensor, " rows"]:
+    r"""Each row's share ``n/k · ‖s(x_j)‖²``; their mean is the set's effective parameters."""
     n, k = directions.basis.shape[0], S.shape[1]
     squares = S.cpu().double().square().sum(dim=1)
-    control = None
-    if model is not None and model.explains(S, directions):
-        control = model.squares(directions)
+    model = _trusted(S, directions, model)
+    control = None if model is None else model.squares(directions)
     return _weighted_sum(squares, directions, control) * (n / k)
 
 
 def degrees_of_freedom(
-    S_train: Tensor, directions: LabelDirections, model: LowRankSmoother | None = None
+    S_train: Float[Tensor, "n k m"],
+    directions: LabelDirections,
+    model: LowRankSmoother | None = None,
 ) -> float:
-    r"""``tr S_train``: the generalised degrees of freedom (Ye 1998) of the telescoped fit.
-
-    Args:
-        S_train: Smoother of the training rows along the directions, ``(n, k, m)`` with k equal to
-            the label width.
-        directions: The label directions.
-        model: Ŝ on the training rows.
-    """
+    r"""``tr S_train``: the generalised degrees of freedom (Ye 1998) of the telescoped fit."""
     products = (S_train.cpu().double() * directions.basis.cpu().double()).sum(dim=(0, 1))
-    control = None
-    if model is not None and model.explains(S_train, directions):
-        control = model.products(directions)
+    model = _trusted(S_train, directions, model)
+    control = None if model is None else model.products(directions)
     return float(_weighted_sum(products, directions, control))
 
 
 def classical_degrees_of_freedom(
-    S_train: Tensor, directions: LabelDirections, model: LowRankSmoother | None = None
+    S_train: Float[Tensor, "n k m"],
+    directions: LabelDirections,
+    model: LowRankSmoother | None = None,
 ) -> float:
-    r"""``tr(2S − SSᵀ)``, the residual degrees of freedom subtracted from n (Hastie et al. 2009).
-
-    Args:
-        S_train: Smoother of the training rows along the directions, ``(n, k, m)``.
-        directions: The label directions.
-        model: Ŝ on the training rows.
-    """
+    r"""``tr(2S − SSᵀ)``, the residual degrees of freedom subtracted from n (Hastie et al. 2009)."""
     squares = S_train.cpu().double().square().sum(dim=(0, 1))
     total = _weighted_sum(squares, directions, _control_of_set(S_train, directions, model))
     return 2 * degrees_of_freedom(S_train, directions, model) - float(total)
+
+
+def _trusted(
+    S: Tensor, directions: LabelDirections, model: LowRankSmoother | None
+) -> LowRankSmoother | None:
+    """The model where it explains S."""
+    return model if model is not None and model.explains(S, directions) else None
 
 
 def _control_of_set(
     S: Tensor, directions: LabelDirections, model: LowRankSmoother | None
 ) -> Control | None:
     """The control variate of the sum of squares over rows, if the model explains S."""
-    if model is None or not model.explains(S, directions):
+    model = _trusted(S, directions, model)
+    if model is None:
         return None
     known = model.squares(directions)
     return Control(known.columns.sum(dim=0), known.outside.sum())
@@ -142,6 +129,9 @@ def _sum_with_error(
 
     The random columns are drawn without replacement from the complement, hence the finite
     population factor, which vanishes for a complete basis.
+
+    Returns:
+        The sum and its error: 0 if nothing is random, NaN if a single column is.
     """
     total = float(_weighted_sum(contributions, directions, control))
     d = directions.deflated

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from telescope_core.arguments import check_choice
 from telescope_core.checkpoints import from_checkpoints
 from telescope_core.errors import ConfigurationError, ShapeError
 from telescope_core.network.inputs import Inputs
@@ -93,7 +94,7 @@ def spawn(model: nn.Module, optimizer: torch.optim.Optimizer, children: int = 2)
         children: Number of copies.
 
     Returns:
-        The copies, with empty gradients.
+        The copies, each with an optimizer over parameters of its own.
 
     Raises:
         ConfigurationError: Fewer than one copy, or the optimizer trains other parameters.
@@ -121,11 +122,6 @@ def interpolate(first: Weights, second: Weights, alpha: float) -> dict[str, Tens
 
     Floating-point buffers, such as running statistics, are interpolated like weights; others
     (counters of batches) are taken from ``first``.
-
-    Args:
-        first: Weights and buffers at ``alpha = 0``.
-        second: Weights and buffers at ``alpha = 1``.
-        alpha: Position; beyond [0, 1] is an extrapolation.
 
     Returns:
         New tensors by name; exactly those of an end at ``alpha`` 0 or 1.
@@ -176,24 +172,20 @@ def recompute_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
         return
-    modes = [(module, module.training) for module in model.modules()]
     momenta = [norm.momentum for norm in norms]
     seen = 0
-    try:
-        model.eval()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None
-            norm.training = True
-        with torch.no_grad():
+    with _evaluating(model), torch.no_grad():
+        try:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None
+                norm.training = True
             for inputs in batches:
                 model(inputs)
                 seen += 1
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for module, training in modes:
-            module.training = training
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
     if not seen:
         raise ConfigurationError(
             "got no batches to compute BatchNorm's statistics on; pass inputs of the training set, "
@@ -227,7 +219,7 @@ def interpolation_curve(
         batches: Gives the batches for recomputed statistics, anew at every call.
 
     Returns:
-        One score per position.
+        The score at each of ``alphas``.
 
     Raises:
         ConfigurationError: No positions, unknown statistics, no batches to recompute them on, or
@@ -236,10 +228,7 @@ def interpolation_curve(
     """
     if not alphas:
         raise ConfigurationError("got no positions; expected at least one alpha, e.g. [0.5]")
-    if statistics not in get_args(Statistics):
-        raise ConfigurationError(
-            f"statistics must be one of {', '.join(get_args(Statistics))}, got {statistics!r}"
-        )
+    check_choice("statistics", statistics, get_args(Statistics))
     if statistics == "recomputed" and batches is None:
         raise ConfigurationError(
             "recomputed statistics need training inputs: pass batches, a function that gives them, "
@@ -267,16 +256,10 @@ def accuracy_gap(
 ) -> AccuracyGap:
     """Compare two networks with the one of the mean of their weights (Fig. 6 left).
 
-    Args:
-        model: A network of the kind; copied.
-        first: Weights and buffers of one child.
-        second: Weights and buffers of the other.
-        score: As for :func:`interpolation_curve`.
-        statistics: As for :func:`interpolation_curve`.
-        batches: As for :func:`interpolation_curve`.
+    Arguments are those of :func:`interpolation_curve`.
 
     Returns:
-        The three scores and the gap.
+        The scores of the two networks and of the one between them.
 
     Raises:
         ConfigurationError: As for :func:`interpolation_curve`.

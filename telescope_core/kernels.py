@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import get_args
+from typing import TYPE_CHECKING
 
-import psutil
 import torch
 from torch import Tensor, nn
 
-from telescope_core.errors import MemoryBudgetError, ModelError
-from telescope_core.jacobians import Form, Linearization, Linearizer, spot_check
+from telescope_core.jacobians import (
+    Form,
+    Linearization,
+    LinearizedRows,
+    Linearizer,
+    RowSet,
+    check_representation,
+    spot_check,
+)
+from telescope_core.memory import check_memory
 from telescope_core.network import Network, outside_inference_mode
-from telescope_core.network import checks as check
-from telescope_core.network.inputs import Inputs, take_rows
+from telescope_core.network.checks import check_inputs, check_model, check_sets
+from telescope_core.network.inputs import Inputs
 from telescope_core.network.layout import ParameterLayout
-from telescope_core.network.trained_parameters import require_usable
-from telescope_core.smoother import LinearizedRows, RowSet
+from telescope_core.network.trained_parameters import requiring_gradients
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 def tangent_kernel(
@@ -26,7 +35,7 @@ def tangent_kernel(
     *,
     chunk_size: int | None = None,
     form: Form = "auto",
-) -> Tensor:
+) -> Float[Tensor, "rows k others k"]:
     r"""The empirical neural tangent kernel ``K(x, x') = J(x) J(x')ᵀ`` at the model's parameters.
 
     The Jacobian J is with respect to every parameter that requires a gradient, and the kernel is
@@ -97,34 +106,20 @@ class TangentKernel:
         chunk_size: int | None = None,
         form: Form = "auto",
     ) -> None:
-        check.check_settings(1, 1, None, 0, 0, chunk_size)
-        check.check_choice("form", form, get_args(Form))
-        check.check_model(model)
-        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        if not parameters:
-            raise ModelError(
-                "the model has no parameter that requires a gradient, so its tangent kernel is "
-                "zero; call requires_grad_() on those that are trained"
-            )
-        first = next(iter(parameters.values()))
-        require_usable(parameters)
-        self._model = model
+        check_representation(form, chunk_size)
+        check_model(model)
+        parameters = requiring_gradients(model)
+        self._like = next(iter(parameters.values()))
         self._network = Network(model)
         self._chunk_size = chunk_size
-        self._device, self._dtype = first.device, first.dtype
-        self._check_rows("given", sample)
-        few = check.random_rows(sample, first.device)
-        check.check_determinism(self._network, few)
-        layout = ParameterLayout(parameters, torch.promote_types(first.dtype, torch.float32))
-        self._linearizer = Linearizer(self._network, layout, few, form)
+        few = check_sets(self._network, {"given": sample}, self._like)["given"]
+        self._linearizer = Linearizer(self._network, ParameterLayout(parameters), few, form)
 
     @outside_inference_mode()
-    def __call__(self, inputs: Inputs, others: Inputs | None = None) -> Tensor:
+    def __call__(
+        self, inputs: Inputs, others: Inputs | None = None
+    ) -> Float[Tensor, "rows k others k"]:
         """The kernel at the parameters that the model has now.
-
-        Args:
-            inputs: Rows x.
-            others: Rows x'; ``None`` for the kernel of ``inputs`` with themselves.
 
         Returns:
             Shape ``(rows, k, rows_other, k)``; nothing is summed or averaged over outputs.
@@ -135,28 +130,26 @@ class TangentKernel:
             NonFiniteError: Inputs or outputs contain NaN or infinities.
             MemoryBudgetError: The kernel does not fit into memory.
         """
-        check.check_model(self._model)
+        check_model(self._network.module)
         rows = self._set("given", inputs)
         columns = rows if others is None else self._set("other", others)
-        theta = self._linearizer.theta()
-        _check_memory(theta, len(rows), len(columns), self._linearizer.k)
+        function = self._linearizer.function
+        theta, k = function.theta(), function.k
+        check_memory(
+            len(rows) * k * len(columns) * k * theta.dtype.itemsize,
+            theta.device,
+            f"a tangent kernel of {len(rows)} × {len(columns)} rows and {k} outputs",
+            lambda _: "ask for fewer rows at once",
+        )
         if rows.in_one_chunk and columns.in_one_chunk:
             at_rows = rows.linearize(theta)
-            self._check(rows, at_rows)
+            spot_check(function, len(rows), at_rows.rows, rows.take, "the given rows", len(rows))
             return at_rows.gram(at_rows if rows is columns else columns.linearize(theta))
-        return _by_chunks(theta, rows, columns, self._linearizer.k)
-
-    def _check(self, rows: RowSet, linearized: LinearizedRows) -> None:
-        function = self._linearizer.function
-        spot_check(function, len(rows), linearized.rows, rows.take, "the given rows", len(rows))
+        return _by_chunks(theta, rows, columns, k)
 
     def _set(self, name: str, inputs: Inputs) -> RowSet:
-        self._check_rows(name, inputs)
-        return RowSet(self._linearizer, inputs, self._chunk_size, self._device)
-
-    def _check_rows(self, name: str, inputs: Inputs) -> None:
-        check.check_inputs(name, inputs, self._device, self._dtype)
-        check.check_accepts(self._network, name, take_rows(inputs, slice(0, 1), self._device))
+        check_inputs(self._network, name, inputs, self._like)
+        return RowSet(self._linearizer, inputs, self._chunk_size, self._like.device)
 
 
 def _by_chunks(theta: Tensor, rows: RowSet, columns: RowSet, k: int) -> Tensor:
@@ -180,22 +173,9 @@ def _by_chunks(theta: Tensor, rows: RowSet, columns: RowSet, k: int) -> Tensor:
     return kernel
 
 
-def _check_memory(like: Tensor, rows: int, others: int, k: int) -> None:
-    needed = rows * k * others * k * like.dtype.itemsize
-    if like.device.type == "cuda":
-        available = torch.cuda.mem_get_info(like.device)[0]
-    else:
-        available = psutil.virtual_memory().available
-    if needed > available:
-        raise MemoryBudgetError(
-            f"a tangent kernel of {rows} × {others} rows and {k} outputs needs {needed:,} bytes on "
-            f"{like.device}, where {available:,} are available; ask for fewer rows at once"
-        )
-
-
 def kernel_row_norms(
-    rows: LinearizedRows, batch: Linearization, preconditioner: Tensor | None
-) -> Tensor:
+    rows: LinearizedRows, batch: Linearization, preconditioner: Float[Tensor, " p"] | None
+) -> Float[Tensor, " rows"]:
     r"""``‖k_t(x)‖`` with ``k_t(x) = [(1/|B|) J(x) P J(x_i)ᵀ]_{i∈B}``.
 
     Args:
@@ -217,12 +197,7 @@ def kernel_row_norms(
 
 
 class KernelNorms:
-    """Running means over steps of kernel-row norms, one sample at the start of each block.
-
-    Args:
-        rows: Number of rows per set.
-        like: Gives dtype and device.
-    """
+    """Running means over steps of kernel-row norms, one sample at the start of each block."""
 
     def __init__(self, rows: Mapping[str, int], like: Tensor) -> None:
         self._sums = {name: like.new_zeros(count) for name, count in rows.items()}
@@ -241,10 +216,6 @@ class KernelNorms:
             self._sums[name] += norms
             self._max_sums[name] += float(norms.max())
         self._samples += 1
-
-    def mean_per_point(self, name: str) -> Tensor:
-        """Mean over steps of each row's norm, shape ``(rows,)``; NaN before the first sample."""
-        return self._sums[name] / (self._samples or float("nan"))
 
     def record(self, name: str) -> dict[str, float]:
         """``kernel_norm_mean`` (over steps and rows) and ``kernel_norm_max`` (mean over steps)."""

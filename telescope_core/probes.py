@@ -8,12 +8,15 @@ taken exactly (deflation), and the random directions span their complement.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from telescope_core.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int64
 
 _POWER_ITERATIONS = 3
 _OVERSAMPLING = 8
@@ -31,8 +34,8 @@ class LabelDirections:
         deflated: Number of leading columns that are taken exactly.
     """
 
-    basis: Tensor
-    weights: Tensor
+    basis: Float[Tensor, "n label_width m"]
+    weights: Float[Tensor, " m"]
     deflated: int
 
     @property
@@ -45,19 +48,13 @@ class LabelDirections:
         """Whether the columns span all of label space."""
         return self.count == self.basis.shape[0] * self.basis.shape[1]
 
-    def rows(self, index: Tensor) -> Tensor:
+    def rows(self, index: Int64[Tensor, " b"]) -> Float[Tensor, "b label_width m"]:
         """``V_B`` of some training points, shape ``(b, label_width, m)``."""
         return self.basis[index]
 
 
 def exact_directions(n: int, label_width: int, like: Tensor) -> LabelDirections:
-    """The identity: one column per label.
-
-    Args:
-        n: Training points.
-        label_width: Labels per point.
-        like: Gives dtype and device.
-    """
+    """The identity: one column per label."""
     size = n * label_width
     basis = torch.eye(size, dtype=like.dtype, device=like.device).view(n, label_width, size)
     return LabelDirections(basis, like.new_ones(size), deflated=size)
@@ -67,7 +64,7 @@ def random_directions(
     n: int,
     label_width: int,
     count: int,
-    leading: Tensor | None,
+    leading: Float[Tensor, "labels d"] | None,
     seed: int,
     like: Tensor,
 ) -> LabelDirections:
@@ -82,6 +79,10 @@ def random_directions(
         seed: Seed of the columns; they are drawn in float64 on the CPU, so they are the same on
             every device.
         like: Gives dtype and device of the result.
+
+    Returns:
+        Columns, shape ``(n, label_width, count)``, the leading ones first, with the weights that
+        make sums over them estimates of sums over a complete basis.
     """
     size = n * label_width
     first = torch.zeros(size, 0, dtype=torch.float64) if leading is None else leading.cpu().double()
@@ -108,19 +109,8 @@ class _Rows(Protocol):
 
 def leading_eigenvectors(
     rows: _Rows, shape: tuple[int, int], count: int, seed: int, like: Tensor
-) -> Tensor:
-    """Leading eigenvectors of the tangent kernel ``K_0(X, X)`` by subspace iteration.
-
-    Args:
-        rows: The training rows, linearised.
-        shape: ``(n, k)``.
-        count: How many.
-        seed: Seed of the starting subspace.
-        like: Gives dtype and device.
-
-    Returns:
-        Orthonormal columns, shape ``(n * k, count)``, leading first.
-    """
+) -> Float[Tensor, "outputs {count}"]:
+    """Leading eigenvectors of the tangent kernel ``K_0(X, X)`` by subspace iteration."""
     n, k = shape
     width = min(n * k, count + _OVERSAMPLING)
     generator = torch.Generator().manual_seed(derive_seed(seed, "leading eigenvectors"))

@@ -24,9 +24,10 @@ class Snapshot:
     refusal: str | None = None
 
     def to_record(self) -> dict[str, float]:
-        """A flat dict ``{"step": ..., name: value, ...}``, ready for any tracker.
+        """A flat record, ready for any tracker.
 
-        The first record after a refusal has ``refused`` = 1.
+        Returns:
+            ``{"step": ..., name: value, ...}``; the first after a refusal has ``refused`` = 1.
         """
         news = {} if self.refusal is None else {"refused": 1.0}
         return {"step": self.step, **self.metrics, **news}

@@ -10,16 +10,13 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from telescope_core.errors import ParametersError, TelescopeError
-
-if TYPE_CHECKING:
-    from telescope_pipeline.parameters.model import Parameters
 
 app = typer.Typer(
     name="telescope",
@@ -75,13 +72,16 @@ def validate(
     ] = None,
 ) -> None:
     """Check a parameter file and the code it names; every problem gets a line."""
-    from telescope_pipeline.parameters.reading import load_parameters
-    from telescope_pipeline.publish.delivery import check_tracking
+    from telescope_pipeline.parameters import load_parameters
+    from telescope_pipeline.parameters.user_code import check_user_code
+    from telescope_pipeline.publish.options import check_tracking
+    from telescope_pipeline.scaffold import own_wiring
 
     parameters = load_parameters(file)
     check_tracking(parameters.tracking)
-    _check_user_code(file, parameters, list(parameters.cases), ("prepare", "train"))
-    _check_wiring(file)
+    check_user_code(file, parameters, list(parameters.cases), ("prepare", "train"))
+    if file.name == _DEFAULT.name and own_wiring.is_own(file.parent):
+        own_wiring.check(file.parent)
     if stamp is not None:
         from telescope_pipeline.store import files
 
@@ -90,34 +90,27 @@ def validate(
     typer.echo(f"{file}: valid, {count} case{'s' if count != 1 else ''}")
 
 
-@app.command()
-def prepare(case: _CaseName, params: _Params = _DEFAULT) -> None:
-    """Make the data sets of a case."""
-    _run_stage("prepare", case, params)
+def _stage(name: str, what: str) -> None:
+    """Add the command that runs a stage of one case."""
+
+    def command(case: _CaseName, params: _Params = _DEFAULT) -> None:
+        from telescope_pipeline.parameters import case_of, load_parameters
+        from telescope_pipeline.parameters.user_code import check_user_code
+
+        # Before the stage imports anything heavy, so that a bad file is refused at once.
+        parameters = load_parameters(params)
+        case_of(parameters, case)
+        check_user_code(params, parameters, [case], (name,))
+        import_module(f"telescope_pipeline.stages.{name}").run(case, params)
+
+    app.command(name, help=what)(command)
 
 
-@app.command()
-def train(case: _CaseName, params: _Params = _DEFAULT) -> None:
-    """Train the members of a case with the lens attached."""
-    _run_stage("train", case, params)
-
-
-@app.command()
-def metrics(case: _CaseName, params: _Params = _DEFAULT) -> None:
-    """Sum up the members of a case and evaluate its claims."""
-    _run_stage("metrics", case, params)
-
-
-@app.command()
-def plot(case: _CaseName, params: _Params = _DEFAULT) -> None:
-    """Draw the figures of a case."""
-    _run_stage("plot", case, params)
-
-
-@app.command()
-def publish(case: _CaseName, params: _Params = _DEFAULT) -> None:
-    """Hand the results of a case to the tracker."""
-    _run_stage("publish", case, params)
+_stage("prepare", "Make the data sets of a case.")
+_stage("train", "Train the members of a case with the lens attached.")
+_stage("metrics", "Sum up the members of a case and evaluate its claims.")
+_stage("plot", "Draw the figures of a case.")
+_stage("publish", "Hand the results of a case to the tracker.")
 
 
 @app.command()
@@ -160,8 +153,8 @@ def sync(
 
     Safe to repeat: what the server holds is not sent again.  The exit code is 1 while anything is
     still to be sent.
-    """
-    from telescope_pipeline.parameters.reading import case_of, load_parameters
+    """  # noqa: DOC501  # shown as help
+    from telescope_pipeline.parameters import case_of, load_parameters
     from telescope_pipeline.progress import spinner
     from telescope_pipeline.publish.sync import show, sync
     from telescope_pipeline.store.folders import Layout
@@ -193,12 +186,12 @@ def init(
 
 @app.command()
 def wire(params: _Params = _DEFAULT) -> None:
-    """Write dvc.yaml anew from the parameters and the imports of the code they name."""
+    """Write dvc.yaml anew from the parameters and the code they name."""
     from telescope_pipeline.wiring import rewrite
 
     path = params.parent / "dvc.yaml"
     changed = rewrite(params.parent)
-    typer.echo(f"{path}: {'rewritten' if changed else 'in line with the code'}")
+    typer.echo(f"{path}: {'rewritten' if changed else 'as it should be'}")
 
 
 @app.command()
@@ -210,34 +203,6 @@ def doctor(params: _Params = _DEFAULT) -> None:
     show(findings)
     if any(finding.state == "broken" for finding in findings):
         raise typer.Exit(1)
-
-
-def _check_user_code(
-    file: Path, parameters: Parameters, cases: list[str], stages: tuple[str, ...]
-) -> None:
-    """Refuse code of the user's that the stages could not call; nothing is imported without any."""
-    if any(parameters.cases[name].kind == "own_model" for name in cases):
-        from telescope_pipeline.parameters.user_checks import check_user_code
-
-        check_user_code(file, parameters, cases, stages)
-
-
-def _check_wiring(file: Path) -> None:
-    """Refuse a pipeline of one's own whose dvc.yaml would not notice every change."""
-    from telescope_pipeline.scaffold import own_wiring
-
-    if file.name == _DEFAULT.name and own_wiring.is_own(file.parent):
-        own_wiring.check(file.parent)
-
-
-def _run_stage(stage: str, case: str, params: Path) -> None:
-    from telescope_pipeline.parameters.reading import case_of, load_parameters
-
-    # Before the stage imports anything heavy, so that a bad file is refused at once.
-    parameters = load_parameters(params)
-    case_of(parameters, case)
-    _check_user_code(params, parameters, [case], (stage,))
-    import_module(f"telescope_pipeline.stages.{stage}").run(case, params)
 
 
 if __name__ == "__main__":

@@ -1,29 +1,35 @@
 """What a kind of case provides, and what it is given.
 
-A kind is a package with five modules:
+A kind is a package with these modules:
 
+- ``schema``: the pydantic model of the case
+- ``sweep``: ``members(case) -> list[Member]``; imports no torch, since planning computes nothing
 - ``data``: ``prepare(case, seed) -> Prepared``
-- ``members``: ``members(case, seed) -> list[Member]``; imports no torch, since planning computes
-  nothing
-- ``training``: ``train(case, member, data, *, seed, device, checkpoint, progress) -> Trained``
-- ``metrics``: ``summarize(case, history) -> dict`` and ``claims(case, history) -> list[Claim]``
-- ``figures``: ``draw(case, history) -> list[Figure]``
+- ``training.train``: ``train(job) -> Trained``, of a :class:`TrainingJob`
+- ``metrics``: ``summarize(case, history) -> dict``
+- ``claims``: ``claims(case, history) -> list[Claim]``
+- ``figures``: ``draw(case, history) -> list[Figure]``, each with a table whose first column is the
+  x axis, and ``QUESTION``, what the case asks
+- ``checks``, if it names functions of a user's: ``problems(case, stage) -> list[str]``
 
 ``case`` is the pydantic model of the kind and ``seed`` is ``run.seed``; every random number comes
 from a seed derived from it by name.  A stage imports only what it needs: ``train`` plans with
-``members``, and each of its workers imports ``training``.
+``sweep``, and each of its workers imports ``training``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from telescope_core.seeds import derive_seed
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure as MatplotlibFigure
-    from torch import Tensor
+    from torch import Tensor, device
+
+    from telescope_pipeline.schemas.sections import Case
 
 Scalar = int | float | str
 
@@ -63,19 +69,6 @@ class Member:
     data: str
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What a member leaves behind.
-
-    Attributes:
-        history: A wide table: ``step`` (int64, increasing) and one float64 column per quantity.
-        final: The named tensors of the trained model.
-    """
-
-    history: pd.DataFrame
-    final: dict[str, Tensor]
-
-
 class Checkpoint(Protocol):
     """Where a member keeps its state while it trains.
 
@@ -89,6 +82,58 @@ class Checkpoint(Protocol):
     def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Replace the saved state; ``state`` is JSON-able."""
         ...
+
+
+CaseT = TypeVar("CaseT", bound="Case")
+
+
+@dataclass(frozen=True)
+class TrainingJob(Generic[CaseT]):
+    """A member to train, and everything that its training is given.
+
+    Attributes:
+        case: The case's parameters.
+        member: One of the case's members.
+        data: Tensors of the member's file.
+        seed: The run's seed.
+        device: Where to compute.
+        checkpoint: Where the state is kept.
+        progress: Told about finished work.
+    """
+
+    case: CaseT
+    member: Member
+    data: dict[str, Tensor]
+    seed: int
+    device: device
+    checkpoint: Checkpoint
+    progress: Progress
+
+    def on_device(self) -> dict[str, Tensor]:
+        """The data where it is computed with."""
+        return {name: tensor.to(self.device) for name, tensor in self.data.items()}
+
+    def seed_of(self, *purpose: str | int) -> int:
+        """The seed of what these words name together, e.g. ``seed_of("weights")``.
+
+        Returns:
+            The seed; members of other groups that have the same number share it, so what the sweep
+            compares starts from the same weights and sees the same batches.
+        """
+        return derive_seed(self.seed, self.case.kind, *purpose, self.member.seed)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a member leaves behind.
+
+    Attributes:
+        history: A wide table: ``step`` (int64, increasing) and one float64 column per quantity.
+        final: The named tensors of the trained model.
+    """
+
+    history: pd.DataFrame
+    final: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -120,12 +165,12 @@ class Figure:
         name: File stem of the picture and the table.
         title: What it shows, in a few words.
         caption: What a reader should see in it.
-        figure: The matplotlib figure.
+        chart: How it is drawn: a description in Vega-Lite that holds its data, JSON-able.
         table: The plotted numbers.
     """
 
     name: str
     title: str
     caption: str
-    figure: MatplotlibFigure
+    chart: dict[str, Any]
     table: pd.DataFrame

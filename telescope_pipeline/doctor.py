@@ -8,7 +8,6 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,10 +19,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from telescope_core.errors import TelescopeError
-from telescope_pipeline.executors.executor import processors
-from telescope_pipeline.parameters.model import Parameters
-from telescope_pipeline.parameters.reading import load_parameters
-from telescope_pipeline.publish.delivery import check_tracking
+from telescope_pipeline.executors.executor import processors, worker_count
+from telescope_pipeline.parameters import Parameters, load_parameters
+from telescope_pipeline.publish.options import check_tracking
 from telescope_pipeline.store.folders import Layout
 
 State = Literal["fine", "warning", "broken"]
@@ -64,20 +62,22 @@ def examine(parameters_path: Path) -> list[Finding]:
         What was found.  Nothing is changed and no network is used.
     """
     root = Layout.beside(parameters_path).root
-    findings = [_python(), *_libraries(), _command()]
+    findings = [
+        Finding("Python", "fine", f"{platform.python_version()}, {sys.prefix}"),
+        *map(_library, _OLDEST),
+        _command(),
+    ]
     parameters: Parameters | None = None
     try:
         parameters = load_parameters(parameters_path)
     except TelescopeError as error:
         findings.append(Finding("parameters", "broken", str(error)))
     else:
-        count = f"{len(parameters.cases)} cases, all valid"
-        findings.append(Finding("parameters", "fine", count))
-    findings.append(_repository(root))
-    findings.append(_guarded("dvc.yaml", lambda: _wiring(root, parameters)))
-    findings += [_writable(root), _disk(root), _scratch(root)]
+        findings.append(Finding("parameters", "fine", f"{len(parameters.cases)} cases, all valid"))
+    findings += [_repository(root), _wiring(root, parameters), _writable(root), _disk(root)]
+    findings.append(_scratch(root))
     if parameters is not None:
-        findings += [_processors(parameters), *_tracker(parameters)]
+        findings += [_processors(parameters), _tracker(parameters)]
     return findings
 
 
@@ -92,23 +92,19 @@ def show(findings: list[Finding]) -> None:
     Console().print(table)
 
 
-def _python() -> Finding:
-    return Finding("Python", "fine", f"{platform.python_version()}, {sys.prefix}")
-
-
-def _libraries() -> Iterator[Finding]:
-    for name, oldest in _OLDEST.items():
-        needed = ".".join(str(part) for part in oldest)
-        try:
-            found = version(name)
-        except PackageNotFoundError:
-            yield Finding(name, "broken", f"not installed; {needed} or newer is needed: make setup")
-            continue
-        parts = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
-        if parts < oldest:
-            yield Finding(name, "broken", f"{found}; {needed} or newer is needed: make setup")
-        else:
-            yield Finding(name, "fine", found)
+def _library(name: str) -> Finding:
+    oldest = _OLDEST[name]
+    needed = f"{'.'.join(map(str, oldest))} or newer is needed: make setup"
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        return Finding(name, "broken", f"not installed; {needed}")
+    parts = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
+    return (
+        Finding(name, "fine", found)
+        if parts >= oldest
+        else Finding(name, "broken", f"{found}; {needed}")
+    )
 
 
 def _command() -> Finding:
@@ -133,21 +129,24 @@ def _wiring(root: Path, parameters: Parameters | None) -> Finding:
     from telescope_pipeline.scaffold.own_wiring import is_own
     from telescope_pipeline.wiring import disagreements
 
-    cases = parameters.cases if parameters else {}
-    lines = disagreements(root, list(cases))
     if parameters is None:
-        lines = [line for line in lines if not line.startswith("report: results/")]
-    command = "telescope wire" if is_own(root) else "make wiring"
-    if lines:
-        detail = "\n".join([*lines, f"write them with `{command}`"])
-        return Finding("dvc.yaml", "broken", detail)
-    own = [name for name, case in cases.items() if case.kind == "own_model"]
-    if own and not is_own(root):
-        detail = (
-            f"cases.{own[0]} is of kind own_model, whose code this pipeline's shared list of files "
-            "does not name: keep it in a pipeline made by `telescope init`"
+        return Finding(
+            "dvc.yaml", "broken", "cannot be compared with parameters that are not valid"
         )
-        return Finding("dvc.yaml", "broken", detail)
+    try:
+        lines = disagreements(root, list(parameters.cases))
+    except TelescopeError as error:
+        return Finding("dvc.yaml", "broken", str(error))
+    if lines:
+        command = "telescope wire" if is_own(root) else "make wiring"
+        return Finding("dvc.yaml", "broken", "\n".join([*lines, f"write them with `{command}`"]))
+    for name, case in parameters.cases.items():
+        if case.references("train") and not is_own(root):
+            detail = (
+                f"cases.{name} names code of yours, on which the stages of this pipeline do not "
+                "depend: keep it in a pipeline made by `telescope init`"
+            )
+            return Finding("dvc.yaml", "broken", detail)
     return Finding("dvc.yaml", "fine", "names the code and the cases it should")
 
 
@@ -183,8 +182,6 @@ def _scratch(root: Path) -> Finding:
 
 
 def _processors(parameters: Parameters) -> Finding:
-    from telescope_pipeline.executors.executor import worker_count
-
     run, there = parameters.run, processors()
     used = worker_count(run) * run.threads
     detail = f"{there}; {worker_count(run)} workers of {run.threads} threads"
@@ -195,21 +192,21 @@ def _processors(parameters: Parameters) -> Finding:
     return Finding("processors", "fine", detail)
 
 
-def _tracker(parameters: Parameters) -> Iterator[Finding]:
+def _tracker(parameters: Parameters) -> Finding:
     tracking = parameters.tracking
     if tracking.tracker == "none" or tracking.mode == "disabled":
-        yield Finding("tracker", "fine", "nothing is published")
-        return
+        return Finding("tracker", "fine", "nothing is published")
     if tracking.tracker != "wandb":
-        check_tracking(tracking)
-        yield Finding("tracker", "fine", f"{tracking.tracker}, {tracking.mode}")
-        return
+        try:
+            check_tracking(tracking)
+        except TelescopeError as error:
+            return Finding("tracker", "broken", str(error))
+        return Finding("tracker", "fine", f"{tracking.tracker}, {tracking.mode}")
     key = _has_key()
     detail = f"{tracking.mode}; a W&B key is {'configured' if key else 'not configured'}"
     if tracking.mode == "online" and not key:
-        yield Finding("tracker", "broken", f"{detail}; run `wandb login` or choose another mode")
-    else:
-        yield Finding("tracker", "fine", detail)
+        return Finding("tracker", "broken", f"{detail}; run `wandb login` or choose another mode")
+    return Finding("tracker", "fine", detail)
 
 
 def _has_key() -> bool:
@@ -222,10 +219,3 @@ def _has_key() -> bool:
         return netrc.netrc(path).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
-
-
-def _guarded(subject: str, look: Callable[[], Finding]) -> Finding:
-    try:
-        return look()
-    except TelescopeError as error:
-        return Finding(subject, "broken", str(error))

@@ -21,7 +21,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from telescope_pipeline.executors.executor import Watcher
+    from telescope_pipeline.executors.jobs import Watcher
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def watch(title: str, total: int, done: int = 0) -> Iterator[Watcher]:
     """Show how a sweep is doing while the block runs.
 
     Args:
-        title: What is going on, e.g. ``"train double_descent"``.
+        title: What is going on, e.g. ``"train my_case"``.
         total: Members in all.
         done: Members finished before.
 

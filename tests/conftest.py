@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import os
-import re
 import shutil
 import stat
 import subprocess
@@ -16,6 +15,10 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+
+from support import shapes
+
+shapes.install()
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -83,7 +86,7 @@ def repository() -> Path:
 
 @dataclass
 class Project:
-    """A copy of the project in which ``double_descent`` is the tiny case.
+    """A copy of the project with a kind of its own, ``tiny``, and two cases of it.
 
     Attributes:
         root: Its folder, a git and DVC repository.
@@ -137,16 +140,19 @@ class Project:
 
 
 def tiny_parameters() -> str:
-    """The project's own parameters with two tiny cases, ``first`` and ``second``, as YAML."""
+    """The project's own settings with two tiny cases, ``first`` and ``second``, as YAML."""
     yaml = YAML(typ="safe", pure=True)
     parameters = yaml.load(REPOSITORY / "params.yaml")
-    case = parameters["cases"]["double_descent"]
-    case["seeds"] = 2
-    case["data"] = {"classes": [0, 1], "label_noise": 0.1}
-    case["model"]["widths"] = [2, 3]
-    case["training"]["epochs"] = 6
-    case["lens"]["records"] = 3
-    case["plot"]["dpi"] = 60
+    case = {
+        "kind": "tiny",
+        "seeds": 2,
+        "data": {"label_noise": 0.1},
+        "model": {"widths": [2, 3]},
+        "training": {"epochs": 6, "learning_rate": 0.1},
+        "lens": {"stride": 2},
+        "claims": {"standard_errors": 2.0},
+        "plot": {"dpi": 60},
+    }
     parameters["run"] |= {"seed": 0, "threads": 1, "workers": 2}
     parameters["tracking"]["tracker"] = "none"
     parameters["cases"] = {"first": case, "second": copy.deepcopy(case)}
@@ -156,8 +162,13 @@ def tiny_parameters() -> str:
     return text.getvalue()
 
 
-def build_project(folder: Path) -> Project:
-    """Copy the project to ``folder``, with the tiny case and a publish stage that does nothing."""
+def build_project(folder: Path, *, short: bool = True) -> Project:
+    """Copy the project to ``folder`` and add the tiny kind, which is one folder and two cases.
+
+    Args:
+        folder: Where to put it.
+        short: Whether publish and report do next to nothing.
+    """
     root = folder / "project"
     root.mkdir(parents=True)
     skipped = shutil.ignore_patterns("__pycache__")
@@ -165,25 +176,15 @@ def build_project(folder: Path) -> Project:
         shutil.copytree(REPOSITORY / name, root / name, symlinks=True, ignore=skipped)
     for name in _FILES:
         shutil.copy(REPOSITORY / name, root / name)
-    tiny = root / "telescope_pipeline" / "cases" / "double_descent"
-    shutil.copytree(REPOSITORY / "tests" / "tiny_case", tiny, ignore=skipped, dirs_exist_ok=True)
-    (root / "stages" / "publish.py").write_text(_PUBLISH)
-    (root / "stages" / "report.py").write_text(_REPORT)
+    tiny = root / "telescope_pipeline" / "cases" / "tiny"
+    shutil.copytree(REPOSITORY / "tests" / "tiny_case", tiny, ignore=skipped)
+    if short:
+        (root / "stages" / "publish.py").write_text(_PUBLISH)
+        (root / "stages" / "report.py").write_text(_REPORT)
     (root / "params.yaml").write_text(tiny_parameters())
     project = Project(root, _environment(folder, root))
-    pipeline = root / "dvc.yaml"
-    block = re.compile(r"(?:^ *- results/\w+/receipt\.json\n)+", re.MULTILINE)
-    receipts = "".join(f"      - results/{case}/receipt.json\n" for case in ("first", "second"))
-    text, count = block.subn(receipts, pipeline.read_text())
-    assert count == 1
-    pipeline.write_text(text)
-    subprocess.run(
-        [sys.executable, "-m", "telescope_pipeline.wiring"],
-        cwd=root,
-        env=project.environment,
-        check=True,
-        capture_output=True,
-    )
+    wired = project.telescope("wire")
+    assert wired.returncode == 0, wired.stderr
     assert project.git("init", "-q").returncode == 0
     assert project.dvc("init", "-q").returncode == 0
     shutil.copy(REPOSITORY / ".dvc" / "config", root / ".dvc" / "config")

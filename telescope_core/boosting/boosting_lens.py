@@ -110,6 +110,9 @@ class BoostingLens:
         Args:
             name: ``"train"`` or a name among ``eval_sets``.
             round: Round, from 0 (the initial prediction) to the last (the default).
+
+        Returns:
+            Their number: 1 where every prediction is the mean of y, n where each copies one label.
         """
         if round is None or round == 0:
             return _effective_parameters(self._at(name, round).S[name])

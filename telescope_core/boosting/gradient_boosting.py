@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import numpy as np
 from telescope_core.boosting.trees import (
     DOUBLE,
     BoostedTrees,
-    Floats,
     Integers,
     fitted_loss,
     require,
@@ -39,15 +37,6 @@ class GradientBoostingTrees(BoostedTrees):
         """The leaf each row falls into, shape ``(rounds, rows)``."""
         # The trees inside were fitted without the names of the columns and warn when given them.
         return np.asarray(self._model.apply(np.asarray(X))).astype(np.intp).T
-
-    def staged_predictions(self, X: Any) -> Iterator[Floats]:
-        """The model's own predictions after 1, 2, … rounds."""
-        for predictions in self._model.staged_predict(X):
-            yield np.array(predictions, dtype=np.float64)
-
-    def predictions(self, X: Any) -> Floats:
-        """The model's ``predict``, shape ``(rows,)``."""
-        return np.asarray(self._model.predict(X), dtype=np.float64)
 
 
 def _start(model: Any) -> float | None:

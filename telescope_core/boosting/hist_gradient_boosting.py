@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import copy
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 from telescope_core.boosting.trees import (
     DOUBLE,
     BoostedTrees,
-    Floats,
     Integers,
     fitted_loss,
     require,
@@ -33,11 +31,14 @@ class HistGradientBoostingTrees(BoostedTrees):
         self.leaf_regularization = float(model.l2_regularization)
 
     def leaves(self, X: Any) -> Integers:
-        """The leaf each row falls into, shape ``(rounds, rows)``.
+        """The leaf each row falls into.
 
         The estimator has no ``apply``, so its own predictors are asked with the number of each
         node in the place of its value: categories and missing values take the way they take in
         ``predict``.
+
+        Returns:
+            Numbers of leaves among the nodes of their tree, shape ``(rounds, rows)``.
         """
         # What _raw_predict does before it asks the predictors.
         prepared = self._model._preprocess_X(X, reset=False)
@@ -49,12 +50,3 @@ class HistGradientBoostingTrees(BoostedTrees):
             numbered.nodes["value"] = np.arange(len(numbered.nodes))
             leaves.append(numbered.predict(prepared, categories, features, 1).astype(np.intp))
         return np.stack(leaves)
-
-    def staged_predictions(self, X: Any) -> Iterator[Floats]:
-        """The model's own predictions after 1, 2, … rounds."""
-        for predictions in self._model.staged_predict(X):
-            yield np.array(predictions, dtype=np.float64)
-
-    def predictions(self, X: Any) -> Floats:
-        """The model's ``predict``, shape ``(rows,)``."""
-        return np.asarray(self._model.predict(X), dtype=np.float64)

@@ -94,10 +94,6 @@ class LightGBMTrees(BoostedTrees):
             total += self._model.predict(X, start_iteration=round, num_iteration=1)
             yield total.copy()
 
-    def predictions(self, X: Any) -> Floats:
-        """The model's ``predict``, shape ``(rows,)``."""
-        return np.asarray(self._model.predict(X), dtype=np.float64)
-
 
 def _first(text: str, name: str) -> str:
     """A value of the first tree in a model's text."""

@@ -26,6 +26,9 @@ def read_trees(model: Any) -> BoostedTrees:
     Args:
         model: A fitted regressor of a library known here, or of a class derived from one.
 
+    Returns:
+        The trees behind one interface, whatever the library.
+
     Raises:
         ConfigurationError: The estimator is of no known type or is not fitted.
         MissingDependencyError: Its library is absent or too old.

@@ -40,6 +40,7 @@ class BoostedTrees(ABC):
     offset: float | None
     rounding: float
     accepts_missing: bool
+    _model: Any
 
     def settle_start(self, y: Floats, weights: Floats) -> None:  # noqa: B027
         """Decide the initial prediction where it takes the labels to tell.
@@ -62,6 +63,9 @@ class BoostedTrees(ABC):
         Args:
             y: Labels of the training rows.
             size: The largest absolute value among what is compared.
+
+        Returns:
+            The difference, in units of the labels.
         """
         return float(_TOLERANCE * np.ptp(y) + self.rounding * size)
 
@@ -75,13 +79,14 @@ class BoostedTrees(ABC):
     def leaves(self, X: Any) -> Integers:
         """The leaf each row falls into, shape ``(rounds, rows)``."""
 
-    @abstractmethod
     def staged_predictions(self, X: Any) -> Iterator[Floats]:
         """The model's own predictions after 1, 2, … rounds, each of shape ``(rows,)``."""
+        for predictions in self._model.staged_predict(X):
+            yield np.array(predictions, dtype=np.float64)
 
-    @abstractmethod
     def predictions(self, X: Any) -> Floats:
         """The model's ``predict``, shape ``(rows,)``."""
+        return np.asarray(self._model.predict(X), dtype=np.float64)
 
 
 def fitted_loss(model: Any) -> str:

@@ -62,6 +62,10 @@ class XGBoostTrees(BoostedTrees):
         ``load_model`` writes the booster's estimate into the estimator's ``base_score`` (as a list
         or a string).  ``set_params`` and ``fit`` then hand it to the booster, which takes it for
         given from then on.
+
+        Raises:
+            ConfigurationError: The model does not tell whether ``base_score`` was estimated or
+                given.
         """
         if not self.equals_mean(self._base_score, y, weights):
             return
@@ -87,7 +91,3 @@ class XGBoostTrees(BoostedTrees):
         for end in range(1, self.rounds + 1):
             predictions = self._model.predict(X, iteration_range=(0, end))
             yield np.asarray(predictions, dtype=np.float64)
-
-    def predictions(self, X: Any) -> Floats:
-        """The model's ``predict``, shape ``(rows,)``."""
-        return np.asarray(self._model.predict(X), dtype=np.float64)

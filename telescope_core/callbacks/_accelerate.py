@@ -24,10 +24,8 @@ def without_mixed_precision(model: nn.Module) -> Iterator[None]:
     """Let a model run as it did before accelerate put an autocast into its ``forward``.
 
     The lens follows the function that the weights define, as with an autocast around the call;
-    derivatives by ``torch.func`` do not pass through an autocast that begins inside of them.
-
-    Args:
-        model: A model, prepared by accelerate or not; wrapped again afterwards.
+    derivatives by ``torch.func`` do not pass through an autocast that begins inside of them.  The
+    model, prepared by accelerate or not, is wrapped again afterwards.
     """
     plain = _plain_forward(model)
     if plain is None:
@@ -42,17 +40,9 @@ def without_mixed_precision(model: nn.Module) -> Iterator[None]:
 
 
 def autocast_inside(model: nn.Module) -> torch.autocast | None:
-    """The autocast that accelerate has put into a model's ``forward``, if it has.
-
-    Args:
-        model: A model with parameters.
-
-    Returns:
-        An autocast like it, to be entered; None without one.
-    """
-    if _plain_forward(model) is None:
-        return None
-    dtype = _DTYPES.get(_State().mixed_precision)
+    """One like the autocast that accelerate has put into a model's ``forward``, if it has."""
+    wrapped = _plain_forward(model) is not None
+    dtype = _DTYPES.get(_State().mixed_precision) if wrapped else None
     if dtype is None:
         return None
     return torch.autocast(next(model.parameters()).device.type, dtype=dtype)
@@ -60,9 +50,8 @@ def autocast_inside(model: nn.Module) -> torch.autocast | None:
 
 def inner_optimizer(optimizer: Any) -> torch.optim.Optimizer:
     """The optimizer that takes the step; accelerate's wrapper only hands over to it."""
-    wrapped = isinstance(optimizer, _Optimizer)
-    inner: torch.optim.Optimizer = optimizer.optimizer if wrapped else optimizer
-    return inner
+    inner = optimizer.optimizer if isinstance(optimizer, _Optimizer) else optimizer
+    return cast(torch.optim.Optimizer, inner)
 
 
 def _plain_forward(model: nn.Module) -> Callable[..., Any] | None:

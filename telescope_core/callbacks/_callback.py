@@ -13,11 +13,7 @@ P = ParamSpec("P")
 
 
 class LensCallback:
-    """A mixin that stands before the framework's own class.
-
-    Args:
-        follower: What follows the training.
-    """
+    """A mixin that stands before the framework's own class."""
 
     def __init__(self, follower: Follower) -> None:
         super().__init__()
@@ -38,19 +34,17 @@ def takes_arguments_of(
 ) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, P], None]]:
     """Show a constructor with the arguments that it passes on, and its own keywords among them.
 
-    For type checkers it takes the arguments of ``shared``, whose ``**options`` let its own through.
-
-    Args:
-        shared: What it passes ``*arguments`` and ``**options`` on to.
+    For type checkers it takes the arguments of ``shared``, to which it passes ``*arguments`` and
+    ``**options`` on; ``shared`` has ``**options``, too, which let its own keywords through.
 
     Returns:
-        The decorator.
+        A decorator that gives the constructor signature and docstring, and does not wrap it.
     """
 
     def dress(own: Callable[..., None]) -> Callable[Concatenate[Any, P], None]:
         itself, *added = inspect.signature(own).parameters.values()
-        keywords = [argument for argument in added if argument.kind is argument.KEYWORD_ONLY]
         passed_on = inspect.signature(shared)
+        keywords = [argument for argument in added if argument.kind is argument.KEYWORD_ONLY]
         arguments = [itself, *keywords, *passed_on.parameters.values()]
         in_order = sorted(arguments, key=lambda argument: argument.kind)
         own.__signature__ = passed_on.replace(parameters=in_order)  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from telescope_core.errors import ConfigurationError
 from telescope_core.lens import TelescopeLens
 from telescope_core.live import LiveLog, Target
 from telescope_core.live.alerts import AlertRule
-from telescope_core.losses.labels import Loss
+from telescope_core.losses import Loss
 from telescope_core.network.inputs import Inputs, Rows, is_in_memory, map_rows
 from telescope_core.trackers.null import NullRun
 from telescope_core.trackers.protocol import RunDescription
@@ -58,9 +58,9 @@ class Follower:
         self._options = options
         self._lens: TelescopeLens | None = None
         self._log: LiveLog | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
         self._micro_batches: list[Tensor] = []
         self._step: ExitStack | None = None
-        self._optimizer: torch.optim.Optimizer | None = None
         self._stepped = False
 
     @property

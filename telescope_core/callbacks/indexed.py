@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from torch import Tensor
@@ -58,19 +58,19 @@ def take_index(batch: Any) -> Tensor:
     Raises:
         ConfigurationError: There are none, or they cannot be taken out.
     """
-    if isinstance(batch, dict) and isinstance(batch.get(INDEX_KEY), Tensor):
-        index: Tensor = batch.pop(INDEX_KEY)
-        return index
-    last = batch[-1] if isinstance(batch, list | tuple) and batch else None
-    if not isinstance(last, Mapping) or not isinstance(last.get(INDEX_KEY), Tensor):
+    last = batch[-1] if isinstance(batch, list | tuple) and batch else batch
+    index = last.get(INDEX_KEY) if isinstance(last, Mapping) else None
+    if not isinstance(index, Tensor):
         raise ConfigurationError(
             f"a batch ({type(batch).__name__}) does not say which training rows it holds; {_ADVICE}"
         )
-    if isinstance(batch, tuple):
+    if isinstance(batch, MutableMapping):
+        del batch[INDEX_KEY]
+        return index
+    if not isinstance(batch, list):
         raise ConfigurationError(
             f"a batch is a {type(batch).__name__}, from which the positions cannot be taken out; "
             f"{_ADVICE}"
         )
     batch.pop()
-    index = last[INDEX_KEY]
     return index

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -115,11 +115,9 @@ class TelescopeCallback(LensCallback, Callback):
 
 
 def _network_of(module: Any, name: str | None) -> nn.Module:
-    if name is None:
-        own: nn.Module = module
-        return own
     try:
-        network: nn.Module = module.get_submodule(name)
+        # The empty name is the module's own.
+        network: nn.Module = module.get_submodule(name or "")
     except AttributeError as error:
         names = ", ".join(child for child, _ in module.named_children())
         raise ConfigurationError(
@@ -130,9 +128,8 @@ def _network_of(module: Any, name: str | None) -> nn.Module:
 
 def _inner(optimizer: Any) -> torch.optim.Optimizer:
     """The optimizer that takes the step; Lightning's own wrapper only hands over to it."""
-    wrapped = isinstance(optimizer, LightningOptimizer)
-    inner: torch.optim.Optimizer = optimizer.optimizer if wrapped else optimizer
-    return inner
+    inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+    return cast(torch.optim.Optimizer, inner)
 
 
 def _refuse(trainer: Any, module: Any, has_smoother: bool) -> None:

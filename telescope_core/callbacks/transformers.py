@@ -55,9 +55,6 @@ class ModelOutputs(nn.Module):
         """Let whoever watches the calls of this module see the autocast of a pass in training.
 
         The Trainer calls the model inside, and before a step of the lens begins.
-
-        Args:
-            autocast: What the pass ran under.
         """
         with autocast:
             for hook in tuple(self._forward_pre_hooks.values()):
@@ -97,9 +94,6 @@ class TelescopeCallback(LensCallback, TrainerCallback):
 
         With ``Trainer(callbacks=[...])`` instead, records go to ``log_to`` alone: a callback does
         not know its Trainer.
-
-        Args:
-            trainer: The Trainer.
 
         Raises:
             ConfigurationError: It trains in a way that cannot be followed.
@@ -164,11 +158,11 @@ class TelescopeCallback(LensCallback, TrainerCallback):
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         index = kwargs.get(INDEX_KEY)
-        if index is not None:
-            if model.training and torch.is_grad_enabled():
-                self._follower.collect(index)
-            return args, {name: value for name, value in kwargs.items() if name != INDEX_KEY}
-        return None
+        if index is None:
+            return None
+        if model.training and torch.is_grad_enabled():
+            self._follower.collect(index)
+        return args, {name: value for name, value in kwargs.items() if name != INDEX_KEY}
 
     def _release(self) -> None:
         if self._hook is not None:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from telescope_core.jacobians import Linearizer
+from telescope_core.jacobians import LinearizedRows, Linearizer, RowSet
 from telescope_core.kernels import kernel_row_norms
 from telescope_core.network.inputs import Inputs
 from telescope_core.network.layout import ParameterLayout
-from telescope_core.smoother import LinearizedRows, RowSet
 
 Layers = Mapping[str, tuple[str, ...]]
 """Names of parameters by layer."""
@@ -109,7 +108,7 @@ def kernel_norms(
     chunk_size: int | None,
 ) -> Tensor:
     """``‖k(x)‖`` with k(x) = [(1/n) J(x) J(x_i)ᵀ]_i at a checkpoint, shape ``(rows,)``."""
-    k = now.linearizer.k
+    k = now.linearizer.function.k
     # A column is as long as θ before it is pushed forward, and as the set's outputs after.
     chunk = max(1, _columns_at_once(layout, len(now.sets[name]) * k) // k)
     chunk = min(chunk, chunk_size or chunk)

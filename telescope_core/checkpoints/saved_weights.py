@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from telescope_core.errors import ArtifactError, ConfigurationError, ShapeError
+from telescope_core.errors import ArtifactError, ConfigurationError, ShapeError, listed
 
 SavedWeights = str | PathLike[str] | Mapping[str, Tensor]
 """A safetensors file, or a state dict in memory."""
@@ -18,9 +18,6 @@ SavedWeights = str | PathLike[str] | Mapping[str, Tensor]
 
 class WeightReader:
     """Copies saved weights into a model, or says why they do not fit.
-
-    Args:
-        model: A model of the kind the weights were saved from.
 
     Raises:
         ConfigurationError: The model's state holds something other than tensors.
@@ -44,10 +41,6 @@ class WeightReader:
     def check(self, saved: SavedWeights, where: str) -> None:
         """Refuse weights by their names and shapes, without reading a file's values.
 
-        Args:
-            saved: The weights.
-            where: What to call them in messages.
-
         Raises:
             ArtifactError: The file is missing, truncated or not safetensors.
             ConfigurationError: Not weights, or their names are not the model's.
@@ -61,11 +54,6 @@ class WeightReader:
 
     def load(self, model: nn.Module, saved: SavedWeights, where: str) -> None:
         """Copy weights and buffers into ``model``.
-
-        Args:
-            model: Where they go.
-            saved: The weights.
-            where: What to call them in messages.
 
         Raises:
             ArtifactError: The file is missing, truncated or not safetensors.
@@ -103,8 +91,8 @@ class WeightReader:
         missing = sorted(n for n, first in self._stands_for.items() if first not in given)
         unknown = sorted(set(shapes) - set(self._shapes))
         if missing or unknown:
-            parts = [f"lacks {_listed(missing)}"] if missing else []
-            parts += [f"holds {_listed(unknown)}, unknown to the model"] if unknown else []
+            parts = [f"lacks {listed(missing, 4)}"] if missing else []
+            parts += [f"holds {listed(unknown, 4)}, unknown to the model"] if unknown else []
             raise ConfigurationError(
                 f"{where} {' and '.join(parts)}; expected the {len(self._shapes)} names of "
                 "model.state_dict(): give the model whose weights were saved"
@@ -174,7 +162,3 @@ def _read(
             "safetensors file: save the weights again with safetensors.torch.save_file"
         ) from error
     return shapes, tensors
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -27,15 +27,22 @@ from telescope_core.checkpoints.saved_weights import (
     describe,
     require_own_memory,
 )
-from telescope_core.checkpoints.view import CheckpointView, Order
+from telescope_core.checkpoints.view import CheckpointView
 from telescope_core.errors import ConfigurationError, ModelError, NonFiniteError
-from telescope_core.jacobians import Form, Linearizer, owner_of, spot_check
+from telescope_core.jacobians import (
+    Form,
+    Linearizer,
+    RowSet,
+    check_representation,
+    owner_of,
+    spot_check,
+)
 from telescope_core.network import Network
-from telescope_core.network import checks as check
-from telescope_core.network.inputs import Inputs, Rows, take_rows
+from telescope_core.network.checks import check_model, check_set_names, check_sets, random_rows
+from telescope_core.network.inputs import Inputs, Rows
 from telescope_core.network.layout import ParameterLayout
-from telescope_core.network.trained_parameters import require_usable
-from telescope_core.smoother import RowSet, Span, make_path, quadrature_of
+from telescope_core.network.trained_parameters import requiring_gradients
+from telescope_core.smoother import Order, Span, make_path, quadrature_of
 
 __all__ = ["CheckpointSeries", "CheckpointView", "from_checkpoints"]
 
@@ -72,10 +79,9 @@ class CheckpointSeries:
         self._where = [describe(weights, number) for number, weights in enumerate(saved)]
         for weights, where in zip(saved, self._where, strict=True):
             self._reader.check(weights, where)
-        trained = _trained_parameters(model)
-        first = next(iter(trained.values()))
-        self._device = first.device
-        self._layout = ParameterLayout(trained, torch.promote_types(first.dtype, torch.float32))
+        trained = requiring_gradients(model)
+        self._device = next(iter(trained.values())).device
+        self._layout = ParameterLayout(trained)
         self.layers: dict[str, tuple[str, ...]] = {}
         for name in trained:
             layer = layer_of(name)
@@ -158,9 +164,9 @@ class CheckpointSeries:
                 f"{where} holds NaN or infinity in its trained parameters; expected finite "
                 "weights: leave out the checkpoints after training diverged"
             )
-        sample = check.random_rows(next(iter(self._inputs.values())), self._device)
+        sample = random_rows(next(iter(self._inputs.values())), self._device)
         linearizer = Linearizer(model, self._layout, sample, self._settings.form)
-        theta = linearizer.theta()
+        theta = linearizer.function.theta()
         chunk = self._settings.chunk_size
         sets = {n: RowSet(linearizer, x, chunk, self._device) for n, x in self._inputs.items()}
         rows = {name: set_.linearize(theta) for name, set_ in sets.items()}
@@ -235,6 +241,9 @@ def from_checkpoints(
         form: How Jacobians are represented, see :class:`telescope_core.jacobians.Linearizer`.
         progress: Called with the checkpoints done and their number.
 
+    Returns:
+        The checkpoints, measured while one iterates over them.
+
     Raises:
         ArtifactError: A file is missing, truncated or not safetensors.
         ConfigurationError: Fewer than two checkpoints, steps that do not increase, names that are
@@ -242,14 +251,14 @@ def from_checkpoints(
         ModelError: The model is random, couples rows or has no trained parameters.
         ShapeError: Weights or inputs of the wrong shape, dtype or device.
     """
-    check.check_settings(order, 1, None, 0, 0, chunk_size)
-    check.check_choice("form", form, get_args(Form))
+    quadrature_of(order)
+    check_representation(form, chunk_size)
     saved, steps = _checked_series(checkpoints, steps)
     if not isinstance(inputs, Mapping) or not inputs:
         raise ConfigurationError(
             f"inputs must be a mapping of at least one named set of rows, got {inputs!r:.60}"
         )
-    check.check_set_names({name: rows for name, rows in inputs.items() if name != "train"})
+    check_set_names(name for name in inputs if name != "train")
     original = model
     try:
         model = copy.deepcopy(model).eval()
@@ -259,15 +268,11 @@ def from_checkpoints(
             "copy.deepcopy takes: build it anew"
         ) from error
     model.zero_grad(set_to_none=True)
-    check.check_model(model)
+    check_model(model)
     network = Network(model)
-    first = next(iter(_trained_parameters(model).values()))
+    first = next(iter(requiring_gradients(model).values()))
     kernel = {} if train_inputs is None else {"train_inputs": train_inputs}
-    for name, rows in {**inputs, **kernel}.items():
-        check.check_inputs(name, rows, first.device, first.dtype)
-        check.check_accepts(network, name, take_rows(rows, slice(0, 1), first.device))
-        sample = check.random_rows(rows, first.device)
-        check.check_determinism(network, sample)
+    for sample in check_sets(network, {**inputs, **kernel}, first).values():
         _require_same_function(original, network, sample)
     settings = _Settings(order, chunk_size, form, contributions, gradient_change, progress)
     layers = layer_of or owner_of
@@ -334,17 +339,6 @@ def _checked_series(
                 "training order, each once"
             )
     return saved, numbers
-
-
-def _trained_parameters(model: nn.Module) -> dict[str, Tensor]:
-    trained: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    require_usable(trained)
-    if not trained:
-        raise ModelError(
-            "the model has no floating-point parameter that requires gradients; expected at least "
-            "one: call requires_grad_(True) on what was trained"
-        )
-    return trained
 
 
 def _mean_absolute(difference: Tensor) -> float:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from torch import Tensor
 
 from telescope_core.errors import ConfigurationError
+from telescope_core.smoother import Order, quadrature_of
 from telescope_core.snapshot import Snapshot
-
-Order = Literal[1, 2]
-"""1 for the paper's first order, 2 for the trapezoid rule."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,18 +43,20 @@ class CheckpointView:
         return _of(self._outputs, name)
 
     def telescoped(self, name: str, order: Order | None = None) -> Tensor:
-        """The telescoped predictions f̃ on a set, shape ``(rows, k)`` (MATH section 1).
+        """The telescoped predictions f̃ on a set (MATH section 1).
 
         Args:
             name: The set.
             order: 1 (the paper) or 2 (trapezoid rule); ``None`` for the record's.
 
+        Returns:
+            f̃ at the checkpoint, shape ``(rows, k)``.
+
         Raises:
             ConfigurationError: No such set or order.
         """
         chosen = self.order if order is None else order
-        if chosen not in self._telescoped:
-            raise ConfigurationError(f"order must be 1 (the paper) or 2 (trapezoid), got {order!r}")
+        quadrature_of(chosen)
         return _of(self._telescoped[chosen], name)
 
     def linearized(self, name: str) -> Tensor:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from telescope_core.errors import ModelError
-from telescope_core.jacobians.graph import graph_of
 from telescope_core.jacobians.linearization import Linearization
 from telescope_core.jacobians.model_function import ModelFunction
+from telescope_core.network.autograd import graph_of
 from telescope_core.network.inputs import Rows
 from telescope_core.network.layout import ParameterLayout
 
@@ -36,14 +36,7 @@ def random_cotangents(outputs: Tensor, seed: int) -> Tensor:
 
 
 def random_theta(theta: Tensor, layout: ParameterLayout, size: float, seed: int) -> Tensor:
-    """A θ nearby where nothing is zero by initialisation.
-
-    Args:
-        theta: Where to start, shape ``(p,)``.
-        layout: Its parameters.
-        size: Of the steps, relative to each parameter's own size (1/4 where that is zero).
-        seed: Of the draw.
-    """
+    """A θ nearby where nothing is zero by initialisation."""
     generator = torch.Generator().manual_seed(seed)
     step = torch.randn(len(theta), generator=generator, dtype=theta.dtype).to(theta)
     for segment in layout.segments:
@@ -66,9 +59,11 @@ def backpropagated(
 def backpropagated_as_trained(
     function: ModelFunction, inputs: Rows, cotangents: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The same with the model's very own parameters as they are now, and the outputs there.
+    """The same with the model's very own parameters as they are now.
 
-    Parameters that do not require a gradient now have none.
+    Returns:
+        The product, 0 for parameters that require no gradient now, shape ``(p,)``, and the outputs,
+        shape ``(rows, k)``.
     """
     with torch.enable_grad(), function.as_trained() as (call, own):
         outputs = call(inputs)
@@ -87,6 +82,9 @@ def differing(
         expected: The other.
         tolerance: Allowed, relative to a parameter's largest entry.
         eps: Rounding of the precision that both were computed in.
+
+    Returns:
+        The names in the order of the layout; NaN counts as a difference.
     """
     gap = (actual - expected).abs()
     noise = _NOISE * eps * float(expected.abs().max() if len(expected) else 0.0)
@@ -102,14 +100,7 @@ def differing(
 
 
 def is_adjoint(made: Linearization, cotangents: Tensor, pulled: Tensor, eps: float) -> bool:
-    """Whether ``jvp`` is the adjoint of ``vjp``: ``uᵀ (J v) = (Jᵀ u)ᵀ v`` for ``v = Jᵀ u``.
-
-    Args:
-        made: The linearisation.
-        cotangents: u, shape ``(rows, k, 1)``.
-        pulled: ``Jᵀ u``, shape ``(p,)``.
-        eps: Rounding of the precision in use.
-    """
+    """Whether ``jvp`` is the adjoint of ``vjp``: ``uᵀ (J v) = (Jᵀ u)ᵀ v`` for ``v = Jᵀ u``."""
     squared = float(pulled.cpu().double().square().sum())
     pushed = made.jvp(pulled[:, None])
     gap = abs(float((pushed * cotangents).cpu().double().sum()) - squared)
@@ -124,12 +115,6 @@ def check_differences(function: ModelFunction, theta: Tensor, inputs: Rows, seed
 
     Both are taken in double precision, where steps are so small that they hardly cross a kink; a
     model that insists on another precision is judged with more tolerance.
-
-    Args:
-        function: The model.
-        theta: Where, shape ``(p,)``.
-        inputs: Some rows.
-        seed: Of the directions.
 
     Raises:
         ModelError: Naming custom functions in the graph, if there are.

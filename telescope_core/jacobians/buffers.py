@@ -15,12 +15,7 @@ _buffers = threading.local()
 
 
 def scratch(like: Tensor, *shape: int) -> Tensor:
-    """An uninitialised array, valid until the next call in this thread.
-
-    Args:
-        like: Gives dtype and device.
-        shape: Its shape.
-    """
+    """An uninitialised array, valid until the next call in this thread."""
     held: dict[tuple[torch.dtype, torch.device], Tensor] = _buffers.__dict__.setdefault("held", {})
     key = (like.dtype, like.device)
     size = math.prod(shape)

@@ -14,8 +14,10 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from telescope_core.jacobians.buffers import scratch
+from telescope_core.network.layout import Segment
 
 # Largest temporary of a product; more rows are taken in chunks.  It should stay in a cache.
 _TEMPORARY_BYTES = 16 * 2**20
@@ -39,12 +41,10 @@ class Factor(ABC):
 
     @abstractmethod
     def add_vjp(self, result: Tensor, cotangents: Tensor, beta: int) -> None:
-        """Put ``beta · result + Jᵀ · cotangents`` into ``result``.
+        """Put ``beta · result + Jᵀ · cotangents`` into ``result``, shape ``(size, m)``.
 
-        Args:
-            result: Shape ``(size, m)``.
-            cotangents: Shape ``(rows, k, m)``.
-            beta: 0 or 1; with 0, what ``result`` held is not read.
+        Cotangents are of shape ``(rows, k, m)``.  β is 0 or 1; with 0, what ``result`` held is not
+        read.
         """
 
     @abstractmethod
@@ -86,7 +86,8 @@ class OuterFactor(Factor):
         ones = self.inputs.new_ones(*self.inputs.shape[:2], 1)
         return torch.cat([self.inputs, ones], dim=-1)
 
-    def add_jvp(self, result: Tensor, directions: Tensor) -> None:  # noqa: D102
+    @override
+    def add_jvp(self, result: Tensor, directions: Tensor) -> None:
         m = directions.shape[-1]
         s, d_in, d_out = self._sizes
         if self._prefers_dense(m):
@@ -108,7 +109,8 @@ class OuterFactor(Factor):
             pushed = torch.mm(a, matrix, out=scratch(a, len(a), d_out * m))
             result[part].baddbmm_(self.delta[part].flatten(2), pushed.view(-1, s * d_out, m))
 
-    def add_vjp(self, result: Tensor, cotangents: Tensor, beta: int) -> None:  # noqa: D102
+    @override
+    def add_vjp(self, result: Tensor, cotangents: Tensor, beta: int) -> None:
         m = cotangents.shape[-1]
         s, d_in, d_out = self._sizes
         if self._prefers_dense(m):
@@ -136,13 +138,16 @@ class OuterFactor(Factor):
             target.addmm_(a.T, pulled.view(-1, d_out * m), beta=beta)
             beta = 1
 
-    def dense(self) -> Tensor:  # noqa: D102
+    @override
+    def dense(self) -> Tensor:
         return self._dense(slice(None))
 
-    def select(self, index: Tensor) -> OuterFactor:  # noqa: D102
+    @override
+    def select(self, index: Tensor) -> OuterFactor:
         return OuterFactor(self.rows_in_theta, self.inputs[index], self.delta[index], self.has_bias)
 
-    def add_gram(self, result: Tensor, other: Factor) -> None:  # noqa: D102
+    @override
+    def add_gram(self, result: Tensor, other: Factor) -> None:
         if not isinstance(other, OuterFactor) or self._sizes[0] > 1 or other._sizes[0] > 1:
             super().add_gram(result, other)
             return
@@ -196,16 +201,35 @@ class DenseFactor(Factor):
 
     jacobian: Tensor
 
-    def add_jvp(self, result: Tensor, directions: Tensor) -> None:  # noqa: D102
+    @classmethod
+    def of(cls, parameter: Segment, jacobian: Tensor) -> DenseFactor:
+        """The factor of a parameter.
+
+        Args:
+            parameter: Its rows of θ.
+            jacobian: With respect to it, shape ``(rows, k, *parameter.shape)``.
+
+        Returns:
+            The factor with its columns in the order of θ.
+        """
+        if parameter.output_last:
+            jacobian = jacobian.movedim(2, -1)
+        return cls(parameter.rows, jacobian.flatten(2))
+
+    @override
+    def add_jvp(self, result: Tensor, directions: Tensor) -> None:
         result += self.jacobian @ directions
 
-    def add_vjp(self, result: Tensor, cotangents: Tensor, beta: int) -> None:  # noqa: D102
+    @override
+    def add_vjp(self, result: Tensor, cotangents: Tensor, beta: int) -> None:
         result.addmm_(self.jacobian.flatten(0, 1).T, cotangents.flatten(0, 1), beta=beta)
 
-    def dense(self) -> Tensor:  # noqa: D102
+    @override
+    def dense(self) -> Tensor:
         return self.jacobian
 
-    def select(self, index: Tensor) -> DenseFactor:  # noqa: D102
+    @override
+    def select(self, index: Tensor) -> DenseFactor:
         return DenseFactor(self.rows_in_theta, self.jacobian[index])
 
 
@@ -223,13 +247,15 @@ class EmbeddingFactor(Factor):
     index: Tensor
     delta: Tensor
 
-    def add_jvp(self, result: Tensor, directions: Tensor) -> None:  # noqa: D102
+    @override
+    def add_jvp(self, result: Tensor, directions: Tensor) -> None:
         table = directions.view(self.delta.shape[-1], self.entries, -1)
         for position in range(self.index.shape[1]):
             looked_up = table[:, self.index[:, position]].transpose(0, 1)
             result += self.delta[:, :, position] @ looked_up
 
-    def add_vjp(self, result: Tensor, cotangents: Tensor, beta: int) -> None:  # noqa: D102
+    @override
+    def add_vjp(self, result: Tensor, cotangents: Tensor, beta: int) -> None:
         if not beta:
             result.zero_()
         table = result.view(self.delta.shape[-1], self.entries, -1)
@@ -237,7 +263,8 @@ class EmbeddingFactor(Factor):
             pulled = self.delta[:, :, position].transpose(1, 2) @ cotangents
             table.index_add_(1, self.index[:, position], pulled.transpose(0, 1).contiguous())
 
-    def dense(self) -> Tensor:  # noqa: D102
+    @override
+    def dense(self) -> Tensor:
         rows, k, s, dimension = self.delta.shape
         jacobian = self.delta.new_zeros(rows, k, dimension, self.entries)
         for position in range(s):
@@ -245,7 +272,8 @@ class EmbeddingFactor(Factor):
             jacobian.scatter_add_(3, where, self.delta[:, :, position, :, None])
         return jacobian.flatten(2)
 
-    def select(self, index: Tensor) -> EmbeddingFactor:  # noqa: D102
+    @override
+    def select(self, index: Tensor) -> EmbeddingFactor:
         return EmbeddingFactor(
             self.rows_in_theta, self.entries, self.index[index], self.delta[index]
         )

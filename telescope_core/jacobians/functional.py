@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from telescope_core.errors import TelescopeError
 from telescope_core.jacobians.linearization import Linearization, in_full_precision
-from telescope_core.jacobians.recurrent import Watch
-from telescope_core.jacobians.undifferentiable import or_model_error
+from telescope_core.jacobians.model_function import ModelFunction
+from telescope_core.network.autograd import or_model_error
 from telescope_core.network.inputs import Rows, leaves, map_rows
 from telescope_core.network.layout import ParameterLayout
-
-
-class Forward(Protocol):
-    """The model as a pure function.
-
-    Attributes:
-        by_column: Whether ``torch.func`` fails on it, so that products are taken by plain
-            backpropagation, one column after the other.
-    """
-
-    by_column: bool
-
-    def __call__(self, parameters: Mapping[str, Tensor], inputs: Rows, /) -> Tensor:
-        """Outputs of shape ``(rows, k)`` for trained parameters by name and rows of input."""
-        ...
-
-    def at(
-        self, parameters: Mapping[str, Tensor], watch: Watch | None = None
-    ) -> AbstractContextManager[Callable[[Rows], Tensor]]:
-        """The same for several passes, forward and backward.
-
-        Args:
-            parameters: Trained parameters by name.
-            watch: Sees every linear map inside recurrent modules.
-        """
-        ...
-
 
 _T = TypeVar("_T")
 
@@ -69,7 +44,7 @@ class FunctionalLinearization(Linearization):
 
     def __init__(
         self,
-        forward: Forward,
+        forward: ModelFunction,
         layout: ParameterLayout,
         theta: Tensor,
         inputs: Rows,
@@ -93,7 +68,8 @@ class FunctionalLinearization(Linearization):
         self.outputs = outputs
 
     @in_full_precision
-    def jvp(self, directions: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def jvp(self, directions: Tensor) -> Tensor:
         columns = self._layout.unflatten(directions)
         moving = {name: columns[name] for name in self._moving}
         return self._product(
@@ -102,7 +78,8 @@ class FunctionalLinearization(Linearization):
         )
 
     @in_full_precision
-    def vjp(self, cotangents: Tensor, out: Tensor | None = None) -> Tensor:  # noqa: D102
+    @override
+    def vjp(self, cotangents: Tensor, out: Tensor | None = None) -> Tensor:
         columns = self._product(
             lambda: self._vjp_at_once(cotangents), lambda: self._vjp_by_column(cotangents)
         )
@@ -114,15 +91,13 @@ class FunctionalLinearization(Linearization):
         return result
 
     @in_full_precision
-    def gram(self, other: Linearization) -> Tensor:  # noqa: D102
+    @override
+    def gram(self, other: Linearization) -> Tensor:
         return self.gram_by_products(other, self._columns_at_once(other.outputs.numel()))
 
-    def rows(self, index: Tensor) -> FunctionalLinearization:  # noqa: D102
-        part = object.__new__(FunctionalLinearization)
-        part._forward = self._forward
-        part._layout = self._layout
-        part._parameters = self._parameters
-        part._moving = self._moving
+    @override
+    def rows(self, index: Tensor) -> FunctionalLinearization:
+        part = copy.copy(self)
         part._inputs = map_rows(self._inputs, lambda leaf: leaf[index])
         part.outputs = self.outputs[index]
         return part
@@ -130,8 +105,12 @@ class FunctionalLinearization(Linearization):
     def _product(self, at_once: Callable[[], _T], by_column: Callable[[], _T]) -> _T:
         """A product by ``torch.func``, or column by column where that cannot be.
 
+        Returns:
+            What ``at_once`` gives, or else ``by_column``.
+
         Raises:
             ModelError: Neither can be.
+            RuntimeError: The device is out of memory.
         """
         if not self._forward.by_column:
             try:
@@ -179,26 +158,27 @@ class FunctionalLinearization(Linearization):
         return tangent
 
     def _vjp_by_column(self, cotangents: Tensor) -> dict[str, Tensor]:
-        with torch.enable_grad():
-            leaves = {n: p.detach().requires_grad_() for n, p in self._moving.items()}
-            with self._forward.at({**self._parameters, **leaves}) as call:
-                outputs = call(self._inputs)
-                columns = [
-                    self._gradients(outputs, leaves, u.to(outputs), retain_graph=True)
-                    for u in cotangents.unbind(-1)
-                ]
+        with self._graph() as (outputs, leaves):
+            columns = [
+                self._gradients(outputs, leaves, u.to(outputs), retain_graph=True)
+                for u in cotangents.unbind(-1)
+            ]
         return {n: torch.stack([column[n] for column in columns], dim=-1) for n in leaves}
 
     def _jvp_by_column(self, moving: dict[str, Tensor], m: int) -> Tensor:
-        with torch.enable_grad():
-            leaves = {n: p.detach().requires_grad_() for n, p in self._moving.items()}
-            with self._forward.at({**self._parameters, **leaves}) as call:
-                outputs = call(self._inputs)
-                try:
-                    return self._pushed_by_double_backward(outputs, leaves, moving, m)
-                except (RuntimeError, NotImplementedError):
-                    # An operation that can be differentiated once only.
-                    return self._pushed_by_rows(outputs, leaves, moving, m)
+        with self._graph() as (outputs, leaves):
+            try:
+                return self._pushed_by_double_backward(outputs, leaves, moving, m)
+            except (RuntimeError, NotImplementedError):
+                # An operation that can be differentiated once only.
+                return self._pushed_by_rows(outputs, leaves, moving, m)
+
+    @contextmanager
+    def _graph(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """The outputs with their history, and the parameters that move as its leaves."""
+        leaves = {n: p.detach().requires_grad_() for n, p in self._moving.items()}
+        with torch.enable_grad(), self._forward.at({**self._parameters, **leaves}) as call:
+            yield call(self._inputs), leaves
 
     def _pushed_by_double_backward(
         self, outputs: Tensor, leaves: dict[str, Tensor], moving: dict[str, Tensor], m: int

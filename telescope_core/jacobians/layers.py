@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from telescope_core.jacobians.factors import (
-    DenseFactor,
-    EmbeddingFactor,
-    Factor,
-    OuterFactor,
-)
+from telescope_core.errors import ConfigurationError
+from telescope_core.jacobians.factors import DenseFactor, EmbeddingFactor, Factor, OuterFactor
 from telescope_core.jacobians.recurrent import can_be_unrolled, linear_maps
 from telescope_core.network.layout import ParameterLayout, Segment
 
@@ -44,14 +41,82 @@ class Layer:
         """Names of the parameters it covers."""
         return {segment.name for segment in (self.weight, self.bias) if segment is not None}
 
-    def factors(self, x: Tensor, delta: Tensor) -> Iterator[Factor]:
+    @property
+    def is_registered(self) -> bool:
+        """Whether its factors come from :func:`register_layer`."""
+        return _KINDS[type(self.module)].is_registered
+
+    def factors(self, x: Tensor, delta: Tensor) -> Iterable[Factor]:
         """Factors of one use of the layer.
 
         Args:
             x: Its input, first dimension rows (or a multiple, rows first).
             delta: ``∂f/∂z`` for its output z, shape ``(rows, k, *z.shape[1:])``.
+
+        Returns:
+            The Jacobian of f in parts, one or more for each parameter of the layer.
         """
-        yield from _HANDLERS[type(self.module)](self, x, delta)
+        return _KINDS[type(self.module)].factors(self, x, delta)
+
+
+Factors = Callable[[Layer, Tensor, Tensor], Iterable[Factor]]
+"""``(layer, x, delta) -> factors`` of one use, as :meth:`Layer.factors`."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What is known of a class of modules.
+
+    Attributes:
+        factors: Gives the factors of one use.
+        maps: Names of the weight and the bias of its linear maps; none if the module has a setting
+            that the factors do not know.
+        is_registered: Whether it is the user's own.
+    """
+
+    factors: Factors
+    maps: Callable[[Any], list[tuple[str, str]]] = lambda _: [("weight", "bias")]
+    is_registered: bool = False
+
+
+def register_layer(
+    module: type[nn.Module], factors: Factors, *, weight: str = "weight", bias: str = "bias"
+) -> None:
+    r"""Teach layer factors a module of one's own, which goes through ``torch.func`` otherwise.
+
+    The factors say how the module's parameters enter the Jacobian of the network's outputs, given
+    its input x and the backpropagated ``δ = ∂f/∂z`` of its output z.  They are compared with
+    backpropagation wherever built-in ones are: when a lens is attached, at every new shape and, on
+    some rows, at every block.  A network in which they disagree is refused.
+
+    Args:
+        module: The class; subclasses need their own entry.  It is called with one tensor, returns
+            one, and its outputs depend on its parameters through this call alone.
+        factors: ``(layer, x, delta) -> factors``, with δ of shape ``(rows, k, *z.shape[1:])``, for
+            ``layer.weight`` and ``layer.bias`` where these are not ``None``.
+            :class:`OuterFactor` is for linear maps, :meth:`DenseFactor.of` for anything with few
+            parameters.  ``layer.module`` holds the parameters at which J is asked for.
+        weight: The attribute that holds the weight.
+        bias: The attribute that holds the bias, if there is one.
+
+    Raises:
+        ConfigurationError: Not a class of modules.
+
+    Example:
+        >>> class Scale(nn.Module):
+        ...     def __init__(self, size):
+        ...         super().__init__()
+        ...         self.weight = nn.Parameter(torch.ones(size))
+        ...
+        ...     def forward(self, x):
+        ...         return x * self.weight
+        >>> def factors(layer, x, delta):
+        ...     yield DenseFactor.of(layer.weight, delta * x[:, None])
+        >>> register_layer(Scale, factors)
+    """
+    if not (isinstance(module, type) and issubclass(module, nn.Module)):
+        raise ConfigurationError(f"expected a subclass of torch.nn.Module, got {module!r}")
+    _KINDS[module] = _Kind(factors, lambda _: [(weight, bias)], is_registered=True)
 
 
 def find_layers(model: nn.Module, layout: ParameterLayout) -> list[Layer]:
@@ -59,10 +124,8 @@ def find_layers(model: nn.Module, layout: ParameterLayout) -> list[Layer]:
     names = {id(p): name for name, p in model.named_parameters()}
     layers = []
     for module in model.modules():
-        if type(module) not in _HANDLERS or not _is_supported(module):
-            continue
-        maps = linear_maps(module) if isinstance(module, nn.RNNBase) else [("weight", "bias")]
-        for weight_name, bias_name in maps:
+        kind = _KINDS.get(type(module))
+        for weight_name, bias_name in [] if kind is None else kind.maps(module):
             weight, bias = (
                 layout.by_name.get(names.get(id(getattr(module, attribute, None)), ""))
                 for attribute in (weight_name, bias_name)
@@ -71,17 +134,6 @@ def find_layers(model: nn.Module, layout: ParameterLayout) -> list[Layer]:
                 layers.append(Layer(module, weight_name, weight, bias))
     uses = Counter(name for layer in layers for name in layer.names)
     return [replace(layer, shares=any(uses[name] > 1 for name in layer.names)) for layer in layers]
-
-
-def _is_supported(module: nn.Module) -> bool:
-    if isinstance(module, nn.Embedding):
-        plain = module.max_norm is None and not module.scale_grad_by_freq
-        return plain and module.padding_idx is None
-    if isinstance(module, nn.Conv1d | nn.Conv2d):
-        return module.padding_mode == "zeros"
-    if isinstance(module, nn.RNNBase):
-        return can_be_unrolled(module)
-    return True
 
 
 def _linear(layer: Layer, x: Tensor, delta: Tensor) -> Iterator[Factor]:
@@ -153,9 +205,8 @@ def _rms_norm(layer: Layer, x: Tensor, delta: Tensor) -> Iterator[Factor]:
 def _group_norm(layer: Layer, x: Tensor, delta: Tensor) -> Iterator[Factor]:
     module = layer.module
     assert isinstance(module, nn.GroupNorm)
-    yield from _scale_channels(
-        layer, functional.group_norm(x, module.num_groups, eps=module.eps), delta
-    )
+    normalised = functional.group_norm(x, module.num_groups, eps=module.eps)
+    yield from _scale_channels(layer, normalised, delta)
 
 
 def _batch_norm(layer: Layer, x: Tensor, delta: Tensor) -> Iterator[Factor]:
@@ -171,15 +222,9 @@ def _batch_norm(layer: Layer, x: Tensor, delta: Tensor) -> Iterator[Factor]:
 def _scale_last(layer: Layer, normalised: Tensor, delta: Tensor, width: int) -> Iterator[Factor]:
     """Scales and shifts over the last ``width`` dimensions."""
     rows, k = delta.shape[:2]
-    size = normalised.shape[-width:].numel()
-    x = normalised.reshape(rows, 1, -1, size)
-    delta = delta.reshape(rows, k, -1, size)
-    if layer.weight is not None:
-        jacobian = (delta * x).sum(2).view(rows, k, *layer.weight.shape)
-        yield DenseFactor(layer.weight.rows, _in_layout(layer.weight, jacobian))
-    if layer.bias is not None:
-        jacobian = delta.sum(2).view(rows, k, *layer.bias.shape)
-        yield DenseFactor(layer.bias.rows, _in_layout(layer.bias, jacobian))
+    shape = normalised.shape[-width:]
+    x = normalised.reshape(rows, 1, -1, shape.numel())
+    yield from _scale(layer, x, delta.reshape(rows, k, -1, shape.numel()), 2, shape)
 
 
 def _scale_channels(layer: Layer, normalised: Tensor, delta: Tensor) -> Iterator[Factor]:
@@ -187,17 +232,18 @@ def _scale_channels(layer: Layer, normalised: Tensor, delta: Tensor) -> Iterator
     rows, k = delta.shape[:2]
     channels = normalised.shape[1]
     x = normalised.reshape(rows, 1, channels, -1)
-    delta = delta.reshape(rows, k, channels, -1)
+    yield from _scale(layer, x, delta.reshape(rows, k, channels, -1), 3, torch.Size((channels,)))
+
+
+def _scale(
+    layer: Layer, x: Tensor, delta: Tensor, over: int, shape: torch.Size
+) -> Iterator[Factor]:
+    """Scales and shifts of one shape, summed over the dimension of the places they are used at."""
+    rows, k = delta.shape[:2]
     if layer.weight is not None:
-        yield DenseFactor(layer.weight.rows, (delta * x).sum(-1))
+        yield DenseFactor.of(layer.weight, (delta * x).sum(over).view(rows, k, *shape))
     if layer.bias is not None:
-        yield DenseFactor(layer.bias.rows, delta.sum(-1))
-
-
-def _in_layout(segment: Segment, jacobian: Tensor) -> Tensor:
-    if segment.output_last:
-        jacobian = jacobian.movedim(2, -1)
-    return jacobian.flatten(2)
+        yield DenseFactor.of(layer.bias, delta.sum(over).view(rows, k, *shape))
 
 
 def _outer(layer: Layer, a: Tensor, delta: Tensor) -> Iterator[Factor]:
@@ -213,17 +259,30 @@ def _outer(layer: Layer, a: Tensor, delta: Tensor) -> Iterator[Factor]:
         yield DenseFactor(bias.rows, delta.sum(2))
 
 
-_HANDLERS: dict[type[nn.Module], Callable[[Layer, Tensor, Tensor], Iterator[Factor]]] = {
-    nn.Linear: _linear,
-    nn.LSTM: _linear,
-    nn.GRU: _linear,
-    nn.RNN: _linear,
-    nn.Conv1d: _convolution,
-    nn.Conv2d: _convolution,
-    nn.Embedding: _embedding,
-    nn.LayerNorm: _layer_norm,
-    nn.RMSNorm: _rms_norm,
-    nn.GroupNorm: _group_norm,
-    nn.BatchNorm1d: _batch_norm,
-    nn.BatchNorm2d: _batch_norm,
+def _plain_table(module: nn.Embedding) -> list[tuple[str, str]]:
+    plain = module.max_norm is None and not module.scale_grad_by_freq
+    return [("weight", "bias")] if plain and module.padding_idx is None else []
+
+
+def _zero_padded(module: nn.Conv1d | nn.Conv2d) -> list[tuple[str, str]]:
+    return [("weight", "bias")] if module.padding_mode == "zeros" else []
+
+
+def _unrolled(module: nn.RNNBase) -> list[tuple[str, str]]:
+    return linear_maps(module) if can_be_unrolled(module) else []
+
+
+_KINDS: dict[type[nn.Module], _Kind] = {
+    nn.Linear: _Kind(_linear),
+    nn.LSTM: _Kind(_linear, _unrolled),
+    nn.GRU: _Kind(_linear, _unrolled),
+    nn.RNN: _Kind(_linear, _unrolled),
+    nn.Conv1d: _Kind(_convolution, _zero_padded),
+    nn.Conv2d: _Kind(_convolution, _zero_padded),
+    nn.Embedding: _Kind(_embedding, _plain_table),
+    nn.LayerNorm: _Kind(_layer_norm),
+    nn.RMSNorm: _Kind(_rms_norm),
+    nn.GroupNorm: _Kind(_group_norm),
+    nn.BatchNorm1d: _Kind(_batch_norm),
+    nn.BatchNorm2d: _Kind(_batch_norm),
 }

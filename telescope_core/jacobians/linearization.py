@@ -80,25 +80,10 @@ class Linearization(ABC):
 
     @abstractmethod
     def jvp(self, directions: Tensor) -> Tensor:
-        r"""``J · directions``.
-
-        Args:
-            directions: Columns in parameter space, shape ``(p, m)``.
-
-        Returns:
-            Shape ``(rows, k, m)``.
-        """
+        """``J · directions``: columns in parameter space, ``(p, m)``, to ``(rows, k, m)``."""
 
     def jvp_by_layer(self, directions: Tensor, layers: Layers) -> Tensor:
-        r"""``J_l · directions_l`` for each layer l, whose sum is ``J · directions``.
-
-        Args:
-            directions: Columns in parameter space, shape ``(p, m)``.
-            layers: Which rows of θ belong to which layer.
-
-        Returns:
-            Shape ``(layers, rows, k, m)``.
-        """
+        """``J_l · directions_l`` for each layer l, shape ``(layers, rows, k, m)``."""
         pieces = []
         for position in range(layers.count):
             mask = (layers.of_row == position)[:, None]
@@ -107,34 +92,17 @@ class Linearization(ABC):
 
     @abstractmethod
     def vjp(self, cotangents: Tensor, out: Tensor | None = None) -> Tensor:
-        r"""``Jᵀ · cotangents``.
+        """``Jᵀ · cotangents``: columns in output space, ``(rows, k, m)``, to ``(p, m)``.
 
-        Args:
-            cotangents: Columns in output space, shape ``(rows, k, m)``.
-            out: Where to put the result, shape ``(p, m)``; ``None`` for a new array.
-
-        Returns:
-            Shape ``(p, m)``.
+        The result is put into ``out`` if that is given.
         """
 
     @abstractmethod
     def gram(self, other: Linearization) -> Tensor:
-        r"""``J · J_otherᵀ``, the tangent kernel between two sets of rows.
-
-        Args:
-            other: A linearisation of the same model in the same form, at the same or another θ.
-
-        Returns:
-            Shape ``(rows, k, rows_other, k)``.
-        """
+        """The tangent kernel ``J · J_otherᵀ`` in one form, ``(rows, k, rows_other, k)``."""
 
     def gram_by_products(self, other: Linearization, columns: int | None = None) -> Tensor:
-        """The tangent kernel from :meth:`jvp` and the other's :meth:`vjp`.
-
-        Args:
-            other: A linearisation of the same model in any form.
-            columns: Outputs of the other taken at once; ``None`` for all.
-        """
+        """The same from :meth:`jvp` and :meth:`vjp`, in any form; so many columns at once."""
         rows, k = other.outputs.shape
         eye = torch.eye(rows * k, dtype=other.outputs.dtype, device=other.outputs.device)
         step = columns or rows * k
@@ -146,8 +114,4 @@ class Linearization(ABC):
 
     @abstractmethod
     def rows(self, index: Tensor) -> Linearization:
-        """The linearisation restricted to some rows, without evaluating the model again.
-
-        Args:
-            index: Positions, int64, shape ``(b,)``.
-        """
+        """The linearisation of some rows, ``(b,)``, without evaluating the model again."""

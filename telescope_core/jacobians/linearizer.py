@@ -16,7 +16,7 @@ from telescope_core.jacobians.linearization import Linearization, without_autoca
 from telescope_core.jacobians.model_function import ModelFunction
 from telescope_core.jacobians.traced import Signature, TracedLinearization, UnfitFactorsError
 from telescope_core.network import Network
-from telescope_core.network.inputs import Inputs, Rows, take_rows
+from telescope_core.network.inputs import Rows
 from telescope_core.network.layout import ParameterLayout
 
 Form = Literal["auto", "factors", "functional"]
@@ -44,9 +44,7 @@ class Linearizer:
             ``"auto"``: factors where they reproduce backpropagation, functional otherwise.
 
     Attributes:
-        function: The model's outputs at any θ.
-        k: Number of outputs per row.
-        output_shape: Shape of one row of the model's output; ``()`` for outputs of shape (rows,).
+        function: The model's outputs at any θ, and θ as it is now.
 
     Raises:
         ModelError: The model cannot be evaluated on the sample, its outputs have no row dimension,
@@ -64,7 +62,6 @@ class Linearizer:
         if isinstance(network, nn.Module):
             network = Network(network)
         self.function = ModelFunction(network, layout, sample)
-        self.k, self.output_shape = self.function.k, self.function.output_shape
         self._layout = layout
         self._asked = form
         self._layers: tuple[Layer, ...] = ()
@@ -85,6 +82,9 @@ class Linearizer:
             theta: Parameters, shape ``(p,)``; not copied, so it must not change while in use.
             inputs: Rows of input.
 
+        Returns:
+            Outputs and products with the Jacobian, compared with backpropagation if new in form.
+
         Raises:
             ModelError: ``form="factors"`` was asked for and no layer's reproduce backpropagation.
             NonFiniteError: The outputs contain NaN or infinities.
@@ -99,15 +99,6 @@ class Linearizer:
         outputs = self.function.outputs(theta, inputs)
         _require_finite(outputs)
         return outputs
-
-    def few_outputs(self, inputs: Inputs, theta: Tensor) -> Tensor:
-        """Outputs of the first rows, in the model's own shape."""
-        f = self.outputs(theta, take_rows(inputs, slice(0, 8), theta.device))
-        return f.reshape(len(f), *self.output_shape)
-
-    def theta(self) -> Tensor:
-        """A copy of the model's trained parameters as they are now, shape ``(p,)``."""
-        return self.function.theta()
 
     def _made(self, theta: Tensor, inputs: Rows) -> Linearization:
         at = (self._layout, theta, inputs)
@@ -160,6 +151,15 @@ class Linearizer:
         """Do without the layers that hold one of these parameters."""
         wrong = set(names)
         kept = self._layers
+        own = [layer for layer in kept if layer.is_registered and layer.names & wrong]
+        if own:
+            kinds = sorted({type(layer.module).__name__ for layer in own})
+            held = sorted(name for layer in own for name in layer.names & wrong)
+            raise ModelError(
+                f"the factors registered for {', '.join(kinds)} do not reproduce backpropagation "
+                f"in {listed(held)}; correct them (see telescope_core.jacobians.register_layer), "
+                "or use form='functional'"
+            )
         while True:
             dropped = [layer for layer in kept if layer.names & wrong]
             if not dropped:
@@ -188,7 +188,7 @@ class Linearizer:
 
     def _look_at(self, sample: Rows) -> None:
         """Compare both forms with backpropagation, and that with differences of outputs."""
-        theta = self.theta()
+        theta = self.function.theta()
         if self._asked == "factors" and not self._layers:
             self._leave_out([])
         self._require_dependence(theta, sample)

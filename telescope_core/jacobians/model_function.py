@@ -13,11 +13,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from telescope_core.errors import ModelError
 from telescope_core.jacobians.linearization import without_autocast
 from telescope_core.jacobians.recurrent import Watch, can_be_unrolled, unrolled
-from telescope_core.jacobians.undifferentiable import or_model_error
 from telescope_core.network import Network
+from telescope_core.network.autograd import or_model_error
 from telescope_core.network.inputs import Rows, count_rows
 from telescope_core.network.layout import ParameterLayout
-from telescope_core.network.twins import is_half
 
 Call = Callable[[Rows], Tensor]
 """``rows of input -> outputs (rows, k)``."""
@@ -32,12 +31,8 @@ class ModelFunction:
     insists on half precision (hard-coded casts) is evaluated as it computes.  For the same reason
     an autocast around the caller is switched off; one inside the model's forward is its own.
 
-    Args:
-        network: The model.
-        layout: Order of the trained parameters.
-        sample: Some rows of input.
-
     Attributes:
+        parameters: The model's own trained parameters, by name.
         k: Number of outputs per row.
         output_shape: Shape of one row of the model's output; ``()`` for outputs of shape (rows,).
         precision: The coarsest precision that this function computes in.
@@ -52,8 +47,8 @@ class ModelFunction:
         self.layout = layout
         held = dict(network.module.named_parameters())
         # Looked up once: whoever follows training sees to it that they stay the same.
-        self._own = {name: held[name] for name in layout.by_name}
-        self._dtypes = {name: parameter.dtype for name, parameter in self._own.items()}
+        self.parameters: dict[str, Tensor] = {name: held[name] for name in layout.by_name}
+        self._dtypes = {name: parameter.dtype for name, parameter in self.parameters.items()}
         self._recurrent = [
             module
             for module in network.module.modules()
@@ -77,12 +72,7 @@ class ModelFunction:
 
     @contextmanager
     def at(self, parameters: Mapping[str, Tensor], watch: Watch | None = None) -> Iterator[Call]:
-        """The model at trained parameters, in kernels that have every derivative.
-
-        Args:
-            parameters: Trained parameters by name.
-            watch: Sees every linear map inside recurrent modules.
-        """
+        """The model at trained parameters, in kernels that have every derivative."""
         with (
             self.native(parameters) as call,
             _differentiable_kernels(),
@@ -132,14 +122,11 @@ class ModelFunction:
     ) -> Iterator[tuple[Callable[[Rows], Any], dict[str, Tensor]]]:
         """The model with its very own parameters, and those of them that require gradients.
 
-        Args:
-            autocast: What to run under; ``None`` for no autocast.
-
         Yields:
             ``rows -> outputs`` in the model's own shape, and the parameters.
         """
-        own: dict[str, Tensor] = {n: p for n, p in self._own.items() if p.requires_grad}
-        device = next(iter(self._own.values())).device
+        own: dict[str, Tensor] = {n: p for n, p in self.parameters.items() if p.requires_grad}
+        device = next(iter(self.parameters.values())).device
         with autocast or without_autocast(device), self.network.at() as call:
             yield call, own
 
@@ -173,18 +160,19 @@ class ModelFunction:
 
     def theta(self) -> Tensor:
         """A copy of the model's trained parameters as they are now, shape ``(p,)``."""
-        return self.layout.flatten(self._own)
+        return self.layout.flatten(self.parameters)
 
     def gradient(self) -> Tensor:
         """The gradient now stored in the trained parameters, 0 where there is none, ``(p,)``."""
         gradients = {
-            name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in self._own.items()
+            name: torch.zeros_like(p) if p.grad is None else p.grad
+            for name, p in self.parameters.items()
         }
         return self.layout.flatten(gradients)
 
     def frozen_rows(self) -> list[slice]:
         """Rows of θ whose parameters do not require a gradient now."""
-        return [s.rows for s in self.layout.segments if not self._own[s.name].requires_grad]
+        return [s.rows for s in self.layout.segments if not self.parameters[s.name].requires_grad]
 
     @property
     def own_precision(self) -> torch.dtype:
@@ -213,12 +201,12 @@ class ModelFunction:
         return value if self._in_full_precision else value.to(self._dtypes[name])
 
     def _raise(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.layout.dtype) if is_half(tensor) else tensor
+        return tensor.to(self.layout.dtype) if _is_half(tensor) else tensor
 
     def _runs_in_full_precision(self, sample: Rows) -> bool:
         """Whether the model has tensors in half precision and runs with all of them raised."""
         module = self.network.module
-        if not any(is_half(tensor) for tensor in [*module.parameters(), *module.buffers()]):
+        if not any(_is_half(tensor) for tensor in [*module.parameters(), *module.buffers()]):
             return False
         self._in_full_precision = True
         try:
@@ -230,6 +218,10 @@ class ModelFunction:
 
 def _flat(outputs: Tensor) -> Tensor:
     return outputs.reshape(outputs.shape[0], -1)
+
+
+def _is_half(tensor: Tensor) -> bool:
+    return tensor.dtype in (torch.bfloat16, torch.float16)
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:

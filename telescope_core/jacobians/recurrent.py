@@ -43,12 +43,7 @@ def linear_maps(module: nn.RNNBase) -> list[tuple[str, str]]:
 
 @contextmanager
 def unrolled(modules: Sequence[nn.RNNBase], watch: Watch | None = None) -> Iterator[None]:
-    """Let these modules run step by step instead of in a fused kernel.
-
-    Args:
-        modules: Modules that :func:`can_be_unrolled`.
-        watch: Sees every linear map inside them.
-    """
+    """Let these modules run step by step instead of in a fused kernel."""
     for module in modules:
         module.forward = partial(_run, module, watch)
     try:

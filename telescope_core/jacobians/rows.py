@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from telescope_core.jacobians import Layers, Linearization, Linearizer
+from telescope_core.arguments import check_choice, check_integer
+from telescope_core.jacobians.linearization import Layers, Linearization
+from telescope_core.jacobians.linearizer import Form, Linearizer
 from telescope_core.network.inputs import (
     Inputs,
     Rows,
@@ -18,6 +21,17 @@ from telescope_core.network.inputs import (
 )
 
 _DATASET_CHUNK = 1024
+
+
+def check_representation(form: object, chunk_size: object) -> None:
+    """Refuse a form of Jacobians that there is not, or chunks of no rows.
+
+    Raises:
+        ConfigurationError: Naming the argument, its value and the expectation.
+    """
+    check_choice("form", form, get_args(Form))
+    if chunk_size is not None:
+        check_integer("chunk_size", chunk_size, 1, "rows at once; None for all")
 
 
 class RowSet:
@@ -71,13 +85,7 @@ class RowSet:
 
 
 class LinearizedRows:
-    """All rows of a set, linearised at one θ.
-
-    Args:
-        linearizer: The model.
-        theta: Where, shape ``(p,)``.
-        rows: The rows.
-    """
+    """All rows of a set, linearised at one θ."""
 
     def __init__(self, linearizer: Linearizer, theta: Tensor, rows: RowSet) -> None:
         self._linearizer = linearizer
@@ -104,6 +112,10 @@ class LinearizedRows:
     def at(self, theta: Tensor) -> LinearizedRows:
         """The same rows linearised at another θ, shape ``(p,)``, which must not change later."""
         return LinearizedRows(self._linearizer, theta, self._rows)
+
+    def take(self, index: Tensor) -> Rows:
+        """Input rows by position."""
+        return self._rows.take(index)
 
     @property
     def outputs(self) -> Tensor:

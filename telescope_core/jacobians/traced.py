@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
+from telescope_core.errors import ModelError
 from telescope_core.jacobians.factors import Factor
-from telescope_core.jacobians.functional import Forward, FunctionalLinearization
-from telescope_core.jacobians.graph import graph_of
+from telescope_core.jacobians.functional import FunctionalLinearization
 from telescope_core.jacobians.layers import Layer
 from telescope_core.jacobians.linearization import Layers, Linearization, in_full_precision
+from telescope_core.jacobians.model_function import ModelFunction
 from telescope_core.jacobians.recurrent import Tap
-from telescope_core.jacobians.undifferentiable import or_model_error
+from telescope_core.network.autograd import leaves_behind, or_model_error
 from telescope_core.network.inputs import Rows
 from telescope_core.network.layout import ParameterLayout
 
@@ -23,13 +27,13 @@ from telescope_core.network.layout import ParameterLayout
 class UnfitFactorsError(Exception):
     """A layer was called with shapes that its factors are not made for; never leaves the package.
 
-    Args:
-        names: The parameters of the layer.
+    Attributes:
+        names: Its parameters.
     """
 
-    def __init__(self, names: set[str]) -> None:
-        super().__init__(", ".join(sorted(names)))
-        self.names = names
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(", ".join(sorted(layer.names)))
+        self.names = layer.names
 
 
 Signature = tuple[Any, ...]
@@ -42,13 +46,6 @@ class TracedLinearization(Linearization):
     Parameters of layers without factors (single recurrent cells, fused attention projections, bare
     ``nn.Parameter``) go through ``torch.func``, with all others held fixed.
 
-    Args:
-        forward: The model as a pure function of its trained parameters and inputs.
-        layers: The layers with factors, from :func:`telescope_core.jacobians.layers.find_layers`.
-        layout: Order of the parameters in flat arrays.
-        theta: Parameters, shape ``(p,)``.
-        inputs: Model inputs, first dimension rows.
-
     Attributes:
         layers: The layers whose factors are used.
         signature: Which layers were called with inputs and outputs of which shapes.
@@ -56,25 +53,24 @@ class TracedLinearization(Linearization):
 
     def __init__(
         self,
-        forward: Forward,
+        forward: ModelFunction,
         layers: Sequence[Layer],
         layout: ParameterLayout,
         theta: Tensor,
         inputs: Rows,
     ) -> None:
         self._layout = layout
-        trace = _trace(forward, layers, layout, theta, inputs)
-        self.outputs, self._factors = trace.outputs, trace.factors
+        self.outputs, self._factors, rest, self.signature = _trace(
+            forward, layers, layout, theta, inputs
+        )
         self.layers = tuple(layers)
-        self.signature = trace.signature
         self._rest: FunctionalLinearization | None = None
-        if trace.rest:
-            self._rest = FunctionalLinearization(
-                forward, layout, theta, inputs, trace.rest, self.outputs
-            )
+        if rest:
+            self._rest = FunctionalLinearization(forward, layout, theta, inputs, rest, self.outputs)
 
     @in_full_precision
-    def jvp(self, directions: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def jvp(self, directions: Tensor) -> Tensor:
         if self._rest is None:
             result = self.outputs.new_zeros(*self.outputs.shape, directions.shape[-1])
         else:
@@ -84,7 +80,8 @@ class TracedLinearization(Linearization):
         return result
 
     @in_full_precision
-    def jvp_by_layer(self, directions: Tensor, layers: Layers) -> Tensor:  # noqa: D102
+    @override
+    def jvp_by_layer(self, directions: Tensor, layers: Layers) -> Tensor:
         if self._rest is None:
             shape = (layers.count, *self.outputs.shape, directions.shape[-1])
             result = self.outputs.new_zeros(shape)
@@ -97,7 +94,8 @@ class TracedLinearization(Linearization):
         return result
 
     @in_full_precision
-    def vjp(self, cotangents: Tensor, out: Tensor | None = None) -> Tensor:  # noqa: D102
+    @override
+    def vjp(self, cotangents: Tensor, out: Tensor | None = None) -> Tensor:
         result = out
         if result is None:
             result = cotangents.new_empty(self._layout.size, cotangents.shape[-1])
@@ -120,7 +118,8 @@ class TracedLinearization(Linearization):
         return covered == self._layout.size
 
     @in_full_precision
-    def gram(self, other: Linearization) -> Tensor:  # noqa: D102
+    @override
+    def gram(self, other: Linearization) -> Tensor:
         if not isinstance(other, TracedLinearization):
             raise TypeError(f"gram needs two linearisations of one form, got {type(other)}")
         if self.layers != other.layers:
@@ -137,10 +136,9 @@ class TracedLinearization(Linearization):
                     mine.add_gram(kernel, its)
         return kernel.view(rows, k, others, k)
 
-    def rows(self, index: Tensor) -> TracedLinearization:  # noqa: D102
-        part = object.__new__(TracedLinearization)
-        part._layout = self._layout
-        part.layers, part.signature = self.layers, self.signature
+    @override
+    def rows(self, index: Tensor) -> TracedLinearization:
+        part = copy.copy(self)
         part.outputs = self.outputs[index]
         part._factors = [factor.select(index) for factor in self._factors]
         part._rest = None if self._rest is None else self._rest.rows(index)
@@ -163,31 +161,19 @@ class _Use:
         return z
 
 
-@dataclass
-class _Trace:
-    """What one forward and backward pass have left.
-
-    Attributes:
-        outputs: Shape ``(rows, k)``.
-        factors: Of every use of every layer.
-        rest: Names of the parameters that the outputs depend on and no layer covers.
-        signature: Shapes of what the layers were called with, in order.
-    """
-
-    outputs: Tensor
-    factors: list[Factor]
-    rest: frozenset[str]
-    signature: Signature
-
-
 def _trace(
-    forward: Forward,
+    forward: ModelFunction,
     layers: Sequence[Layer],
     layout: ParameterLayout,
     theta: Tensor,
     inputs: Rows,
-) -> _Trace:
-    """Run the model once forward and once backward per output, and keep each layer's factors."""
+) -> tuple[Tensor, list[Factor], frozenset[str], Signature]:
+    """Run the model once forward and once backward per output.
+
+    Returns:
+        The outputs, ``(rows, k)``, the factors of every use of every layer, names of the parameters
+        that the outputs depend on and no layer covers, and what the layers were called with.
+    """
     uses: list[_Use] = []
     maps = {(layer.module, layer.weight_name): layer for layer in layers}
     covered = {name for layer in layers for name in layer.names}
@@ -204,9 +190,9 @@ def _trace(
         return use.tap
 
     def hook(
-        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+        layer: Layer, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
     ) -> Tensor:
-        use = _Use(maps[module, "weight"])
+        use = _Use(layer)
         if is_forward:
             uses.append(use)
         x = args[0] if args else next(iter(kwargs.values()))
@@ -219,7 +205,9 @@ def _trace(
         for layer in layers:
             if not isinstance(layer.module, nn.RNNBase):
                 # Before the user's own, which may change the output; it goes with the copies.
-                layer.module.register_forward_hook(hook, prepend=True, with_kwargs=True)
+                layer.module.register_forward_hook(
+                    partial(hook, layer), prepend=True, with_kwargs=True
+                )
         outputs = call(inputs)
         is_forward = False
         rest = _reached(outputs, uncovered)
@@ -234,8 +222,22 @@ def _trace(
                 else ()
                 for j in range(k)
             ]
-    factors: list[Factor] = []
-    start = 0
+        # While the layers hold these parameters, which their factors may depend on.
+        with torch.no_grad():
+            factors = list(_factors(uses, pulled, len(outputs), layout.dtype))
+    signature = tuple(
+        (use.layer.weight_name, id(use.layer.module), x.shape, z.shape)
+        for use in uses
+        for x, z in zip(use.inputs, use.outputs, strict=True)
+    )
+    return outputs.detach().to(layout.dtype), factors, rest, (len(outputs), *signature)
+
+
+def _factors(
+    uses: Sequence[_Use], pulled: Sequence[tuple[Tensor, ...]], rows: int, dtype: torch.dtype
+) -> Iterator[Factor]:
+    """Factors of every use of every layer."""
+    start, k = 0, len(pulled)
     for use in uses:
         stop = start + len(use.outputs)
         x = _over_steps(use.inputs)
@@ -249,32 +251,29 @@ def _trace(
             for gradients in pulled
         ]
         # Stacking would copy the only one.
-        delta = (columns[0][None] if k == 1 else torch.stack(columns)).to(layout.dtype)
+        delta = (columns[0][None] if k == 1 else torch.stack(columns)).to(dtype)
         start = stop
         if not x.numel():
             continue  # Called with no rows, as an expert may be.
-        per_row = (len(outputs), -1) if delta.shape[1] != len(outputs) else (len(outputs),)
+        per_row = (rows, -1) if delta.shape[1] != rows else (rows,)
         try:
             delta = delta.view(k, *per_row, *delta.shape[2:]).transpose(0, 1).contiguous()
-            x = x.to(layout.dtype) if x.is_floating_point() else x
-            factors.extend(use.layer.factors(x, delta))
+            x = x.to(dtype) if x.is_floating_point() else x
+            yield from use.layer.factors(x, delta)
         except (RuntimeError, ValueError, IndexError) as error:
-            raise UnfitFactorsError(use.layer.names) from error
-    signature = tuple(
-        (use.layer.weight_name, id(use.layer.module), x.shape, z.shape)
-        for use in uses
-        for x, z in zip(use.inputs, use.outputs, strict=True)
-    )
-    return _Trace(outputs.detach().to(layout.dtype), factors, rest, (len(outputs), *signature))
+            if use.layer.is_registered:
+                raise ModelError(
+                    f"the factors registered for {type(use.layer.module).__name__} fail on inputs "
+                    f"of shape {tuple(x.shape)} and δ of shape {tuple(delta.shape)}: {error}; "
+                    "correct them, or use form='functional'"
+                ) from error
+            raise UnfitFactorsError(use.layer) from error
 
 
 def _reached(outputs: Tensor, leaves: dict[str, Tensor]) -> frozenset[str]:
     """Names of the leaves that the outputs depend on."""
-    if not leaves or not outputs.requires_grad:
-        return frozenset()
-    names = {id(leaf): name for name, leaf in leaves.items()}
-    held = (getattr(node, "variable", None) for node in graph_of(outputs))
-    return frozenset(names[id(leaf)] for leaf in held if id(leaf) in names)
+    reached = {id(leaf) for leaf in leaves_behind(outputs)} if leaves else set()
+    return frozenset(name for name, leaf in leaves.items() if id(leaf) in reached)
 
 
 def _over_steps(tensors: list[Tensor]) -> Tensor:

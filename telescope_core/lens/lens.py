@@ -2,42 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from telescope_core.errors import ConfigurationError, TrainingMismatchError
-from telescope_core.jacobians import Form, Layers, Linearizer, without_autocast
-from telescope_core.lens.present import Present
+from telescope_core.jacobians import Form, Linearizer, RowSet
 from telescope_core.lens.readings import Readings
 from telescope_core.lens.refusals import OnRefusal, Refusals
+from telescope_core.lens.run import Run
+from telescope_core.lens.settings import Probes, Settings, Strategy
 from telescope_core.lens.step import StepFollower
-from telescope_core.lens.strategy import EngineFactory, Strategy
-from telescope_core.lens.track import Track, restore_track
-from telescope_core.losses.gradient import check_scalar, leaves_of
-from telescope_core.losses.labels import Loss
+from telescope_core.lens.strategy import EngineFactory
+from telescope_core.losses import Loss, check_scalar, leaves_of
 from telescope_core.network import Network, outside_inference_mode
-from telescope_core.network import checks as check
-from telescope_core.network.inputs import Inputs, Rows, count_rows, take_rows
+from telescope_core.network.checks import check_model, check_set_names, check_sets, check_targets
+from telescope_core.network.inputs import Inputs, Rows, count_rows
 from telescope_core.network.layout import ParameterLayout
 from telescope_core.network.trained_parameters import TrainedParameters
-from telescope_core.smoother import Batch, RowSet
-from telescope_core.update_rules import require_rule, rule_for
+from telescope_core.update_rules import require_rule
 
 if TYPE_CHECKING:
     from telescope_core.live import LiveLog, Target
     from telescope_core.live.alerts import AlertRule
     from telescope_core.trackers import RunDescription
 
-Probes = int | Literal["exact"] | None
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
-class TelescopeLens(Readings):
+def _read(
+    reading: Callable[Concatenate[Readings, _Arguments], _Result],
+) -> Callable[Concatenate[TelescopeLens, _Arguments], _Result]:
+    """A reading as a method of the lens, described as there."""
+
+    @wraps(reading)
+    @outside_inference_mode()
+    def method(
+        lens: TelescopeLens, /, *arguments: _Arguments.args, **options: _Arguments.kwargs
+    ) -> _Result:
+        return reading(lens._readings, *arguments, **options)
+
+    return method
+
+
+class TelescopeLens:
     """Follows a training run as a sum of linearised updates.
 
     Wrap every training step in :meth:`step`; the lens changes nothing about training.  Read
@@ -111,81 +124,63 @@ class TelescopeLens(Readings):
         form: Form = "auto",
         on_refusal: OnRefusal = "raise",
     ) -> None:
-        check.check_settings(order, stride, probes, deflate, seed, chunk_size)
-        check.check_choice("strategy", strategy, get_args(Strategy))
-        check.check_choice("form", form, get_args(Form))
-        check.check_choice("on_refusal", on_refusal, get_args(OnRefusal))
-        check.check_set_names(eval_sets or {})
-        check.check_model(model)
-        check.check_follow_train(follow_train, eval_sets, probes, kernel_norms)
+        settings = Settings(
+            order=order,
+            stride=stride,
+            probes=probes,
+            follow_train=follow_train,
+            deflate=deflate,
+            seed=seed,
+            chunk_size=chunk_size,
+            kernel_norms=kernel_norms,
+            layer_shares=layer_shares,
+            strategy=strategy,
+            form=form,
+            on_refusal=on_refusal,
+        )
+        others = {} if eval_sets is None else eval_sets
+        check_set_names(others)
+        check_model(model)
+        settings.check_sets(others)
         refusals = Refusals(on_refusal)
-        if probes is not None or kernel_norms:
+        if settings.looks_into_steps:
             with refusals.or_smoother():
                 require_rule(optimizer)
             if refusals.reason is not None:
-                probes, kernel_norms = None, False
-        trained = TrainedParameters(model, optimizer, smoother=probes is not None)
-        first = next(iter(trained.by_name.values()))
-        inputs: dict[str, Inputs] = {"train": train_inputs, **(eval_sets or {})}
+                settings = replace(settings, probes=None, kernel_norms=False)
+        has_smoother = settings.probes is not None
+        trained = TrainedParameters(model, optimizer, smoother=has_smoother)
+        like = next(iter(trained.by_name.values()))
         network = Network(model)
-        for name, rows in inputs.items():
-            check.check_inputs(name, rows, first.device, first.dtype)
-            check.check_accepts(network, name, take_rows(rows, slice(0, 1), first.device))
-        check.check_targets(train_targets, count_rows(train_inputs), first.device, first.dtype)
-
-        self._order = order
-        self._stride = stride
-        self._targets = train_targets
-        layout = ParameterLayout(trained.by_name, torch.promote_types(first.dtype, torch.float32))
-        sample = check.random_rows(train_inputs, first.device)
-        check.check_determinism(network, sample)
-        self._linearizer = Linearizer(network, layout, sample, form)
-        sets = {
-            name: RowSet(self._linearizer, rows, chunk_size, first.device)
-            for name, rows in inputs.items()
-        }
+        inputs: dict[str, Inputs] = {"train": train_inputs, **others}
+        samples = check_sets(network, inputs, like)
+        check_targets(train_targets, count_rows(train_inputs), like)
+        linearizer = Linearizer(network, ParameterLayout(trained.by_name), samples["train"], form)
+        sets = {n: RowSet(linearizer, rows, chunk_size, like.device) for n, rows in inputs.items()}
         train = sets["train"] if follow_train else sets.pop("train")
-        super().__init__(train, sets, Present(self._linearizer, sets), refusals)
-        self._trained = trained
-        self._begin = partial(Track.begin, sets=self._sets, order=order, kernel_norms=kernel_norms)
-        self._track = self._begin(self._linearizer.theta())
-        self._present.check(self._track.at_start, seed)
-        self._present.begin_block(self._present.at_attach(self._track))
-        self._present.predictions_only = probes is None and not kernel_norms
-        self._engines = None
-        f = self._linearizer.few_outputs(train_inputs, self._track.theta_0)
+        self._run = run = Run(settings, linearizer, train, sets, trained, refusals)
+        self._readings = Readings(run)
+        self._logs: list[LiveLog] = []
+        f = linearizer.outputs(run.track.theta_0, train.take(slice(0, 8)))
+        f = f.reshape(len(f), *linearizer.function.output_shape)
         y = train_targets[: len(f)].clone()
-        if probes is None:
-            check_scalar(loss, f.to(first.dtype), y)
+        if not has_smoother:
+            check_scalar(loss, f.to(like.dtype), y)
         else:
             with refusals.or_smoother():
                 trained.require_alone(loss, leaves_of(loss, f, y))
-                self._engines = EngineFactory(
-                    optimizer=optimizer,
-                    layout=layout,
-                    parameters=trained.by_name,
-                    loss=loss,
-                    output_shape=self._linearizer.output_shape,
-                    train_targets=train_targets,
-                    initial=self._track.f_0,
-                    order=order,
-                    probes=probes,
-                    deflate=deflate,
-                    seed=seed,
-                    strategy=strategy,
-                    layers=Layers.by_module(layout, first.device) if layer_shares else None,
+                run.carry_smoother(
+                    EngineFactory(
+                        settings,
+                        linearizer.function,
+                        optimizer,
+                        loss,
+                        train_targets,
+                        run.track.f_0,
+                    )
                 )
-        kernel_rule = rule_for(optimizer, layout, trained.by_name, 0, 0) if kernel_norms else None
-        self._follower = StepFollower(
-            optimizer,
-            self._linearizer.function,
-            loss,
-            trained,
-            self._engines,
-            kernel_rule,
-            refusals,
-        )
-        refusals.on_giving_up(self._give_up_smoother)
+        self._follower = StepFollower(run, optimizer, loss, train_targets)
+        refusals.on_giving_up(run.give_up_smoother)
 
     # -- following a training loop ------------------------------------------------------------
 
@@ -209,77 +204,47 @@ class TelescopeLens(Readings):
                 step is none that the lens follows.
             NonFiniteError: The network's outputs became NaN or infinite.
         """
-        if self._follower.lost:
-            raise TrainingMismatchError(
-                "an earlier step failed after the parameters had moved, so the lens lost track; "
-                "load a state_dict, or attach a new lens"
-            )
-        track = self._track
-        index = check.check_index(index, len(self._train), track.theta_0.device)
-        if self._engines is None and track.kernel_norms is None:
+        with self._follower.follow(index, inputs, targets) as watch:
             yield
-        else:
-            batch = self._batch(index, inputs, targets)
-            if self._engines is not None and track.engine is None:
-                with self._refusals.or_smoother():
-                    track.engine = self._engines.for_first_batch(batch, track.at_start)
-            with self._follower.follow(batch, track) as watch:
-                yield
-            if watch.left_out:
-                return
-        track.step += 1
-        if track.step - track.block_start >= self._stride and not self._refusals.is_blind:
-            with self._refusals.or_blind():
-                self._close_block()
+        if watch is not None and watch.left_out:
+            return
+        self._run.count_step()
         for log in self._logs:
             log.after_step(self)
 
-    def _give_up_smoother(self) -> None:
-        self._engines = None
-        self._track.engine = self._track.kernel_norms = None
-        self._follower.drop_smoother()
+    # -- readings ------------------------------------------------------------------------------
 
-    def _batch(self, index: Tensor, inputs: Rows | None, targets: Tensor | None) -> Batch:
-        stored = inputs is None and targets is None
-        labels = self._targets[index] if targets is None else targets
-        given = {"targets": len(labels)} | (
-            {} if inputs is None else {"inputs": count_rows(inputs)}
-        )
-        for name, rows in given.items():
-            if rows != len(index):
-                raise ConfigurationError(
-                    f"step() was given {rows} {name} for {len(index)} positions"
-                )
+    predictions = _read(Readings.predictions)
+    telescoped = _read(Readings.telescoped)
+    linearized = _read(Readings.linearized)
+    smoother = _read(Readings.smoother)
+    constant = _read(Readings.constant)
+    smoothed = _read(Readings.smoothed)
+    effective_parameters_per_example = _read(Readings.effective_parameters_per_example)
+    effective_parameters_by_layer = _read(Readings.effective_parameters_by_layer)
+    classical_degrees_of_freedom = _read(Readings.classical_degrees_of_freedom)
+    snapshot = _read(Readings.snapshot)
 
-        def seen() -> Rows:
-            return self._train.take(index) if inputs is None else inputs
+    @property
+    def refusal(self) -> str | None:
+        """Why not everything is followed that was asked for (``on_refusal="warn"``), if so."""
+        return self._run.refusals.reason
 
-        return Batch(
-            index,
-            seen,
-            labels,
-            self._engines.flat_labels(labels) if self._engines is not None else labels,
-            linearizer=self._linearizer,
-            theta=self._linearizer.theta,
-            block_start=self._track.at_start["train"],
-            at_block_start=not self._track.in_open_block,
-            stored=stored,
-        )
+    @property
+    def steps(self) -> int:
+        """Training steps followed so far."""
+        return self._run.track.step
 
-    def _close_block(self) -> None:
-        track = self._track
-        now = self._current()
-        track.move_theta(now.theta)
-        spans = track.spans(now.rows)
-        with without_autocast(now.theta.device):
-            track.theta_path.close_block(spans)
-            track.theta_path.shift(now.shift)
-            if track.engine is not None:
-                track.engine.close_block(spans)
-                track.engine.open_block(now.rows)
-        track.at_start = now.rows
-        track.block_start = track.step
-        self._present.begin_block(replace(now, shift={}, culprits=()))
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Names of the sets that are followed, "train" first."""
+        return tuple(self._run.sets)
+
+    @property
+    def strategy(self) -> str | None:
+        """The smoother's engine in use; ``None`` before the first step or without probes."""
+        engine = self._run.track.engine
+        return None if engine is None else engine.name
 
     # -- logging -------------------------------------------------------------------------------
 
@@ -318,9 +283,9 @@ class TelescopeLens(Readings):
             description,
             every=every,
             alerts=alerts,
-            stride=self._stride,
+            stride=self._run.settings.stride,
             sets=self.sets,
-            has_smoother=self._engines is not None,
+            has_smoother=self._run.engines is not None,
         )
         self._logs.append(log)
         return log
@@ -335,11 +300,7 @@ class TelescopeLens(Readings):
             ``{"tensors": {name: Tensor}, "state": {...}}``; the tensors fit safetensors, the
             state is plain JSON.
         """
-        saved = self._track.state_dict(
-            self._settings(), self._present.start_outputs, self._linearizer.theta()
-        )
-        saved["state"]["has_shifted"] = self._present.has_shifted
-        return saved
+        return self._run.state_dict()
 
     @outside_inference_mode()
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -349,25 +310,4 @@ class TelescopeLens(Readings):
             ConfigurationError: The state belongs to a lens with other settings or sets, or is
                 damaged; the lens is left as it was.
         """
-        track, f_start, theta = restore_track(
-            state_dict, self._settings(), self._sets, self._begin, self._engines
-        )
-        self._track = track
-        self._at_zero = {}
-        self._present.begin_block(self._present.at_attach(track), f_start)
-        self._present.has_shifted = bool(state_dict["state"].get("has_shifted"))
-        self._follower.restart(theta)
-
-    def _settings(self) -> dict[str, Any]:
-        engines = self._engines
-        return {
-            "order": self._order,
-            "stride": self._stride,
-            "parameters": self._track.theta_0.numel(),
-            "sets": {name: len(rows) for name, rows in self._sets.items()},
-            "probes": None if engines is None else engines.probes,
-            "deflate": None if engines is None else engines.deflate,
-            "seed": None if engines is None else engines.seed,
-            "kernel_norms": self._track.kernel_norms is not None,
-            "layer_shares": engines is not None and engines.layers is not None,
-        }
+        self._run.load_state_dict(state_dict)

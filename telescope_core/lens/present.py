@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from telescope_core.errors import TrainingMismatchError, listed
-from telescope_core.jacobians import Linearizer, spot_check
+from telescope_core.jacobians import LinearizedRows, Linearizer, RowSet, spot_check
 from telescope_core.lens.track import Track
 from telescope_core.network import NetworkState, own_streams
-from telescope_core.smoother import LinearizedRows, RowSet
 
 _ROUNDINGS = 100.0
 _AT_FIRST = 4
@@ -66,10 +65,6 @@ class Now:
 class Present:
     """Linearises and checks the sets of a lens wherever training is.
 
-    Args:
-        linearizer: The model.
-        sets: The sets by name.
-
     Attributes:
         start_outputs: Per set, the outputs at the start of the block, ``(rows, k)``.
         has_shifted: Whether outputs have ever changed otherwise than through θ.
@@ -78,7 +73,9 @@ class Present:
 
     def __init__(self, linearizer: Linearizer, sets: Mapping[str, RowSet]) -> None:
         self._linearizer = linearizer
+        self._function = linearizer.function
         self._sets = sets
+        self._at_zero: dict[str, tuple[NetworkState, LinearizedRows]] = {}
         self._now: Now | None = None
         self._state = self._look()
         self.has_shifted = False
@@ -87,12 +84,7 @@ class Present:
         self.start_outputs: dict[str, Tensor] = {}
 
     def begin_block(self, now: Now, outputs: Mapping[str, Tensor] | None = None) -> None:
-        """Start a block here.
-
-        Args:
-            now: Where.
-            outputs: The outputs at the start if that was earlier, with another state.
-        """
+        """Start a block here, with other outputs if its start was earlier and the state another."""
         self._now = now
         self._blocks += 1
         self._state = now.state
@@ -101,6 +93,12 @@ class Present:
             for name, rows in now.rows.items()
         }
 
+    def restart(self, track: Track, outputs: Mapping[str, Tensor], has_shifted: bool) -> None:
+        """Go on from a saved track, whose block started with these outputs."""
+        self._at_zero = {}
+        self.begin_block(self.at_attach(track), outputs)
+        self.has_shifted = has_shifted
+
     def at_attach(self, track: Track) -> Now:
         """The sets at the start of a block that was linearised just now."""
         start = next(iter(track.at_start.values()))
@@ -108,6 +106,9 @@ class Present:
 
     def current(self, track: Track) -> Now:
         """The sets at the parameters as they are now.
+
+        Returns:
+            Their rows linearised there; kept until anything moves.
 
         Raises:
             ModelError: A linearisation is not the derivative of the model.
@@ -118,7 +119,7 @@ class Present:
             return self._looked_at(track)
 
     def _looked_at(self, track: Track) -> Now:
-        theta, state = self._linearizer.theta(), self._look()
+        theta, state = self._function.theta(), self._look()
         now = self._now
         if now is not None and now.step == track.step and torch.equal(theta, now.theta):
             if now.state == state:
@@ -142,16 +143,24 @@ class Present:
         for name, linearized in rows.items():
             each = self._sets[name]
             at = (len(each), linearized.rows, each.take, name, seed)
-            spot_check(self._linearizer.function, *at, pushes_only=self.predictions_only)
+            spot_check(self._function, *at, pushes_only=self.predictions_only)
 
-    @property
-    def state(self) -> NetworkState:
-        """What the model held beside θ when it was last looked at."""
-        return self._state if self._now is None else self._now.state
+    def at_zero(self, name: str, theta_0: Tensor) -> LinearizedRows:
+        """A set linearised at θ_0, with what else the model held when it was last looked at.
+
+        Kept, since every record asks for it: the memory of a linearisation for each set.
+
+        Returns:
+            Its linearised rows.
+        """
+        state = self._state if self._now is None else self._now.state
+        held = self._at_zero.get(name)
+        if held is None or held[0] != state:
+            held = self._at_zero[name] = (state, self._sets[name].linearize(theta_0))
+        return held[1]
 
     def _look(self) -> NetworkState:
-        function = self._linearizer.function
-        return NetworkState.of(function.network.module, function.layout.by_name)
+        return NetworkState.of(self._function.network.module, self._function.layout.by_name)
 
     def _shift(
         self, track: Track, state: NetworkState
@@ -165,10 +174,10 @@ class Present:
             for name, each in self._sets.items()
         }
         size = max(float(f.abs().max()) for f in self.start_outputs.values())
-        eps = torch.finfo(self._linearizer.function.precision).eps
+        eps = torch.finfo(self._function.precision).eps
         if max(float(s.abs().max()) for s in shift.values()) <= _ROUNDINGS * eps * (1 + size):
             return {}, ()
-        parameters = dict(self._linearizer.function.network.module.named_parameters())
+        parameters = dict(self._function.network.module.named_parameters())
         moved = [name for name in changed if name in parameters]
         if moved:
             raise TrainingMismatchError(
@@ -188,7 +197,7 @@ class Present:
             index = torch.randint(len(each), (min(len(each), 2),), generator=generator)
             then = self.start_outputs[name][index.to(theta.device)]
             gap = (self._linearizer.outputs(theta, each.take(index)) - then).abs().max()
-            eps = torch.finfo(self._linearizer.function.precision).eps
+            eps = torch.finfo(self._function.precision).eps
             if float(gap) > eps**0.5 * (1 + float(then.abs().max())):
                 return True
         return False

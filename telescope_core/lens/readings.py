@@ -2,130 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
 from telescope_core import complexity
-from telescope_core.complexity import (
-    classical_degrees_of_freedom,
-    degrees_of_freedom,
-    effective_parameters,
-    effective_parameters_per_example,
-)
 from telescope_core.errors import ConfigurationError
-from telescope_core.jacobians import Layers, Linearizer, without_autocast
-from telescope_core.lens.present import Now, Present
-from telescope_core.lens.refusals import Refusals
-from telescope_core.lens.step import StepFollower
+from telescope_core.jacobians import without_autocast
+from telescope_core.lens.run import Run
 from telescope_core.lens.strategy import EngineFactory
-from telescope_core.lens.track import Track
-from telescope_core.network import NetworkState, outside_inference_mode
-from telescope_core.network.trained_parameters import TrainedParameters
-from telescope_core.smoother import LinearizedRows, RowSet, Smoother
+from telescope_core.probes import LabelDirections
+from telescope_core.smoother import Smoother
+from telescope_core.smoother.low_rank import LowRankSmoother
 from telescope_core.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from telescope_core.live import LiveLog
 
 
 class Readings:
-    """Predictions, the smoother and every measure of a run; the lens adds how it is followed.
+    """Predictions, the smoother and every measure of a run.
 
     Nothing here moves the run: reading at one step or at none gives the same training and the same
     later readings.
     """
 
-    _engines: EngineFactory | None
-    _linearizer: Linearizer
-    _track: Track
-    _follower: StepFollower
-    _trained: TrainedParameters
+    def __init__(self, run: Run) -> None:
+        self._run = run
 
-    def __init__(
-        self, train: RowSet, sets: Mapping[str, RowSet], present: Present, refusals: Refusals
-    ) -> None:
-        self._train = train
-        self._sets = dict(sets)
-        self._present = present
-        self._at_zero: dict[str, tuple[NetworkState, LinearizedRows]] = {}
-        self._logs: list[LiveLog] = []
-        self._refusals = refusals
-
-    def _current(self) -> Now:
-        """Every set linearised at the parameters as they are now."""
-        self._trained.require_same()
-        now = self._present.current(self._track)
-        if self._track.engine is not None:
-            with self._refusals.or_smoother():
-                self._follower.require_unmoved()
-                now.require_still()
-        self._track.move_theta(now.theta)
-        return now
-
-    @property
-    def refusal(self) -> str | None:
-        """Why not everything is followed that was asked for (``on_refusal="warn"``), if so."""
-        return self._refusals.reason
-
-    @property
-    def steps(self) -> int:
-        """Training steps followed so far."""
-        return self._track.step
-
-    @property
-    def sets(self) -> tuple[str, ...]:
-        """Names of the sets that are followed, "train" first."""
-        return tuple(self._sets)
-
-    @property
-    def strategy(self) -> str | None:
-        """The smoother's engine in use; ``None`` before the first step or without probes."""
-        return None if self._track.engine is None else self._track.engine.name
-
-    @outside_inference_mode()
     def predictions(self, name: str) -> Tensor:
         """The network's own outputs f on a set, shape ``(rows, k)``."""
         self._require_set(name)
-        if self._refusals.is_blind:
-            return self._sets[name].outputs(self._linearizer.theta())
-        return self._current().rows[name].outputs.clone()
+        run = self._run
+        if run.refusals.is_blind:
+            return run.sets[name].outputs(run.linearizer.function.theta())
+        return run.current().rows[name].outputs.clone()
 
-    @outside_inference_mode()
     def telescoped(self, name: str) -> Tensor:
-        """The telescoped predictions f̃ on a set, shape ``(rows, k)`` (Eq. 5 i; MATH section 1).
+        """The telescoped predictions f̃ on a set (Eq. 5 i; MATH section 1).
 
         What changed outputs otherwise than through θ (buffers that training moves) is taken as it
         is.
+
+        Returns:
+            f̃ at the parameters as they are now, shape ``(rows, k)``.
         """
-        self._require_set(name)
-        self._require_sight()
-        now = self._current()
-        spans = self._track.spans(now.rows)
-        telescoped = self._track.theta_path.value(name, spans[name])[..., 0]
+        self._require_sight(name)
+        now = self._run.current()
+        spans = self._run.track.spans(now.rows)
+        telescoped = self._run.track.theta_path.value(name, spans[name])[..., 0]
         return telescoped + now.shift[name] if now.shift else telescoped
 
-    @outside_inference_mode()
     def linearized(self, name: str) -> Tensor:
-        """The lazy linearisation ``f_{θ_0} + J_0 (θ_t − θ_0)`` on a set, shape ``(rows, k)``.
+        """The lazy linearisation ``f_{θ_0} + J_0 (θ_t − θ_0)`` on a set.
 
-        Both are of the network with the buffers that it has now.
+        Both are of the network with the buffers that it has now.  The linearisation is kept for
+        later readings, which takes as much memory as that at the start of the block.
+
+        Returns:
+            Predictions of the linear model, shape ``(rows, k)``.
         """
-        self._require_set(name)
-        self._require_sight()
-        track = self._track
-        theta = self._current().theta
-        state = self._present.state
-        held = self._at_zero.get(name)
-        if held is None or held[0] != state:
-            held = (state, self._sets[name].linearize(track.theta_0))
-        if self._logs:
-            # Half of what a record costs; memory as for the start of a block.
-            self._at_zero[name] = held
-        displacement = (theta - track.theta_0)[:, None]
-        f_0 = held[1].outputs if self._present.has_shifted else track.f_0[name]
-        return f_0 + held[1].jvp(displacement)[..., 0]
+        self._require_sight(name)
+        track, present = self._run.track, self._run.present
+        theta = self._run.current().theta
+        at_zero = present.at_zero(name, track.theta_0)
+        f_0 = at_zero.outputs if present.has_shifted else track.f_0[name]
+        return f_0 + at_zero.jvp((theta - track.theta_0)[:, None])[..., 0]
 
     def smoother(self, name: str) -> Tensor:
         """``S_t`` on a set, exact probes only.
@@ -137,14 +74,15 @@ class Readings:
             ConfigurationError: The lens does not carry all label directions.
         """
         engines = self._require_probes("smoother")
-        if engines.probes != "exact":
+        probes = self._run.settings.probes
+        if probes != "exact":
             raise ConfigurationError(
-                f"smoother() needs all label directions, but probes={engines.probes!r}; create "
+                f"smoother() needs all label directions, but probes={probes!r}; create "
                 'the lens with probes="exact", or read effective parameters instead'
             )
         S = self._columns(name)[..., : engines.label_count]
         rows, k = S.shape[:2]
-        full = S.reshape(rows, k, len(self._train), -1)
+        full = S.reshape(rows, k, len(self._run.train), -1)
         return full[:, 0, :, 0] if full.shape[1] * full.shape[3] == 1 else full
 
     def constant(self, name: str) -> Tensor:
@@ -169,7 +107,6 @@ class Readings:
         """
         return self._affine(name, -1)
 
-    @outside_inference_mode()
     def effective_parameters_per_example(self, name: str) -> Tensor:
         """Each row's ``n/k · ‖s(x)‖²``: which points the model spends its parameters on.
 
@@ -180,11 +117,8 @@ class Readings:
             ConfigurationError: There is no smoother.
         """
         self._require_probes("effective_parameters_per_example")
-        engine = self._require_engine()
-        S = self._columns(name)[..., : engine.directions.count]
-        return effective_parameters_per_example(S, engine.directions, engine.model(name))
+        return complexity.effective_parameters_per_example(*self._along_labels(name))
 
-    @outside_inference_mode()
     def effective_parameters_by_layer(self, name: str) -> dict[str, float]:
         """How a set's effective parameters split over layers: which layer has learned it.
 
@@ -195,37 +129,40 @@ class Readings:
         Raises:
             ConfigurationError: The lens was not created with ``layer_shares=True`` and probes.
         """
-        layers = self._require_layers()
-        engine = self._require_engine()
-        S = self._columns(name)[..., : engine.directions.count]
-        total, _ = effective_parameters(S, engine.directions, engine.model(name))
-        spans = self._track.spans(self._current().rows)
-        by_layer = engine.values_by_layer(name, spans)[..., : engine.directions.count]
-        shares = complexity.layer_shares(by_layer, engine.directions)
+        layers = self._require_probes("effective_parameters_by_layer").layers
+        if layers is None:
+            raise ConfigurationError(
+                "the split over layers is not followed; create the lens with layer_shares=True"
+            )
+        S, directions, model = self._along_labels(name)
+        total, _ = complexity.effective_parameters(S, directions, model)
+        spans = self._run.track.spans(self._run.current().rows)
+        by_layer = self._engine().values_by_layer(name, spans)[..., : directions.count]
+        shares = complexity.layer_shares(by_layer, directions)
         return dict(zip(layers.names, (total * shares).tolist(), strict=True))
 
-    @outside_inference_mode()
     def classical_degrees_of_freedom(self) -> float:
         """``tr(2S − SSᵀ)`` on the training set.
+
+        Returns:
+            The degrees of freedom that are subtracted from n to give those of the residuals.
 
         Raises:
             ConfigurationError: There is no smoother.
         """
         self._require_probes("classical_degrees_of_freedom")
-        engine = self._require_engine()
-        S = self._columns("train")[..., : engine.directions.count]
-        return classical_degrees_of_freedom(S, engine.directions, engine.model("train"))
+        return complexity.classical_degrees_of_freedom(*self._along_labels("train"))
 
-    @outside_inference_mode()
     def snapshot(self) -> Snapshot:
         """Measure everything at the current step; right also inside a block."""
+        refusals = self._run.refusals
         metrics: dict[str, float] = {}
-        for name in () if self._refusals.is_blind else self._sets:
-            with self._refusals.or_blind():
+        for name in () if refusals.is_blind else self._run.sets:
+            with refusals.or_blind():
                 metrics |= self._metrics(name)
-        if self._refusals.is_blind:
+        if refusals.is_blind:
             metrics = {}
-        return Snapshot(self._track.step, metrics, self._refusals.news())
+        return Snapshot(self._run.track.step, metrics, refusals.news())
 
     def _metrics(self, name: str) -> dict[str, float]:
         f = self.predictions(name)
@@ -233,40 +170,46 @@ class Readings:
             f"{name}/approximation_error": _mean_gap(f, self.telescoped(name)),
             f"{name}/linearization_error": _mean_gap(f, self.linearized(name)),
         }
-        if self._engines is not None:
+        if self._run.engines is not None:
             metrics |= self._smoother_metrics(name, f)
-        if self._track.kernel_norms is not None:
-            metrics |= self._track.kernel_norms.record(name)
+        if self._run.track.kernel_norms is not None:
+            metrics |= self._run.track.kernel_norms.record(name)
         return metrics
 
     def _smoother_metrics(self, name: str, f: Tensor) -> dict[str, float]:
-        engine = self._require_engine()
-        columns = self._columns(name)
-        S = columns[..., : engine.directions.count]
-        model = engine.model(name)
-        estimate, error = effective_parameters(S, engine.directions, model)
+        columns, engine = self._columns(name), self._engine()
+        directions, model = engine.directions, engine.model(name)
+        S = columns[..., : directions.count]
+        estimate, error = complexity.effective_parameters(S, directions, model)
         metrics = {}
         if engine.affine_columns:
             metrics[f"{name}/smoother_error"] = _mean_gap(f, columns[..., -1])
         metrics[f"{name}/effective_parameters"] = estimate
         metrics[f"{name}/effective_parameters_stderr"] = error
-        if self._engines is not None and self._engines.layers is not None:
+        if self._run.engines is not None and self._run.engines.layers is not None:
             for layer, share in self.effective_parameters_by_layer(name).items():
                 metrics[f"{name}/effective_parameters/{layer}"] = share
-        if name == "train" and engine.directions.basis.shape[1] == S.shape[1]:
-            metrics["train/degrees_of_freedom"] = degrees_of_freedom(S, engine.directions, model)
+        if name == "train" and directions.basis.shape[1] == S.shape[1]:
+            metrics["train/degrees_of_freedom"] = complexity.degrees_of_freedom(
+                S, directions, model
+            )
         return metrics
 
-    @outside_inference_mode()
+    def _along_labels(self, name: str) -> tuple[Tensor, LabelDirections, LowRankSmoother | None]:
+        """S along the label directions, ``(rows, k, m)``, and what it is measured by."""
+        columns, engine = self._columns(name), self._engine()
+        return columns[..., : engine.directions.count], engine.directions, engine.model(name)
+
     def _columns(self, name: str) -> Tensor:
         self._require_set(name)
-        spans = self._track.spans(self._current().rows)
-        with without_autocast(self._track.theta_0.device):
-            return self._require_engine().values(name, spans)
+        track = self._run.track
+        spans = track.spans(self._run.current().rows)
+        with without_autocast(track.theta_0.device):
+            return self._engine().values(name, spans)
 
     def _affine(self, name: str, column: int) -> Tensor:
         engines = self._require_probes("constant")
-        if not engines.is_quadratic:
+        if not engines.problem.loss.is_quadratic:
             raise ConfigurationError(
                 "S·Y + c exists for squared losses only, where everything is affine in the "
                 "labels; for this loss the smoother is a sensitivity without a constant"
@@ -274,42 +217,33 @@ class Readings:
         values = self._columns(name)[..., column]
         return values[:, 0] if values.shape[1] == 1 else values
 
-    def _require_set(self, name: str) -> None:
-        if name not in self._sets:
-            raise ConfigurationError(f"no set named {name!r}; there are {', '.join(self._sets)}")
+    def _engine(self) -> Smoother:
+        engines, track = self._require_probes("the smoother"), self._run.track
+        return engines.before_training(track.at_start) if track.engine is None else track.engine
 
-    def _require_sight(self) -> None:
-        if self._refusals.is_blind:
+    def _require_set(self, name: str) -> None:
+        sets = self._run.sets
+        if name not in sets:
+            raise ConfigurationError(f"no set named {name!r}; there are {', '.join(sets)}")
+
+    def _require_sight(self, name: str) -> None:
+        self._require_set(name)
+        if self._run.refusals.is_blind:
             raise ConfigurationError(
                 "nothing but the network's own outputs can be read any more, since the lens could "
-                f"not follow the training: {self.refusal}"
+                f"not follow the training: {self._run.refusals.reason}"
             )
 
     def _require_probes(self, what: str) -> EngineFactory:
-        if self._engines is None and self.refusal is not None:
-            raise ConfigurationError(
-                f"{what} needs a smoother, which the lens gave up: {self.refusal}"
-            )
-        if self._engines is None:
+        engines, reason = self._run.engines, self._run.refusals.reason
+        if engines is None and reason is not None:
+            raise ConfigurationError(f"{what} needs a smoother, which the lens gave up: {reason}")
+        if engines is None:
             raise ConfigurationError(
                 f'{what} needs a smoother, but probes=None; create the lens with probes="exact" '
                 "or a number of probes"
             )
-        return self._engines
-
-    def _require_layers(self) -> Layers:
-        layers = self._require_probes("effective_parameters_by_layer").layers
-        if layers is None:
-            raise ConfigurationError(
-                "the split over layers is not followed; create the lens with layer_shares=True"
-            )
-        return layers
-
-    def _require_engine(self) -> Smoother:
-        engines = self._require_probes("the smoother")
-        if self._track.engine is None:
-            return engines.before_training(self._track.at_start)
-        return self._track.engine
+        return engines
 
 
 def _mean_gap(actual: Tensor, modelled: Tensor) -> float:

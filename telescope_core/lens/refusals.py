@@ -16,9 +16,6 @@ OnRefusal = Literal["raise", "warn"]
 class Refusals:
     """Raises refusals, or notes them and narrows what is followed.
 
-    Args:
-        policy: Which of the two.
-
     Attributes:
         reason: The first error, as text; ``None`` as long as everything is followed.
         is_blind: Whether nothing but the network's own outputs is right any more.

@@ -4,138 +4,88 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from telescope_core.jacobians import ModelFunction, without_autocast
-from telescope_core.lens import watch as optimizer_watch
-from telescope_core.lens.refusals import Refusals
-from telescope_core.lens.strategy import EngineFactory
-from telescope_core.lens.track import Track
-from telescope_core.lens.watch import StepWatch, Update
-from telescope_core.losses.labels import Loss
+from telescope_core.errors import ConfigurationError, ShapeError, TrainingMismatchError
+from telescope_core.jacobians import without_autocast
+from telescope_core.lens.run import Run
+from telescope_core.lens.watch import StepWatch, Update, watch_step
+from telescope_core.losses import Loss
 from telescope_core.network import own_streams
-from telescope_core.network.trained_parameters import TrainedParameters
-from telescope_core.smoother import Batch, Smoother
-from telescope_core.smoother.gradient_check import SeenGradient
-from telescope_core.update_rules import UpdateCheck, UpdateRule
+from telescope_core.network.inputs import Rows, count_rows
+from telescope_core.smoother import Batch, SeenGradient, Smoother
+from telescope_core.update_rules import rule_for
 
 
 class StepFollower:
-    """Follows single steps; whatever it believes about one is compared with what was done.
-
-    Args:
-        optimizer: The optimizer in use.
-        function: The model.
-        loss: The training loss.
-        trained: The parameters that are followed.
-        engines: Makes the smoother; ``None`` without one.
-        kernel_rule: The optimizer's rule, if norms of kernel rows are measured.
-        refusals: What to do about an error that concerns the smoother alone.
-    """
+    """Follows single steps; whatever it believes about one is compared with what was done."""
 
     def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        function: ModelFunction,
-        loss: Loss,
-        trained: TrainedParameters,
-        engines: EngineFactory | None,
-        kernel_rule: UpdateRule | None,
-        refusals: Refusals,
+        self, run: Run, optimizer: torch.optim.Optimizer, loss: Loss, targets: Tensor
     ) -> None:
+        self._run = run
         self._optimizer = optimizer
-        self._function = function
+        self._function = function = run.linearizer.function
         self._loss = loss
-        self._trained = trained
-        self._engines = engines
-        self._kernel_rule = kernel_rule
-        self._refusals = refusals
-        self._update_check: UpdateCheck | None = None
-        self.lost = False
-        self.restart(function.theta())
-
-    def restart(self, theta: Tensor) -> None:
-        """Go on from ``theta``, where the next step must find the parameters."""
-        self.lost = False
-        if self._engines is not None:
-            self._update_check = UpdateCheck(
-                self._engines.make_rule,
-                self._function.layout,
-                self._trained.by_name,
-                theta,
-            )
-
-    def drop_smoother(self) -> None:
-        """Follow predictions only from now on."""
-        self._engines = self._update_check = None
-
-    def require_unmoved(self) -> None:
-        """Refuse parameters that the last step did not leave where they are.
-
-        Raises:
-            TrainingMismatchError: Naming those that moved.
-        """
-        if self._update_check is not None:
-            self._update_check.require_unmoved("when read")
+        self._targets = targets
+        self._kernel_rule = None
+        if run.track.kernel_norms is not None:
+            parameters = function.parameters
+            self._kernel_rule = rule_for(optimizer, function.layout, parameters, 0, 0)
 
     @contextmanager
-    def follow(self, batch: Batch, track: Track) -> Iterator[StepWatch]:
+    def follow(
+        self, index: Tensor, inputs: Rows | None, targets: Tensor | None
+    ) -> Iterator[StepWatch | None]:
         """Take the batch in before the step, and the optimizer's update right after it.
 
-        Args:
-            batch: The batch, not looked at yet.
-            track: What is carried from step to step; its smoother is moved.
+        Yields:
+            What is seen of the step; None where only predictions are followed.
 
         Raises:
-            TelescopeError: The step cannot be followed; :attr:`lost` says if θ had moved by then.
+            TelescopeError: The step cannot be followed.
+            TrainingMismatchError: An earlier step was lost.
         """
+        run, track = self._run, self._run.track
+        if run.lost:
+            raise TrainingMismatchError(
+                "an earlier step failed after the parameters had moved, so the lens lost track; "
+                "load a state_dict, or attach a new lens"
+            )
+        index = _checked_index(index, len(run.train), track.theta_0.device)
+        if run.engines is None and track.kernel_norms is None:
+            yield None
+            return
+        batch = self._batch(index, inputs, targets)
+        if run.engines is not None and track.engine is None:
+            with run.refusals.or_smoother():
+                track.engine = run.engines.for_first_batch(batch, track.at_start)
         exactly = without_autocast(track.theta_0.device)
-        kernel_norms = None if track.in_open_block else track.kernel_norms
         with exactly, own_streams():
-            self._with_smoother(track, lambda engine: engine.before_step(batch))
-        if kernel_norms is not None:
-            batch.now  # noqa: B018  # linearise before the parameters move
+            self._with_smoother(lambda engine: engine.before_step(batch))
+        kernel_norms = None if track.in_open_block else track.kernel_norms
+        at_step = None if kernel_norms is None else batch.now
 
         def before_update(update: Update) -> None:
             with exactly:
-                self._with_smoother(track, lambda engine: look(engine, update))
-
-        def look(engine: Smoother, update: Update) -> None:
-            assert self._update_check is not None
-            self._trained.require_same()
-            seen = SeenGradient(
-                lambda: self._function.gradient() / update.divisor,
-                lambda: self._recomputed(batch, watch.autocast),
-                computed_in=watch.autocast_dtype,
-                frozen=tuple(self._function.frozen_rows()),
-                touched=update.touched,
-                suspects=self._function.network.suspects,
-            )
-            self._update_check.require_unmoved("before the update")
-            if not update.is_void:
-                self._update_check.before_update(lambda: seen.gradient)
-                engine.before_update(seen)
+                self._with_smoother(lambda engine: self._look(engine, update, batch, watch))
 
         def after_update(update: Update) -> None:
             if update.is_void:
                 return
-            self.lost = True
+            run.lost = True
             with exactly:
-                self._with_smoother(track, lambda engine: moved(engine, update))
-            if track.kernel_norms is not None and kernel_norms is not None:
+                self._with_smoother(lambda engine: self._move(engine, update))
+            if track.kernel_norms is not None and at_step is not None:
                 assert self._kernel_rule is not None
                 preconditioner = self._kernel_rule.preconditioner()
-                kernel_norms.add(track.at_start, batch.now, preconditioner)
-            self.lost = False
+                track.kernel_norms.add(track.at_start, at_step, preconditioner)
+            run.lost = False
 
-        def moved(engine: Smoother, update: Update) -> None:
-            assert self._update_check is not None
-            engine.after_update(update.skipped)
-            self._update_check.after_update(update.skipped, engine.rule_in_use())
-
-        with optimizer_watch.watch_step(
+        with watch_step(
             self._optimizer,
             self._function.network.module,
             before_update,
@@ -145,20 +95,92 @@ class StepFollower:
             try:
                 yield watch
             except BaseException:
-                self.lost = watch.steps > 0
+                run.lost = watch.steps > 0
                 raise
         if not watch.left_out:
             watch.require_one_step()
 
-    def _with_smoother(self, track: Track, act: Callable[[Smoother], None]) -> None:
+    def _batch(self, index: Tensor, inputs: Rows | None, targets: Tensor | None) -> Batch:
+        run = self._run
+        seen = self._targets[index] if targets is None else targets
+        lengths = {"targets": len(seen)}
+        if inputs is not None:
+            lengths["inputs"] = count_rows(inputs)
+        for name, rows in lengths.items():
+            if rows != len(index):
+                raise ConfigurationError(
+                    f"step() was given {rows} {name} for {len(index)} positions"
+                )
+        return Batch(
+            index,
+            inputs,
+            seen,
+            seen if run.engines is None else run.engines.problem.loss.labels.flat(seen),
+            stored=inputs is None and targets is None,
+            linearizer=run.linearizer,
+            block_start=run.track.at_start["train"],
+            at_block_start=not run.track.in_open_block,
+        )
+
+    def _look(self, engine: Smoother, update: Update, batch: Batch, watch: StepWatch) -> None:
+        """Compare what the optimizer is about to do with what the engine believes."""
+        function, check = self._function, self._run.update_check
+        assert check is not None
+        self._run.trained.require_same()
+        seen = SeenGradient(
+            lambda: function.gradient() / update.divisor,
+            lambda: self._recomputed(batch, watch.autocast),
+            computed_in=watch.autocast_dtype,
+            frozen=tuple(function.frozen_rows()),
+            touched=update.touched,
+            suspects=function.network.suspects,
+        )
+        check.require_unmoved("before the update")
+        if not update.is_void:
+            check.before_update(lambda: seen.gradient)
+            engine.before_update(seen)
+
+    def _move(self, engine: Smoother, update: Update) -> None:
+        """Let the engine follow, and compare where the parameters are now."""
+        check = self._run.update_check
+        assert check is not None
+        engine.after_update(update.skipped)
+        check.after_update(update.skipped, engine.rule_in_use())
+
+    def _with_smoother(self, act: Callable[[Smoother], None]) -> None:
         """Let the smoother act; an error that concerns it alone is handed over."""
-        if track.engine is None:
-            return
-        with self._refusals.or_smoother():
-            act(track.engine)
+        if self._run.track.engine is not None:
+            with self._run.refusals.or_smoother():
+                act(self._run.track.engine)
 
     def _recomputed(self, batch: Batch, autocast: torch.autocast) -> Tensor:
         """The batch's gradient by backpropagation as in training, hooks left out, ``(p,)``."""
         with torch.enable_grad(), self._function.as_trained(autocast) as (call, own):
             value = self._loss(call(batch.inputs), batch.targets)
             return self._function.pulled(value, own)
+
+
+def _checked_index(index: Any, rows: int, device: torch.device) -> Tensor:
+    """The batch's positions on the model's device.
+
+    Returns:
+        Positions, int64, shape ``(b,)``.
+
+    Raises:
+        ShapeError: Not a one-dimensional integer tensor of positions in ``[0, rows)``.
+    """
+    if not isinstance(index, Tensor) or index.ndim != 1 or index.dtype != torch.int64:
+        is_tensor = isinstance(index, Tensor)
+        given = f"{tuple(index.shape)} {index.dtype}" if is_tensor else type(index).__name__
+        raise ShapeError(
+            f"step() takes the batch's positions in the training set as an int64 tensor of shape "
+            f"(b,), got {given}"
+        )
+    lowest, highest = (int(end) for end in index.aminmax()) if len(index) else (0, -1)
+    if highest < 0 or lowest < 0 or highest >= rows:
+        extent = f"{lowest}…{highest}" if len(index) else "no positions"
+        raise ShapeError(
+            f"step() was given {extent}; expected positions in 0…{rows - 1}, the rows of "
+            "train_inputs"
+        )
+    return index.to(device)

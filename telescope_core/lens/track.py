@@ -10,18 +10,10 @@ import torch
 from torch import Tensor
 
 from telescope_core.errors import ConfigurationError
+from telescope_core.jacobians import LinearizedRows, RowSet
 from telescope_core.kernels import KernelNorms
 from telescope_core.lens.strategy import EngineFactory
-from telescope_core.smoother import (
-    LinearizedRows,
-    Path,
-    RowSet,
-    Smoother,
-    Span,
-    below,
-    make_path,
-    quadrature_of,
-)
+from telescope_core.smoother import Path, Smoother, Span, below, make_path, quadrature_of
 
 
 @dataclass
@@ -77,13 +69,7 @@ class Track:
     def state_dict(
         self, settings: Mapping[str, Any], f_start: Mapping[str, Tensor], theta: Tensor
     ) -> dict[str, Any]:
-        """Tensors for safetensors, the rest as plain JSON.
-
-        Args:
-            settings: Of the lens.
-            f_start: Per set, the outputs at the start of the block.
-            theta: The parameters now, shape ``(p,)``.
-        """
+        """Tensors for safetensors, the rest as plain JSON."""
         start = next(iter(self.at_start.values()))
         tensors = {
             "theta_0": self.theta_0,
@@ -115,25 +101,17 @@ class Track:
 def restore_track(
     state_dict: Mapping[str, Any],
     settings: Mapping[str, Any],
-    sets: Mapping[str, RowSet],
     begin: Callable[[Tensor], Track],
     engines: EngineFactory | None,
 ) -> tuple[Track, dict[str, Tensor], Tensor]:
     """The track of a checkpoint; nothing is changed if it cannot be used.
-
-    Args:
-        state_dict: From :meth:`Track.state_dict`.
-        settings: The settings of the lens that takes it over.
-        sets: Its sets.
-        begin: Makes a new track at a given θ.
-        engines: Makes its smoother.
 
     Returns:
         The track, per set the outputs at the start of its block, and θ when it was saved.
 
     Raises:
         ConfigurationError: The state belongs to another lens, or is damaged.
-    """
+    """  # noqa: DOC501  # raises again only its own
     try:
         tensors, state = state_dict["tensors"], state_dict["state"]
         saved = state["settings"]

@@ -117,7 +117,7 @@ def watch_step(
         mark_gradients: Look whether gradients are written to after backpropagation.
 
     Yields:
-        What was seen.
+        What is seen of the step, complete once the block has ended.
     """
     named = list(model.named_parameters())
     device = named[0][1].device

@@ -48,12 +48,7 @@ class AlertRule(ABC):
 
     @abstractmethod
     def is_met(self, record: Mapping[str, float], spread: Spread) -> bool:
-        """Whether the condition holds.
-
-        Args:
-            record: The record of one step.
-            spread: Gives the spread of the outputs on a set.
-        """
+        """Whether the condition holds of the record of one step."""
 
     @abstractmethod
     def alert(self, record: Mapping[str, float], spread: Spread) -> Alert:
@@ -70,6 +65,12 @@ class AlertRule(ABC):
         Raises:
             ConfigurationError: Naming what is missing.
         """
+
+    def _check_records(self) -> None:
+        if type(self.records) is not int or self.records < 1:
+            raise ConfigurationError(
+                f"records must be an integer of at least 1 (records in a row), got {self.records!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class PartingWays(AlertRule):
     records: int = 3
 
     def __post_init__(self) -> None:
-        _check_records(self.records)
+        self._check_records()
         if not 1 < self.factor < math.inf:
             raise ConfigurationError(f"factor must be a number above 1, got {self.factor!r}")
         if not 0 <= self.deviations < math.inf:
@@ -118,17 +119,15 @@ class PartingWays(AlertRule):
                 f"first and second are both {self.first!r}; expected the names of two sets"
             )
 
-    def is_met(self, record: Mapping[str, float], spread: Spread) -> bool:  # noqa: D102
-        first, second = self._values(record)
-        low, high = min(first, second), max(first, second)
-        errors = (
-            record[f"{name}/effective_parameters_stderr"] for name in (self.first, self.second)
-        )
+    def is_met(self, record: Mapping[str, float], spread: Spread) -> bool:
+        """Whether the two have parted."""
+        low, high = sorted(self._values(record))
         # An estimate may fall below zero; no factor leads from there to a positive one.
         apart = high >= self.factor * low if low > 0 else high > 0
-        return apart and high - low > self.deviations * math.hypot(*errors)
+        return apart and high - low > self.deviations * math.hypot(*self._values(record, "_stderr"))
 
-    def alert(self, record: Mapping[str, float], spread: Spread) -> Alert:  # noqa: D102
+    def alert(self, record: Mapping[str, float], spread: Spread) -> Alert:
+        """Say by how much they have parted, and where the network is more complex."""
         first, second = self._values(record)
         larger, smaller = (self.first, self.second) if first > second else (self.second, self.first)
         return Alert(
@@ -140,7 +139,8 @@ class PartingWays(AlertRule):
             int(record["step"]),
         )
 
-    def check_fits(self, sets: Sequence[str], has_smoother: bool) -> None:  # noqa: D102
+    def check_fits(self, sets: Sequence[str], has_smoother: bool) -> None:
+        """Refuse a lens without one of the sets, or without probes."""
         _check_sets((self.first, self.second), sets)
         if not has_smoother:
             raise ConfigurationError(
@@ -148,11 +148,8 @@ class PartingWays(AlertRule):
                 "it with a number of probes"
             )
 
-    def _values(self, record: Mapping[str, float]) -> tuple[float, float]:
-        first, second = (
-            record[f"{name}/effective_parameters"] for name in (self.first, self.second)
-        )
-        return first, second
+    def _values(self, record: Mapping[str, float], end: str = "") -> list[float]:
+        return [record[f"{name}/effective_parameters{end}"] for name in (self.first, self.second)]
 
 
 @dataclass(frozen=True)
@@ -179,7 +176,7 @@ class ApproximationFails(AlertRule):
     records: int = 1
 
     def __post_init__(self) -> None:
-        _check_records(self.records)
+        self._check_records()
         if self.bound is not None and self.relative is not None:
             raise ConfigurationError(
                 f"bound={self.bound!r} and relative={self.relative!r} are both given; give one"
@@ -188,11 +185,13 @@ class ApproximationFails(AlertRule):
             if value is not None and not 0 < value < math.inf:
                 raise ConfigurationError(f"{name} must be a positive number, got {value!r}")
 
-    def is_met(self, record: Mapping[str, float], spread: Spread) -> bool:  # noqa: D102
+    def is_met(self, record: Mapping[str, float], spread: Spread) -> bool:
+        """Whether the error passes the bound."""
         # Written so that an error that is not a number passes any bound.
         return not record[f"{self.on}/approximation_error"] <= self._limit(spread)
 
-    def alert(self, record: Mapping[str, float], spread: Spread) -> Alert:  # noqa: D102
+    def alert(self, record: Mapping[str, float], spread: Spread) -> Alert:
+        """Say by how much it does, and what helps."""
         return Alert(
             f"Telescoping model fails on {self.on}"[:63],
             f"At step {record['step']:.0f} mean |f - f~| on {self.on} is "
@@ -202,7 +201,8 @@ class ApproximationFails(AlertRule):
             int(record["step"]),
         )
 
-    def check_fits(self, sets: Sequence[str], has_smoother: bool) -> None:  # noqa: D102
+    def check_fits(self, sets: Sequence[str], has_smoother: bool) -> None:
+        """Refuse a lens without the set."""
         _check_sets((self.on,), sets)
 
     def _limit(self, spread: Spread) -> float:
@@ -212,11 +212,7 @@ class ApproximationFails(AlertRule):
 
 
 class Watch:
-    """Follows one rule through a run and speaks once per crossing.
-
-    Args:
-        rule: The rule.
-    """
+    """Follows one rule through a run and speaks once per crossing."""
 
     def __init__(self, rule: AlertRule) -> None:
         self._rule = rule
@@ -224,15 +220,7 @@ class Watch:
         self._against = 0
 
     def observe(self, record: Mapping[str, float], spread: Spread) -> Alert | None:
-        """Look at the next record.
-
-        Args:
-            record: The record.
-            spread: Gives the spread of the outputs on a set.
-
-        Returns:
-            An alert if the condition has come to hold with this record.
-        """
+        """Look at the next record; returns an alert if the condition has come to hold with it."""
         is_met = self._rule.is_met(record, spread)
         self._against = self._against + 1 if is_met != self._is_met else 0
         if self._against < self._rule.records:
@@ -244,13 +232,6 @@ class Watch:
 def output_spread(outputs: Tensor) -> float:
     """Mean absolute deviation of outputs ``(rows, k)`` from their mean over the rows."""
     return float((outputs - outputs.mean(dim=0)).abs().double().mean())
-
-
-def _check_records(records: object) -> None:
-    if not isinstance(records, int) or isinstance(records, bool) or records < 1:
-        raise ConfigurationError(
-            f"records must be an integer of at least 1 (records in a row), got {records!r}"
-        )
 
 
 def _check_sets(wanted: Sequence[str], sets: Sequence[str]) -> None:

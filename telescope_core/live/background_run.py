@@ -8,32 +8,16 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from contextlib import suppress
+from functools import partial
 
-from telescope_core.trackers._containment import redacted
-from telescope_core.trackers.protocol import AlertingRun, AlertLevel
+from telescope_core.trackers._client import redacted
+from telescope_core.trackers.protocol import AlertingRun, AlertLevel, TrackedRun
 
 _LOG = logging.getLogger("telescope_core.live")
 
 _CAPACITY = 1024
 _PATIENCE = 10.0
-_LEVELS: Mapping[AlertLevel, int] = {
-    "INFO": logging.INFO,
-    "WARN": logging.WARNING,
-    "ERROR": logging.ERROR,
-}
-
-
-class Run(Protocol):
-    """What is needed of a run."""
-
-    def log(self, step: int, record: Mapping[str, float]) -> None:
-        """Add a row to the history."""
-        ...
-
-    def finish(self) -> None:
-        """Complete the run."""
-        ...
 
 
 class BackgroundRun:
@@ -47,29 +31,23 @@ class BackgroundRun:
         run: The run.
         finishes: Whether the run is to be completed at the end.
         capacity: Rows that may wait.
+
+    Attributes:
+        failed: Whether the tracker raised, so that nothing is logged any more.
+        left_out: How many rows and alerts a slow tracker did not get.
     """
 
-    def __init__(self, run: Run, *, finishes: bool, capacity: int = _CAPACITY) -> None:
+    def __init__(self, run: TrackedRun, *, finishes: bool, capacity: int = _CAPACITY) -> None:
         self._run = run
         self._finishes = finishes
-        self._failed = False
+        self.failed = False
+        self.left_out = 0
         self._closed = False
-        self._left_out = 0
         self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(capacity)
         # At exit the interpreter waits for threads that are not daemons, however long they take.
         self._thread = threading.Thread(target=self._work, name="telescope-log", daemon=True)
         self._thread.start()
         atexit.register(self.close)
-
-    @property
-    def failed(self) -> bool:
-        """Whether the tracker raised, so that nothing is logged any more."""
-        return self._failed
-
-    @property
-    def left_out(self) -> int:
-        """Rows and alerts that a slow tracker did not get."""
-        return self._left_out
 
     def log(self, step: int, record: Mapping[str, float]) -> None:
         """Add a row to the history, soon."""
@@ -78,15 +56,18 @@ class BackgroundRun:
     def alert(self, title: str, text: str, level: AlertLevel) -> None:
         """Call for attention: through the tracker if it can, through :mod:`logging` otherwise."""
         run = self._run
-        if not isinstance(run, AlertingRun) or self._failed or self._closed:
-            _LOG.log(_LEVELS[level], "%s: %s", title, text)
+        through_logging = partial(
+            _LOG.log, logging.getLevelNamesMapping()[level], "%s: %s", title, text
+        )
+        if not isinstance(run, AlertingRun) or self.failed or self._closed:
+            through_logging()
             return
 
         def tell() -> None:
             try:
                 run.alert(title, text, level)
             except BaseException:
-                _LOG.log(_LEVELS[level], "%s: %s", title, text)
+                through_logging()
                 raise
 
         self._soon(tell)
@@ -103,29 +84,26 @@ class BackgroundRun:
         if not self._closed:
             self._closed = True
             atexit.unregister(self.close)
-            started = time.monotonic()
-            try:
+            until = time.monotonic() + timeout
+            with suppress(queue.Full):
                 self._waiting.put(None, timeout=timeout)
-            except queue.Full:
-                pass
-            else:
-                self._thread.join(max(0.0, timeout - (time.monotonic() - started)))
+                self._thread.join(max(0.0, until - time.monotonic()))
             if self._thread.is_alive():
                 _LOG.warning(
                     "the tracker did not take everything within %g s; about %d entries are lost",
                     timeout,
                     self._waiting.qsize(),
                 )
-        return not (self._failed or self._left_out or self._thread.is_alive())
+        return not (self.failed or self.left_out or self._thread.is_alive())
 
     def _soon(self, task: Callable[[], None]) -> None:
-        if self._failed or self._closed:
+        if self.failed or self._closed:
             return
         try:
             self._waiting.put_nowait(task)
         except queue.Full:
-            self._left_out += 1
-            if self._left_out == 1:
+            self.left_out += 1
+            if self.left_out == 1:
                 _LOG.warning(
                     "the tracker is slower than training: %d rows wait for it, further ones are "
                     "left out; log less often with every=...",
@@ -139,13 +117,13 @@ class BackgroundRun:
             self._try(self._run.finish)
 
     def _try(self, task: Callable[[], None]) -> None:
-        if self._failed:
+        if self.failed:
             return
         # Also what is no Exception: in this thread it would end the logging without a word.
         try:
             task()
         except BaseException as error:
-            self._failed = True
+            self.failed = True
             report_failure(error)
 
 

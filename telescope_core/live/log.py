@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from telescope_core.errors import ConfigurationError
-from telescope_core.lens import TelescopeLens
 from telescope_core.live.alerts import AlertRule, Watch, output_spread
-from telescope_core.live.background_run import BackgroundRun, Run, report_failure
+from telescope_core.live.background_run import BackgroundRun, report_failure
+from telescope_core.trackers.null import NullRun
 from telescope_core.trackers.protocol import AlertLevel, RunDescription, TrackedRun, Tracker
+
+if TYPE_CHECKING:
+    from telescope_core.lens import TelescopeLens
 
 _BLOCKS_A_RECORD = 10
 _BLOCKS_A_RECORD_OF_PREDICTIONS = 50
@@ -26,17 +28,14 @@ class OpenRun(Protocol):
     @property
     def define_metric(self) -> Callable[..., Any]:
         """Says over which axis a measure is drawn."""
-        ...
 
     @property
     def log(self) -> Callable[..., Any]:
         """Adds a row to the history."""
-        ...
 
     @property
     def alert(self) -> Callable[..., Any]:
         """Calls for attention."""
-        ...
 
 
 Target = Tracker | TrackedRun | OpenRun
@@ -70,11 +69,7 @@ class LiveLog:
         return self._run.failed
 
     def after_step(self, lens: TelescopeLens) -> None:
-        """Take a record, if it is time for one.
-
-        Args:
-            lens: The lens, right after a step.
-        """
+        """Take a record of a lens right after a step, if it is time for one."""
         if self._closed or lens.steps % self._every:
             return
         snapshot = lens.snapshot()
@@ -95,11 +90,8 @@ class LiveLog:
     def close(self, timeout: float = 10.0) -> bool:
         """End the logging: hand over what still waits, and complete a run that was started here.
 
-        Args:
-            timeout: Seconds that the tracker has for it.
-
         Returns:
-            Whether the tracker took everything.
+            Whether the tracker took everything in these seconds.
         """
         self._closed = True
         return self._run.close(timeout)
@@ -107,12 +99,7 @@ class LiveLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -128,26 +115,23 @@ def open_log(
 ) -> LiveLog:
     """Start logging; see :meth:`telescope_core.TelescopeLens.log_to`.
 
-    Args:
-        target: Where records go.
-        description: The run to start, if the target is a tracker.
-        every: Steps from one record to the next; ``None`` for :func:`default_interval`.
-        alerts: What to call for attention for.
-        stride: Steps of a block of the lens.
-        sets: The sets of the lens.
-        has_smoother: Whether the lens has probes.
+    ``every=None`` stands for :func:`default_interval`; stride, sets and whether it has a smoother
+    are those of the lens.
+
+    Returns:
+        The log, open until it is closed or the program ends.
 
     Raises:
         ConfigurationError: An argument does not fit the others or the lens.
     """
-    if every is not None and (not isinstance(every, int) or isinstance(every, bool) or every < 1):
+    interval = default_interval(stride, has_smoother) if every is None else every
+    if type(interval) is not int or interval < 1:
         raise ConfigurationError(
             "every must be an integer of at least 1 (steps), or None for every "
             f"{default_interval(stride, has_smoother)} steps, got {every!r}"
         )
     for rule in alerts:
         rule.check_fits(sets, has_smoother)
-    interval = every or default_interval(stride, has_smoother)
     return LiveLog(_background(target, description), interval, alerts)
 
 
@@ -158,9 +142,8 @@ def default_interval(stride: int, has_smoother: bool) -> int:
     of a lens with it, so that these many blocks keep it at about one per cent.  It falls on the
     end of a block, where the lens evaluates all rows anyway.
 
-    Args:
-        stride: Steps of a block.
-        has_smoother: Whether the lens has probes.
+    Returns:
+        A multiple of ``stride``.
     """
     return stride * (_BLOCKS_A_RECORD if has_smoother else _BLOCKS_A_RECORD_OF_PREDICTIONS)
 
@@ -189,27 +172,19 @@ def _background(target: Target, description: RunDescription | None) -> Backgroun
 
 
 def _started(tracker: Tracker, description: RunDescription) -> BackgroundRun:
-    run: Run
     try:
         run = tracker.start(description)
     except Exception as error:
         report_failure(error)
-        run = _Nowhere()
+        run = NullRun()
     return BackgroundRun(run, finishes=True)
 
 
-class _Nowhere:
-    """The run of a tracker that could not start one."""
+class _Prefixed(NullRun):
+    """The user's own run, in which our measures have an axis and a section of their own.
 
-    def log(self, step: int, record: Mapping[str, float]) -> None:
-        """Do nothing."""
-
-    def finish(self) -> None:
-        """Do nothing."""
-
-
-class _Prefixed:
-    """The user's own run, in which our measures have an axis and a section of their own."""
+    It is left open; the user finishes it.
+    """
 
     def __init__(self, run: OpenRun) -> None:
         self._run = run
@@ -227,6 +202,3 @@ class _Prefixed:
     def alert(self, title: str, text: str, level: AlertLevel) -> None:
         """Call for attention."""
         self._run.alert(title=title, text=text, level=level)
-
-    def finish(self) -> None:
-        """Leave the run open; the user finishes it."""

@@ -1,18 +1,20 @@
 """Calls of the user's loss: its value, its gradient, and products with its second derivatives.
 
 Every call hands the loss fresh copies, as the training loop does (outputs that are not leaves), so
-that a loss may work in place and never touches the caller's tensors.
+that a loss may work in place and never touches the caller's tensors.  Outputs have the model's own
+shape, targets are as the loss sees them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from telescope_core.errors import LossError
+from telescope_core.network.autograd import leaves_behind
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``loss(outputs, targets) -> scalar``, exactly as it is used for training."""
@@ -22,20 +24,20 @@ Argument = Literal["outputs", "targets"]
 
 
 def evaluate(loss: Loss, outputs: Tensor, targets: Tensor, *, owned: bool = False) -> Tensor:
-    """The loss of a batch, copies given to it.
+    """The loss of a batch.
 
     Args:
         loss: The training loss.
-        outputs: Network outputs in the model's shape.
-        targets: Targets as the loss sees them.
+        outputs: Of the model.
+        targets: Of the batch.
         owned: The outputs are made for this call, so that they need no copy.
 
     Returns:
-        A scalar, still connected to ``outputs``.
+        A scalar that is connected to the outputs.
 
     Raises:
         LossError: The loss fails, or returns anything but a scalar tensor.
-    """
+    """  # noqa: DOC501  # made by _failed
     try:
         value = loss(outputs if owned else outputs.clone(), targets.clone())
     except Exception as error:
@@ -52,17 +54,12 @@ def evaluate(loss: Loss, outputs: Tensor, targets: Tensor, *, owned: bool = Fals
 def gradient_of(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
     r"""``g = ∂loss/∂f`` by one backward pass (MATH section 2).
 
-    Args:
-        loss: The training loss.
-        outputs: Network outputs in the model's shape.
-        targets: Targets as the loss sees them.
-
     Returns:
-        Shape and dtype of ``outputs``.
+        g in the shape of the outputs.
 
     Raises:
         LossError: The loss fails, or has no gradient.
-    """
+    """  # noqa: DOC501  # made by _failed
     with torch.enable_grad():
         leaf = outputs.detach().requires_grad_()
         value = evaluate(loss, leaf, targets)
@@ -76,11 +73,6 @@ def gradient_of(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
 
 def check_scalar(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
     """Refuse a loss that is not a finite, differentiable scalar on some rows.
-
-    Args:
-        loss: The training loss.
-        outputs: Network outputs in the model's shape.
-        targets: Targets as the loss sees them.
 
     Raises:
         LossError: It fails, or returns anything else.
@@ -102,11 +94,6 @@ def leaves_of(loss: Loss, outputs: Tensor, targets: Tensor) -> list[Tensor]:
     module, and whatever a function, a bound method or a ``functools.partial`` closes over, the
     model's own parameters included.  Nothing is accumulated into their ``.grad``.
 
-    Args:
-        loss: The training loss.
-        outputs: Network outputs in the model's shape.
-        targets: Targets as the loss sees them.
-
     Returns:
         Each leaf that requires a gradient once, in the order it is met.
 
@@ -115,38 +102,18 @@ def leaves_of(loss: Loss, outputs: Tensor, targets: Tensor) -> list[Tensor]:
     """
     with torch.enable_grad():
         value = evaluate(loss, outputs.detach(), targets.detach())
-    if value.requires_grad and value.is_leaf:
-        return [value]
-    found: dict[int, Tensor] = {}
-    seen: set[Any] = set()
-    waiting: list[Any] = [value.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        leaf = getattr(node, "variable", None)
-        if isinstance(leaf, Tensor):
-            found.setdefault(id(leaf), leaf)
-        waiting.extend(parent for parent, _ in reversed(node.next_functions))
-    return list(found.values())
+    return leaves_behind(value)
 
 
 def push(loss: Loss, of: Argument, outputs: Tensor, targets: Tensor, directions: Tensor) -> Tensor:
     r"""A product with ``∂g/∂f`` or ``∂g/∂Y`` by double backward (MATH section 2).
 
     ``u ↦ (∂g/∂·)ᵀ u`` is linear in u; its vjp is the product.  That is several times faster than
-    forward mode over a gradient, and torch has it for more losses.
-
-    Args:
-        loss: The training loss.
-        of: The argument that moves.
-        outputs: Network outputs in the model's shape.
-        targets: Targets as the loss sees them.
-        directions: Shape of the argument that moves, with a trailing m.
+    forward mode over a gradient, and torch has it for more losses.  Directions have the shape of
+    the argument that moves with a trailing m.
 
     Returns:
-        Shape of ``outputs`` with a trailing m.
+        The product, in the shape of the outputs with a trailing m.
 
     Raises:
         LossError: The loss fails, or cannot be differentiated twice.

@@ -31,17 +31,7 @@ def tolerance(dtype: torch.dtype) -> float:
 
 
 def coupled_labels(loss: Loss, outputs: Tensor, targets: Tensor, classes: int) -> LossError:
-    """The error for a loss whose gradient at one point depends on the labels of others.
-
-    Args:
-        loss: The training loss.
-        outputs: Network outputs in the model's shape.
-        targets: Class indices.
-        classes: Number of classes.
-
-    Returns:
-        An error that says in which way, as far as that can be seen.
-    """
+    """The error for a loss whose gradient at one point depends on the labels of others."""
     start = "targets are class indices, but the gradient of the loss for one point depends on "
     if _changes_by_a_factor(loss, outputs, targets, classes):
         return LossError(

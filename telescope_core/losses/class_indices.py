@@ -11,14 +11,10 @@ from telescope_core.errors import ShapeError
 
 
 def count_classes(outputs: Tensor, targets: Tensor) -> int:
-    """The number of classes, from the shapes of outputs and class indices.
-
-    Args:
-        outputs: Outputs of some rows, in the model's shape.
-        targets: Their class indices.
+    """The number of classes from the shapes of outputs and class indices.
 
     Returns:
-        At least 2.
+        The number, at least 2.
 
     Raises:
         ShapeError: The targets cannot be class indices of the outputs.

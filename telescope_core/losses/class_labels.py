@@ -22,6 +22,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from telescope_core.errors import LossError
 from telescope_core.losses.calls import Loss, evaluate, gradient_of, push
@@ -97,7 +98,8 @@ class ClassLabels(Labels):
         if self.extends_linearly and not local:
             raise coupled_labels(loss, outputs, targets, self.classes)
 
-    def flat(self, targets: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def flat(self, targets: Tensor) -> Tensor:
         rows = len(targets)
         if targets.is_floating_point():
             by_position = self._by_position(
@@ -115,9 +117,8 @@ class ClassLabels(Labels):
             by_position = by_position.transpose(1, 2)
         return by_position.reshape(rows, -1)
 
-    def mixed_derivative(  # noqa: D102
-        self, outputs: Tensor, targets: Tensor, columns: Tensor
-    ) -> Tensor:
+    @override
+    def mixed_derivative(self, outputs: Tensor, targets: Tensor, columns: Tensor) -> Tensor:
         rows, m = len(outputs), columns.shape[-1]
         V = self._by_position(columns, self._class_first)  # (rows, positions, class of label, m)
         if not targets.is_floating_point():
@@ -144,14 +145,10 @@ class ClassLabels(Labels):
         Half of the labels, drawn at random, are set to random classes, and two values (for a loss
         that takes no class probabilities, two gradients) are compared.
 
-        Args:
-            outputs: Network outputs in the model's shape.
-            targets: The batch's targets as the loss sees them.
-
         Raises:
             LossError: Class indices no longer act as probabilities do, or on other positions.
             ShapeError: Indices out of range that no training target had.
-        """
+        """  # noqa: DOC501  # made by coupled_labels
         if targets.is_floating_point():
             return
         others, kept = self._relabel(targets)
@@ -298,10 +295,7 @@ class ClassLabels(Labels):
         return columns.reshape(rows, positions, self.classes, m)
 
     def _at_outputs(self, labels: Tensor, *, outside: bool = False) -> Tensor:
-        """Values at the targets' positions, ``(rows, positions, …)``, moved to the outputs'.
-
-        Outputs without a target get ``outside``.
-        """
+        """Values ``(rows, positions, …)`` moved to the outputs' positions; ``outside`` fills up."""
         return _shifted(labels, self.shift, outside)
 
 

@@ -19,11 +19,6 @@ _DIFFERENT = 0.1
 def check_deterministic(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
     """Refuse a loss that gives two values for the same rows.
 
-    Args:
-        loss: The training loss.
-        outputs: Outputs of some rows, in the model's shape.
-        targets: Their targets.
-
     Raises:
         LossError: It is random, or changes with every call.
     """
@@ -44,12 +39,6 @@ def check_followed(loss: Loss, outputs: Tensor, targets: Tensor, of: Argument) -
     training follows, but not its derivative.  The derivative is compared with differences of g
     over two small steps.  Entries where those disagree with each other, or the derivatives at both
     ends do, lie at a kink and say nothing.
-
-    Args:
-        loss: The training loss.
-        outputs: Outputs of some rows, in the model's shape.
-        targets: Their targets, floating-point if it is these that move.
-        of: The argument.
 
     Raises:
         LossError: The two differ.

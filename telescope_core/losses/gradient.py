@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,6 @@ from telescope_core.losses.examined_rows import examined_rows
 from telescope_core.losses.labels import Labels, RealLabels
 from telescope_core.losses.quadratic import (
     ScaleProbe,
-    gradient_function,
     is_affine,
     is_affine_on_a_line,
     magnitude_of,
@@ -66,7 +67,7 @@ class LossGradient:
         real = isinstance(self.labels, RealLabels)
         for argument in ("outputs", "targets") if real else ("outputs",):
             check_followed(loss, f[:16], y[:16], argument)
-        self.is_quadratic: bool = real and is_affine(gradient_function(loss), f, y)
+        self.is_quadratic: bool = real and is_affine(partial(gradient_of, loss), f, y)
         self._generator = torch.Generator().manual_seed(1)
         self._scale_probe = (
             ScaleProbe(loss, f, magnitude_of(f, y))
@@ -82,16 +83,10 @@ class LossGradient:
     def derivative(
         self, outputs: Tensor, targets: Tensor, output_columns: Tensor, label_columns: Tensor
     ) -> Tensor:
-        r"""``δg = (∂g/∂f) S_B + (∂g/∂Y) V_B``.
-
-        Args:
-            outputs: Flat network outputs on the batch, ``(rows, k)``.
-            targets: The batch's targets as the loss sees them.
-            output_columns: ``S_B``, shape ``(rows, k, m)``.
-            label_columns: ``V_B``, shape ``(rows, labels, m)``.
+        r"""``δg = (∂g/∂f) S_B + (∂g/∂Y) V_B`` for flat outputs.
 
         Returns:
-            Shape ``(rows, k, m)``.
+            δg, shape ``(rows, k, m)``.
 
         Raises:
             LossError: The loss fails on this batch.
@@ -118,7 +113,7 @@ class LossGradient:
             linear: Number of leading columns that are directions.
 
         Returns:
-            Shape ``(rows, k, q)``.
+            δg in the first ``linear`` columns and g' in the others, shape ``(rows, k, q)``.
         """
         s, v = columns.clone(), labels.clone()
         s[..., linear:] -= outputs[..., None]
@@ -128,15 +123,12 @@ class LossGradient:
         return dg
 
     def scale(self, targets: Tensor) -> float | None:
-        r"""The number c with ``g(f, y) = c (f − y)`` for all f on a batch with these targets.
+        r"""The number c with ``g(f, y) = c (f − y)`` on a batch with these targets.
 
         It is found anew at every call, so that a loss whose weight changes is followed.
 
-        Args:
-            targets: The batch's targets as the loss sees them.
-
         Returns:
-            c, or ``None`` if there is none.
+            The number; None if the gradient is not of this form.
 
         Raises:
             LossError: The loss fails on these targets.
@@ -152,10 +144,6 @@ class LossGradient:
         there is no scale), for class indices two forward passes, or two gradients if the loss
         takes no class probabilities.  Where :meth:`scale` is asked for every batch, a squared loss
         needs no further check.
-
-        Args:
-            outputs: Flat network outputs on the batch, ``(rows, k)``.
-            targets: The batch's targets as the loss sees them.
 
         Raises:
             LossError: The loss is no finite scalar, a squared loss is none any more, or the
@@ -203,7 +191,7 @@ class LossGradient:
     def _check_quadratic(self, outputs: Tensor, targets: Tensor) -> None:
         if self.scale(targets) is not None:
             return
-        gradient = gradient_function(self._loss)
+        gradient = partial(gradient_of, self._loss)
         if not is_affine_on_a_line(gradient, outputs, targets, self._generator):
             raise LossError(
                 "the loss was quadratic in outputs and targets at attach, but is not on this batch "

@@ -5,10 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from torch import Tensor
+from typing_extensions import override
 
 from telescope_core.losses.calls import Loss, push
-
-__all__ = ["Labels", "Loss", "RealLabels"]
 
 
 class Labels(ABC):
@@ -26,46 +25,26 @@ class Labels(ABC):
 
     @abstractmethod
     def mixed_derivative(self, outputs: Tensor, targets: Tensor, columns: Tensor) -> Tensor:
-        r"""``(∂g/∂Y) V_B``.
-
-        Args:
-            outputs: Network outputs in the model's shape.
-            targets: The batch's targets as the loss sees them.
-            columns: ``V_B``, shape ``(rows, width, m)``.
-
-        Returns:
-            Shape ``(rows, k, m)``.
-        """
+        """``(∂g/∂Y) V_B`` for V_B of shape ``(rows, width, m)``, shape ``(rows, k, m)``."""
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:  # noqa: B027
-        """Refuse a batch on which the labels are not what they were taken for; none by default.
-
-        Args:
-            outputs: Network outputs in the model's shape.
-            targets: The batch's targets as the loss sees them.
-        """
+        """Refuse a batch on which the labels are not what they were taken for; none by default."""
 
 
 class RealLabels(Labels):
-    """Floating-point targets: every entry is a label.
-
-    Args:
-        loss: The training loss.
-        outputs: Outputs of some rows, in the model's shape.
-        targets: Their targets.
-    """
+    """Floating-point targets: every entry is a label."""
 
     def __init__(self, loss: Loss, outputs: Tensor, targets: Tensor) -> None:
         self._loss = loss
         self._dtype = outputs.dtype
         self.width = targets[0].numel()
 
-    def flat(self, targets: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def flat(self, targets: Tensor) -> Tensor:
         return targets.reshape(len(targets), -1).to(self._dtype)
 
-    def mixed_derivative(  # noqa: D102
-        self, outputs: Tensor, targets: Tensor, columns: Tensor
-    ) -> Tensor:
+    @override
+    def mixed_derivative(self, outputs: Tensor, targets: Tensor, columns: Tensor) -> Tensor:
         targets = targets.to(outputs.dtype)
         directions = columns.reshape(*targets.shape, columns.shape[-1])
         product = push(self._loss, "targets", outputs, targets, directions)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from telescope_core.errors import LossError
-from telescope_core.losses.calls import Loss, evaluate, gradient_of
+from telescope_core.losses.calls import Loss, evaluate
 
 _MAGNITUDES = (1e-2, 1.0, 1e2, 1e4, 1e6)
 # Two entries tell little about a kink, so small batches are drawn for more often.
@@ -43,11 +43,6 @@ def is_affine(gradient: Gradient, outputs: Tensor, targets: Tensor) -> bool:
     rows of the data come first, then points ever farther away, so that a loss that lives on a
     convex set only is found out before it is left.
 
-    Args:
-        gradient: g, of the model's shape.
-        outputs: Outputs of some training rows, in the model's shape.
-        targets: Their targets, in the same dtype.
-
     Returns:
         False as well if g is not finite, or fails, somewhere.
     """
@@ -68,17 +63,7 @@ def is_affine(gradient: Gradient, outputs: Tensor, targets: Tensor) -> bool:
 def is_affine_on_a_line(
     gradient: Gradient, outputs: Tensor, targets: Tensor, generator: torch.Generator
 ) -> bool:
-    """Whether g is affine along one random line through a batch: three gradients.
-
-    Args:
-        gradient: g, of the model's shape.
-        outputs: Outputs, in the model's shape.
-        targets: Targets, in the same dtype.
-        generator: Draws the line.
-
-    Returns:
-        False as well if g is not finite, or fails.
-    """
+    """Whether g is affine and finite along one random line through a batch: three gradients."""
     size = magnitude_of(outputs, targets)
     r, s = log_uniform(outputs, size, generator), log_uniform(targets, size, generator)
     try:
@@ -98,11 +83,6 @@ class ScaleProbe:
     depend on the order of rows or on anything that was asked before.  The entries of r are of all
     sizes from 1e-3 to 1e3 times the data's, so that entries with different weights are told apart,
     and kinks are crossed.
-
-    Args:
-        loss: A loss whose gradient is affine.
-        outputs: Outputs of some rows, in the model's shape.
-        magnitude: Order of magnitude of outputs and targets.
     """
 
     def __init__(self, loss: Loss, outputs: Tensor, magnitude: float) -> None:
@@ -114,13 +94,10 @@ class ScaleProbe:
         self._known: tuple[list[float], float | None] = ([], None)
 
     def scale(self, targets: Tensor) -> float | None:
-        """The number c on a batch like this, ``None`` if there is none.
-
-        Args:
-            targets: The batch's targets, for their number and shape.
+        """The number c on a batch like this.
 
         Returns:
-            c, the very same float whenever the loss is the same.
+            The number; None if there is none.
 
         Raises:
             LossError: The loss fails.
@@ -255,8 +232,3 @@ def _vanishes(defect: Tensor, *terms: Tensor) -> bool:
     # Entries that are sums over many others carry those' rounding.
     bound = 1e3 * eps * sizes + 1e2 * eps * sizes.max()
     return bool(torch.isfinite(sizes).all()) and bool((defect.abs() <= bound).all())
-
-
-def gradient_function(loss: Loss) -> Gradient:
-    """``g(f, Y)`` of a loss."""
-    return lambda outputs, targets: gradient_of(loss, outputs, targets)

@@ -53,7 +53,7 @@ class Network:
                 compute in.
 
         Yields:
-            ``rows -> outputs``.
+            The function, from rows to whatever the model returns.
         """
         own = dict(self.module.named_parameters())
         if parameters is None:

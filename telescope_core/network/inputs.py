@@ -45,6 +45,9 @@ def take_rows(inputs: Inputs, index: Tensor | slice, device: torch.device) -> Ro
         inputs: All rows.
         index: Positions, int64 ``(b,)``, or a slice.
         device: Where rows of a dataset go; tensors stay where they are.
+
+    Returns:
+        The rows, in the structure of the inputs or as the dataset's are collated.
     """
     if is_in_memory(inputs):
         at = index if isinstance(index, slice) else index.to(device)

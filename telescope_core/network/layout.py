@@ -49,10 +49,10 @@ class ParameterLayout:
 
     Args:
         parameters: The parameters that are trained, by qualified name, in order.
-        dtype: Floating dtype of flat arrays; at least float32.
+        dtype: Floating dtype of flat arrays; ``None`` for the parameters' own, at least float32.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
         segments = []
         start = 0
         for name, parameter in parameters.items():
@@ -64,7 +64,8 @@ class ParameterLayout:
         self.segments: tuple[Segment, ...] = tuple(segments)
         self.by_name: dict[str, Segment] = {segment.name: segment for segment in segments}
         self.size: int = start
-        self.dtype = dtype
+        first = next(iter(parameters.values())).dtype
+        self.dtype = dtype or torch.promote_types(first, torch.float32)
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Gather one tensor per parameter into a new flat vector of shape ``(p,)``."""
@@ -75,16 +76,6 @@ class ParameterLayout:
         tensor = tensor.to_dense() if tensor.is_sparse else tensor
         ordered = tensor.movedim(0, -1) if segment.output_last else tensor
         return ordered.reshape(-1).to(self.dtype)
-
-    def flatten_columns(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Gather tensors of shape ``(*shape, m)`` into a new ``(p, m)`` array."""
-        pieces = []
-        for segment in self.segments:
-            tensor = tensors[segment.name]
-            if segment.output_last:
-                tensor = tensor.movedim(0, -2)
-            pieces.append(tensor.reshape(segment.size, tensor.shape[-1]).to(self.dtype))
-        return torch.cat(pieces)
 
     def unflatten(self, flat: Tensor) -> dict[str, Tensor]:
         """Views of a ``(p,)`` or ``(p, m)`` array in the shapes of the parameters.

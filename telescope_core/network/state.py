@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-
-from telescope_core.network.twins import tensors_of
 
 # Numbers and switches on modules that say nothing about their function.
 _NOT_STATE = ("training",)
@@ -26,17 +24,12 @@ class NetworkState:
 
     @classmethod
     def of(cls, model: nn.Module, trained: Container[str]) -> NetworkState:
-        """The state as it is now; no tensor is copied, each is read once.
-
-        Args:
-            model: The model.
-            trained: Names of the parameters that are followed.
-        """
+        """The state as it is now; no tensor is copied, each is read once."""
         marks: dict[str, tuple[object, ...]] = {}
         for name, parameter in model.named_parameters():
             if name not in trained:
                 marks[name] = _mark(parameter)
-        for name, tensor in tensors_of(model):
+        for name, tensor in _tensors_of(model):
             marks[name] = _mark(tensor)
         for prefix, module in model.named_modules():
             where = f"{prefix}." if prefix else ""
@@ -58,3 +51,16 @@ def _mark(tensor: Tensor) -> tuple[object, ...]:
     total = str(float(tensor.detach().sum(dtype=torch.float32)))  # NaN equals itself as text
     # The address, since an identity may be taken over by another tensor.
     return (id(tensor), tensor.data_ptr(), tensor._version, total)
+
+
+def _tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor that a model holds beside its parameters, registered or not, with its name."""
+    for prefix, module in model.named_modules():
+        where = f"{prefix}." if prefix else ""
+        for name, value in vars(module).items():
+            if name in ("_parameters", "_modules"):
+                continue
+            entries = value.items() if name == "_buffers" else [(name, value)]
+            for attribute, entry in entries:
+                if isinstance(entry, Tensor) and not isinstance(entry, nn.Parameter):
+                    yield where + attribute, entry

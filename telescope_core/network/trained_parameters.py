@@ -16,10 +16,6 @@ class TrainedParameters:
     With a smoother they are the model's parameters that the optimizer moves; predictions follow
     whatever requires a gradient, in this optimizer or in another one.
 
-    Args:
-        model: The model.
-        optimizer: The optimizer in use.
-
     Attributes:
         by_name: The parameters.
 
@@ -43,14 +39,10 @@ class TrainedParameters:
             )
         self.by_name: dict[str, Tensor] = dict(held if smoother else named)
         self._held = set(moved)
-        require_usable(self.by_name)
+        _require_usable(self.by_name)
 
     def require_alone(self, loss: object, leaves: list[Tensor]) -> None:
         """Refuse anything else that is trained along, with a smoother.
-
-        Args:
-            loss: The training loss.
-            leaves: What requires a gradient inside it.
 
         Raises:
             ConfigurationError: Naming what it is, as far as names are known.
@@ -108,13 +100,28 @@ class TrainedParameters:
             )
 
 
-def require_usable(parameters: Mapping[str, Tensor]) -> None:
-    """Refuse parameters that cannot be laid out in one real vector.
+def requiring_gradients(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters of a model that require a gradient, where no optimizer says more.
+
+    Returns:
+        The parameters by name, in the model's order.
 
     Raises:
         ConfigurationError: They are on several devices.
-        ModelError: Some are complex, or of no shape yet.
+        ModelError: There are none, or some are complex or of no shape yet.
     """
+    trained: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    if not trained:
+        raise ModelError(
+            "the model has no parameter that requires a gradient; expected at least one: call "
+            "requires_grad_(True) on those that are trained"
+        )
+    _require_usable(trained)
+    return trained
+
+
+def _require_usable(parameters: Mapping[str, Tensor]) -> None:
+    """Refuse parameters that cannot be laid out in one real vector."""
     devices = {p.device for p in parameters.values()}
     if len(devices) > 1:
         names = ", ".join(sorted(str(d) for d in devices))

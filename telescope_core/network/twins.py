@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from telescope_core.network.streams import twin_of_generator
@@ -109,21 +108,3 @@ def _run_eagerly(module: nn.Module, own: dict[str, Any], twin: dict[str, Any]) -
     twin["_compiled_call_impl"] = None
     if "_orig_mod" in own["_modules"]:
         twin["forward"] = own["_modules"]["_orig_mod"].__call__
-
-
-def tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor that a model holds beside its parameters, registered or not, with its name."""
-    for prefix, module in model.named_modules():
-        where = f"{prefix}." if prefix else ""
-        for name, value in vars(module).items():
-            if name in ("_parameters", "_modules"):
-                continue
-            entries = value.items() if name == "_buffers" else [(name, value)]
-            for attribute, entry in entries:
-                if isinstance(entry, Tensor) and not isinstance(entry, nn.Parameter):
-                    yield where + attribute, entry
-
-
-def is_half(tensor: Tensor) -> bool:
-    """Whether a tensor is in half precision."""
-    return tensor.dtype in (torch.bfloat16, torch.float16)

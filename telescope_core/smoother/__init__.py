@@ -4,21 +4,22 @@ Two engines share one interface (:class:`Smoother`): parameter space (any optimi
 rule) and function space (plain full-batch gradient descent on a squared loss, in closed form).
 """
 
-from telescope_core.jacobians.rows import LinearizedRows, RowSet
-from telescope_core.smoother.base import Batch, Smoother, Spans, State, below
+from telescope_core.smoother.base import Smoother, Spans, State, below
+from telescope_core.smoother.blocks import Batch, Span
 from telescope_core.smoother.function_space import FunctionSpaceSmoother
-from telescope_core.smoother.parameter_space import MidpointSmoother, ParameterSpaceSmoother
-from telescope_core.smoother.path import Path, make_path, quadrature_of
-from telescope_core.smoother.span import Span
+from telescope_core.smoother.gradient_check import SeenGradient
+from telescope_core.smoother.parameter_space import ParameterSpaceSmoother
+from telescope_core.smoother.path import Order, Path, make_path, quadrature_of
+from telescope_core.smoother.problem import Problem
 
 __all__ = [
     "Batch",
     "FunctionSpaceSmoother",
-    "LinearizedRows",
-    "MidpointSmoother",
+    "Order",
     "ParameterSpaceSmoother",
     "Path",
-    "RowSet",
+    "Problem",
+    "SeenGradient",
     "Smoother",
     "Span",
     "Spans",

@@ -21,16 +21,7 @@ _VECTORS, _ITERATIONS = 8, 6
 
 
 def geometric_sum(X: Tensor, count: int, residual: Tensor) -> Tensor:
-    """``Σ_{i<count} (I − X)^i · residual``.
-
-    Args:
-        X: Symmetric, shape ``(n, n)``.
-        count: Number of steps, at least 1.
-        residual: Shape ``(n, columns)``.
-
-    Returns:
-        Shape ``(n, columns)``.
-    """
+    """``Σ_{i<count} (I − X)^i · residual`` for a symmetric X, ``(n, columns)``."""
     doublings = 2 * (count.bit_length() - 1) + 1
     if (count - 1) * residual.shape[1] <= doublings * len(X):
         return _step_by_step(X, count, residual)

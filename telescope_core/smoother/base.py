@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from telescope_core.jacobians import Linearization, Linearizer
-from telescope_core.jacobians.rows import LinearizedRows
-from telescope_core.losses.gradient import LossGradient
-from telescope_core.network.inputs import Rows
+from telescope_core.jacobians import LinearizedRows
 from telescope_core.probes import LabelDirections
+from telescope_core.smoother.blocks import Batch, Span
 from telescope_core.smoother.gradient_check import GradientCheck, SeenGradient
 from telescope_core.smoother.low_rank import LowRankSmoother
-from telescope_core.smoother.span import Span
+from telescope_core.smoother.problem import Problem
 from telescope_core.update_rules import UpdateRule
 
 State = Mapping[str, LinearizedRows]
@@ -27,82 +24,6 @@ Spans = Mapping[str, Span]
 """Per set name, its rows over the open block."""
 
 
-class Batch:
-    """One training batch as the model sees it; Jacobians are taken only when asked for.
-
-    Args:
-        index: Positions in the training set, int64, shape ``(b,)``.
-        inputs: Gives the rows as the model sees them.
-        targets: Targets as the loss sees them.
-        labels: The same as real-valued labels, ``(b, label_width)``.
-        linearizer: The model.
-        theta: Gives ``θ_{t−1}``, shape ``(p,)``; not called once the parameters have moved.
-        block_start: The training set linearised at the start of the block.
-        at_block_start: Whether no step was taken in the block yet.
-        stored: Whether the inputs are the training set's own rows.
-    """
-
-    def __init__(
-        self,
-        index: Tensor,
-        inputs: Callable[[], Rows],
-        targets: Tensor,
-        labels: Tensor,
-        *,
-        linearizer: Linearizer,
-        theta: Callable[[], Tensor],
-        block_start: LinearizedRows,
-        at_block_start: bool,
-        stored: bool,
-    ) -> None:
-        self.index = index
-        self.targets = targets
-        self.labels = labels
-        self._take_inputs = inputs
-        self._linearizer = linearizer
-        self._take_theta = theta
-        self._block_start = block_start
-        self._at_block_start = at_block_start
-        self.stored = stored
-
-    @cached_property
-    def inputs(self) -> Rows:
-        """The rows as the model sees them."""
-        return self._take_inputs()
-
-    @cached_property
-    def _theta(self) -> Tensor:
-        return self._take_theta()
-
-    @cached_property
-    def before(self) -> Linearization:
-        """The stored rows linearised at the start of the block, as the block before closed."""
-        return self._block_start.rows(self.index)
-
-    @cached_property
-    def start(self) -> Linearization:
-        """The batch rows linearised at the start of the block."""
-        if self.stored:
-            return self.before
-        return self._linearizer.linearize(self._block_start.theta, self.inputs)
-
-    @cached_property
-    def now(self) -> Linearization:
-        """The batch rows linearised at ``θ_{t−1}``."""
-        if self._at_block_start:
-            return self.start
-        return self._linearizer.linearize(self._theta, self.inputs)
-
-    @cached_property
-    def midpoint(self) -> Linearization:
-        """The batch rows linearised half-way between the start of the block and now."""
-        if self._at_block_start:
-            return self.start
-        return self._linearizer.linearize(
-            0.5 * (self._block_start.theta + self._theta), self.inputs
-        )
-
-
 class Smoother(ABC):
     r"""Derivatives ``S_t(x)`` of the telescoped predictions along label directions V.
 
@@ -110,45 +31,43 @@ class Smoother(ABC):
     instead of 0: the constant path c, to which no label contributes, and the affine prediction
     ``S·Y + c`` itself, whose label column is Y (so it is known without the exact S).
 
-    Args:
-        directions: The label directions.
-        labels: Stored labels Y, shape ``(n, label_width)``.
-        loss: The loss gradient.
-        initial: Per set, the outputs ``f_{θ_0}``, shape ``(rows, k)``.
-        gradient_check: Compares the optimizer's gradients with the batch's own.
-
     Attributes:
-        name: How a user names the engine.
         gradient_check: Compares the optimizer's gradients with the batch's own.
+        affine_columns: 2 for quadratic losses (c and S·Y + c), 0 otherwise.
+        columns: Columns carried in all.
         marks_gradients: Whether :class:`SeenGradient` must say if gradients were written to.
     """
 
-    name: ClassVar[str]
     marks_gradients: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        directions: LabelDirections,
-        labels: Tensor,
-        loss: LossGradient,
-        initial: Mapping[str, Tensor],
-        gradient_check: GradientCheck,
-    ) -> None:
+    def __init__(self, problem: Problem, directions: LabelDirections) -> None:
         self.directions = directions
-        self.labels = labels
-        self.loss = loss
-        self.gradient_check = gradient_check
-        self._initial = initial
+        self.labels = problem.labels
+        self.loss = problem.loss
+        self.gradient_check = GradientCheck(problem.eps, problem.layout)
+        self.affine_columns = problem.affine_columns
+        self.columns = directions.count + self.affine_columns
+        self._initial = problem.initial
+
+    @classmethod
+    @abstractmethod
+    def entries(cls, problem: Problem, directions: int) -> int:
+        """Entries of all arrays that are alive at once, with so many label directions."""
+
+    @classmethod
+    def reason_against(cls, problem: Problem) -> str | None:
+        """Why the engine cannot carry any run of this problem, as a message, if it cannot."""
+        return None
+
+    @classmethod
+    def suits(cls, problem: Problem, first: Batch) -> bool:
+        """Whether a run that starts with this batch looks like one that the engine is for."""
+        return True
 
     @property
-    def affine_columns(self) -> int:
-        """2 for quadratic losses (c and S·Y + c), 0 otherwise."""
-        return 2 if self.loss.is_quadratic else 0
-
-    @property
-    def columns(self) -> int:
-        """Columns carried in all."""
-        return self.directions.count + self.affine_columns
+    @abstractmethod
+    def name(self) -> str:
+        """How a user names the engine."""
 
     @abstractmethod
     def open_block(self, at_start: State) -> None:

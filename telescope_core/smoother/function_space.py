@@ -20,14 +20,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from telescope_core.errors import ConfigurationError, LossError, TrainingMismatchError
-from telescope_core.losses.gradient import LossGradient
 from telescope_core.probes import LabelDirections
 from telescope_core.smoother._geometric_sum import geometric_sum
-from telescope_core.smoother.base import Batch, Smoother, Spans, State
-from telescope_core.smoother.gradient_check import GradientCheck, SeenGradient
-from telescope_core.update_rules import UpdateRule
+from telescope_core.smoother.base import Smoother, Spans, State
+from telescope_core.smoother.blocks import Batch
+from telescope_core.smoother.gradient_check import SeenGradient
+from telescope_core.smoother.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -40,48 +41,60 @@ class _Run:
 
 
 class FunctionSpaceSmoother(Smoother):
-    """Carries S alone; the cost of a step does not depend on the number of parameters.
-
-    Args:
-        directions: The label directions V.
-        labels: Stored labels Y, ``(n, label_width)``.
-        loss: A quadratic loss with a scale.
-        initial: Per set, the outputs ``f_{θ_0}``.
-        gradient_check: Compares the optimizer's gradients with the batch's own.
-        order: 1 or 2.
-        rule: The optimizer's rule, read for its learning rate.
-    """
+    """Carries S alone; the cost of a step does not depend on the number of parameters."""
 
     name = "function-space"
     marks_gradients = True
 
-    def __init__(
-        self,
-        directions: LabelDirections,
-        labels: Tensor,
-        loss: LossGradient,
-        initial: Mapping[str, Tensor],
-        gradient_check: GradientCheck,
-        order: int,
-        rule: UpdateRule,
-    ) -> None:
-        super().__init__(directions, labels, loss, initial, gradient_check)
-        self._order = order
-        self._rule = rule
+    def __init__(self, problem: Problem, directions: LabelDirections) -> None:
+        super().__init__(problem, directions)
+        self._is_first_order = problem.quadrature == "start"
+        self._rule = problem.make_rule(0, 0)
         self._S = self.initial_values()
         self._k = self._S["train"].shape[1]
-        everything = torch.arange(len(labels), device=labels.device)
-        self._V = self.label_columns(everything, labels).reshape(-1, self.columns)
+        everything = torch.arange(len(self.labels), device=self.labels.device)
+        self._V = self.label_columns(everything, self.labels).reshape(-1, self.columns)
         self._kernels: dict[str, Tensor] = {}
         self._runs: list[_Run] = []
         self._pending: tuple[Batch, float] | None = None
         self._full_batch: Tensor | None = None
 
-    def open_block(self, at_start: State) -> None:  # noqa: D102
+    @classmethod
+    @override
+    def entries(cls, problem: Problem, directions: int) -> int:
+        labels, outputs = problem.labels.numel(), problem.outputs
+        each = 2 * outputs + 4 * labels
+        kernels = 3 * outputs * labels
+        return labels * directions + kernels + (directions + problem.affine_columns) * each
+
+    @classmethod
+    @override
+    def reason_against(cls, problem: Problem) -> str | None:
+        if problem.layers is not None:
+            return (
+                "layer_shares=True needs the parameters, which strategy='function-space' does not "
+                "follow; use strategy='auto' or 'parameter-space'"
+            )
+        if not (problem.loss.is_quadratic and problem.make_rule(0, 0).is_plain):
+            return (
+                "strategy='function-space' is for plain SGD (no momentum, no weight decay, one "
+                "learning rate) on a squared loss; use strategy='auto' or 'parameter-space'"
+            )
+        return None
+
+    @classmethod
+    @override
+    def suits(cls, problem: Problem, first: Batch) -> bool:
+        whole = first.stored and _holds_every_point(first.index, len(problem.labels))
+        return whole and problem.loss.scale(first.targets) is not None
+
+    @override
+    def open_block(self, at_start: State) -> None:
         if not self._kernels:
             self._kernels = self._kernels_at(at_start)
 
-    def before_step(self, batch: Batch) -> None:  # noqa: D102
+    @override
+    def before_step(self, batch: Batch) -> None:
         if not batch.stored:
             raise ConfigurationError(
                 "step(..., inputs=..., targets=...) was given other rows than the stored ones, "
@@ -95,7 +108,8 @@ class FunctionSpaceSmoother(Smoother):
             )
         self._pending = (batch, scale)
 
-    def before_update(self, seen: SeenGradient) -> None:  # noqa: D102
+    @override
+    def before_update(self, seen: SeenGradient) -> None:
         # The kernel is frozen so that steps need no Jacobian of their own: one look a block, and
         # whenever something else than backpropagation has written to the gradients.
         if (self._runs and not seen.touched) or self._pending is None:
@@ -124,7 +138,8 @@ class FunctionSpaceSmoother(Smoother):
                 "strategy='parameter-space'"
             )
 
-    def after_update(self, skipped: frozenset[str]) -> None:  # noqa: D102
+    @override
+    def after_update(self, skipped: frozenset[str]) -> None:
         assert self._pending is not None
         batch, scale = self._pending
         index = batch.index
@@ -138,7 +153,8 @@ class FunctionSpaceSmoother(Smoother):
         else:
             self._runs.append(_Run(None if full else index, eta, 1))
 
-    def close_block(self, spans: Spans) -> None:  # noqa: D102
+    @override
+    def close_block(self, spans: Spans) -> None:
         kernels = self._kernels_at({name: span.now for name, span in spans.items()})
         R = self._contributions(kernels["train"])
         for name, S in self._S.items():
@@ -146,7 +162,8 @@ class FunctionSpaceSmoother(Smoother):
         self._kernels = kernels
         self._runs = []
 
-    def values(self, name: str, spans: Spans) -> Tensor:  # noqa: D102
+    @override
+    def values(self, name: str, spans: Spans) -> Tensor:
         if not self._runs:
             return self._S[name].clone()
         now = {each: span.now for each, span in spans.items()}
@@ -155,7 +172,8 @@ class FunctionSpaceSmoother(Smoother):
         kernel = train if name == "train" else self._kernel_at(name, now)
         return self._moved(self._S[name], self._mean(name, kernel), R)
 
-    def tensors(self) -> dict[str, Tensor]:  # noqa: D102
+    @override
+    def tensors(self) -> dict[str, Tensor]:
         tensors = {f"S/{name}": S for name, S in self._S.items()}
         for position, run in enumerate(self._runs):
             size = torch.tensor([run.eta, float(run.length)], dtype=torch.float64)
@@ -164,7 +182,8 @@ class FunctionSpaceSmoother(Smoother):
                 tensors[f"runs/{position:06d}/index"] = run.index
         return tensors
 
-    def load(self, tensors: Mapping[str, Tensor]) -> None:  # noqa: D102
+    @override
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
         self._S = {name: tensors[f"S/{name}"].clone() for name in self._S}
         self._runs = []
         for key in sorted(tensors):
@@ -175,12 +194,10 @@ class FunctionSpaceSmoother(Smoother):
 
     def _is_full(self, index: Tensor) -> bool:
         """Whether every training point is in the batch once."""
-        if len(index) != len(self.labels):
-            return False
         # Comparing with the last full batch costs less than counting, and most are the same.
         if self._full_batch is not None and torch.equal(index, self._full_batch):
             return True
-        full = int(index.bincount().max()) == 1
+        full = _holds_every_point(index, len(self.labels))
         if full:
             self._full_batch = index.clone()
         return full
@@ -194,7 +211,7 @@ class FunctionSpaceSmoother(Smoother):
 
     def _mean(self, name: str, kernel_now: Tensor) -> Tensor:
         start = self._kernels[name]
-        return start if self._order == 1 else (start + kernel_now).mul_(0.5)
+        return start if self._is_first_order else (start + kernel_now).mul_(0.5)
 
     def _moved(self, S: Tensor, kernel: Tensor, R: Tensor) -> Tensor:
         return torch.addmm(S.view(-1, self.columns), kernel, R).view(S.shape)
@@ -214,3 +231,7 @@ class FunctionSpaceSmoother(Smoother):
                 residual = start[rows] + K[rows] @ R
                 R.index_add_(0, rows, residual, alpha=-run.eta)
         return R
+
+
+def _holds_every_point(index: Tensor, points: int) -> bool:
+    return len(index) == points and int(index.bincount().max()) == 1

@@ -64,14 +64,10 @@ class GradientCheck:
     At a kink (ReLU) two correct evaluations may differ by a whole unit of one row, because they
     round differently.  Such differences are small, and backpropagation through the model in the
     very kernels of training does not have them: both must hold.
-
-    Args:
-        precision: Dtype of the model's parameters.
-        layout: Their order.
     """
 
-    def __init__(self, precision: torch.dtype, layout: ParameterLayout) -> None:
-        self._eps = torch.finfo(precision).eps
+    def __init__(self, eps: float, layout: ParameterLayout) -> None:
+        self._eps = eps
         self._tolerance = max(1e-6, self._eps**0.5)
         self._sizes = [segment.size for segment in layout.segments]
         self._names = [segment.name for segment in layout.segments]
@@ -80,12 +76,8 @@ class GradientCheck:
     def factor(self, seen: SeenGradient, expected: Tensor) -> float:
         """The factor c with ``gradient = c · expected``.
 
-        Args:
-            seen: The gradient in the parameters.
-            expected: ``J(X_B)ᵀ g``, shape ``(p,)``.
-
         Returns:
-            c; exactly 1 when the two agree to rounding.
+            c, exactly 1 where the two agree to rounding.
 
         Raises:
             TrainingMismatchError: There is no such factor; naming the parameters that differ.

@@ -39,9 +39,8 @@ class LowRankSmoother:
 
         The answer does not depend on the random columns, so using it leaves estimates unbiased.
 
-        Args:
-            S: The smoother on the same rows along the directions, shape ``(rows, k, m)``.
-            directions: The label directions.
+        Returns:
+            False also without deflated columns.
         """
         d = directions.deflated
         known = S[..., :d].cpu().double()

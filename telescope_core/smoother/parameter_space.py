@@ -12,18 +12,19 @@ and ``S_t(x)`` is the line integral of the Jacobian along A (:mod:`telescope_cor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from telescope_core.jacobians import Layers
-from telescope_core.losses.gradient import LossGradient
 from telescope_core.probes import LabelDirections
-from telescope_core.smoother.base import Batch, Smoother, Spans, State, below
-from telescope_core.smoother.gradient_check import GradientCheck, SeenGradient
+from telescope_core.smoother.base import Smoother, Spans, State, below
+from telescope_core.smoother.blocks import Batch
+from telescope_core.smoother.gradient_check import SeenGradient
 from telescope_core.smoother.low_rank import LowRankSmoother
-from telescope_core.smoother.path import Quadrature, make_path, quadrature_of
+from telescope_core.smoother.path import make_path
+from telescope_core.smoother.problem import Problem
 from telescope_core.smoother.stiff_modes import StiffModes
 from telescope_core.update_rules import UpdateRule
 
@@ -31,38 +32,19 @@ from telescope_core.update_rules import UpdateRule
 class ParameterSpaceSmoother(Smoother):
     """Carries A, of shape ``(p, columns)``.
 
-    Args:
-        directions: The label directions V.
-        labels: Stored labels Y, ``(n, label_width)``.
-        loss: The loss gradient.
-        initial: Per set, the outputs ``f_{θ_0}``.
-        gradient_check: Compares the optimizer's gradients with the batch's own.
-        order: 1 or 2.
-        theta: ``θ_0``, shape ``(p,)``.
-        make_rule: Builds the optimizer's rule for a number of columns, the last so many of which
-            follow the parameters themselves.
-        layers: To follow what the parameters of each layer contribute; ``None`` not to.
+    Of the two quadratures of second order the midpoint has half the error of the trapezoid and
+    takes one product instead of two; the rows cost one more linearisation, which is little beside
+    a product with many columns.
     """
 
-    name = "parameter-space"
-
-    def __init__(
-        self,
-        directions: LabelDirections,
-        labels: Tensor,
-        loss: LossGradient,
-        initial: Mapping[str, Tensor],
-        gradient_check: GradientCheck,
-        order: int,
-        theta: Tensor,
-        make_rule: Callable[[int, int], UpdateRule],
-        layers: Layers | None = None,
-    ) -> None:
-        super().__init__(directions, labels, loss, initial, gradient_check)
+    def __init__(self, problem: Problem, directions: LabelDirections) -> None:
+        super().__init__(problem, directions)
+        theta = problem.theta
         start = theta.new_zeros(len(theta), self.columns)
         start[:, directions.count :] = theta[:, None]
-        self._path = make_path(self._quadrature(order), start, self.initial_values(), layers)
-        self.rule = make_rule(self.columns, self.affine_columns)
+        self._quadrature = problem.quadrature
+        self._path = make_path(self._quadrature, start, self.initial_values(), problem.layers)
+        self.rule = problem.make_rule(self.columns, self.affine_columns)
         self._gradient = torch.empty_like(start)
         self._pulled = theta[:, None]
         self._stiff = self._begin_stiff_modes()
@@ -70,14 +52,27 @@ class ParameterSpaceSmoother(Smoother):
         self._scale: float | None = None
         self._at_start: State = {}
 
-    @staticmethod
-    def _quadrature(order: int) -> Quadrature:
-        return quadrature_of(order)
+    @classmethod
+    @override
+    def entries(cls, problem: Problem, directions: int) -> int:
+        # A, its block start, a difference, the gradient, a momentum buffer and, for the trapezoid,
+        # the start of the block before.
+        arrays = 6 if problem.quadrature == "trapezoid" else 5
+        split = 0 if problem.layers is None else problem.layers.count
+        each = arrays * problem.layout.size + (2 + split) * problem.outputs
+        return problem.labels.numel() * directions + (directions + problem.affine_columns) * each
 
-    def open_block(self, at_start: State) -> None:  # noqa: D102
+    @property
+    @override
+    def name(self) -> str:
+        return "midpoint" if self._quadrature == "midpoint" else "parameter-space"
+
+    @override
+    def open_block(self, at_start: State) -> None:
         self._at_start = at_start
 
-    def before_step(self, batch: Batch) -> None:  # noqa: D102
+    @override
+    def before_step(self, batch: Batch) -> None:
         S_B = self._path.value("train", batch, batch.index)
         V_B = self.label_columns(batch.index, batch.labels)
         f = batch.now.outputs
@@ -100,7 +95,8 @@ class ParameterSpaceSmoother(Smoother):
             g = torch.cat([g, self._stiff.cotangents(batch.index, f.shape[1])], dim=-1)
         self._pulled = batch.now.vjp(g)
 
-    def before_update(self, seen: SeenGradient) -> None:  # noqa: D102
+    @override
+    def before_update(self, seen: SeenGradient) -> None:
         for rows in seen.frozen:
             self._pulled[rows] = 0
             self._gradient[rows] = 0
@@ -110,7 +106,8 @@ class ParameterSpaceSmoother(Smoother):
             self._scale = None if self._scale is None else self._scale * factor
         self.rule.before_update()
 
-    def after_update(self, skipped: frozenset[str]) -> None:  # noqa: D102
+    @override
+    def after_update(self, skipped: frozenset[str]) -> None:
         path = self._path.to_push(self.rule.reads_position)
         self.rule.push(self._gradient, path, skipped)
         self._path.mark_moved()
@@ -118,31 +115,38 @@ class ParameterSpaceSmoother(Smoother):
             self._follow_stiff_modes(self._stiff)
         self._batch = None
 
-    def close_block(self, spans: Spans) -> None:  # noqa: D102
+    @override
+    def close_block(self, spans: Spans) -> None:
         self._path.close_block(spans)
 
-    def values(self, name: str, spans: Spans) -> Tensor:  # noqa: D102
+    @override
+    def values(self, name: str, spans: Spans) -> Tensor:
         return self._path.value(name, spans[name])
 
-    def values_by_layer(self, name: str, spans: Spans) -> Tensor:  # noqa: D102
+    @override
+    def values_by_layer(self, name: str, spans: Spans) -> Tensor:
         return self._path.value_by_layer(name, spans[name])
 
-    def tensors(self) -> dict[str, Tensor]:  # noqa: D102
+    @override
+    def tensors(self) -> dict[str, Tensor]:
         buffers = {f"rule/{name}": value for name, value in self.rule.buffers().items()}
         modes = {} if self._stiff is None else self._stiff.tensors()
         stiff = {f"stiff/{name}": value for name, value in modes.items()}
         return {**self._path.tensors("A"), **buffers, **stiff}
 
-    def load(self, tensors: Mapping[str, Tensor]) -> None:  # noqa: D102
+    @override
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
         self._path.load("A", tensors)
         self.rule.load_buffers(below("rule/", tensors))
         modes = below("stiff/", tensors)
         self._stiff = StiffModes.restore(modes) if modes else None
 
-    def rule_in_use(self) -> UpdateRule:  # noqa: D102
+    @override
+    def rule_in_use(self) -> UpdateRule:
         return self.rule
 
-    def model(self, name: str) -> LowRankSmoother | None:  # noqa: D102
+    @override
+    def model(self, name: str) -> LowRankSmoother | None:
         return None if self._stiff is None else self._stiff.model(name, self._at_start)
 
     def _begin_stiff_modes(self) -> StiffModes | None:
@@ -160,18 +164,3 @@ class ParameterSpaceSmoother(Smoother):
             self._stiff = None
         else:
             stiff.step(index, self._scale, now, self._pulled[:, 1:], self.rule)
-
-
-class MidpointSmoother(ParameterSpaceSmoother):
-    """The same recursion with J̄ at the middle of the block: one product instead of two.
-
-    Second order like the trapezoid, at half its error; the rows cost one more linearisation, which
-    is little beside a product with many columns.
-    """
-
-    name = "midpoint"
-
-    @staticmethod
-    def _quadrature(order: int) -> Quadrature:
-        assert order == 2
-        return "midpoint"

@@ -17,53 +17,32 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from telescope_core.jacobians import Layers
+from telescope_core.errors import ConfigurationError
+from telescope_core.jacobians import Layers, Linearization, LinearizedRows
+from telescope_core.smoother.blocks import Batch, Span
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int64
+
+Order = Literal[1, 2]
+"""1 for the paper's first order, 2 for the trapezoid rule."""
 
 Quadrature = Literal["start", "trapezoid", "midpoint"]
 
 
-class PushesForward(Protocol):
-    """Anything with a Jacobian-vector product: a linearisation, or all rows of a set."""
+Block = Span | Batch
+"""Rows over the open block."""
 
-    def jvp(self, directions: Tensor) -> Tensor:
-        """``J · directions``, shape ``(rows, k, m)``."""
-        ...
+Rows = LinearizedRows | Linearization
+"""Rows at one θ."""
 
-    def jvp_by_layer(self, directions: Tensor, layers: Layers) -> Tensor:
-        """The same split over layers, shape ``(layers, rows, k, m)``."""
-        ...
-
-
-class Block(Protocol):
-    """Rows over the open block; whatever is not asked for is not computed."""
-
-    @property
-    def start(self) -> PushesForward:
-        """The rows linearised at the start of the block."""
-        ...
-
-    @property
-    def before(self) -> PushesForward:
-        """The same as they stood in the block before, if other inputs stand in for them now."""
-        ...
-
-    @property
-    def now(self) -> PushesForward:
-        """The rows linearised at the current θ."""
-        ...
-
-    @property
-    def midpoint(self) -> PushesForward:
-        """The rows linearised half-way between the two."""
-        ...
-
-
-Term = tuple[float, PushesForward, Tensor]
+Term = tuple[float, Rows, Tensor]
 """A weight, a Jacobian and the direction it pushes, shape ``(p, q)``."""
 
 
@@ -81,7 +60,10 @@ class Path(ABC):
     """
 
     def __init__(
-        self, start: Tensor, values: dict[str, Tensor], layers: Layers | None = None
+        self,
+        start: Float[Tensor, "p q"],
+        values: dict[str, Float[Tensor, "rows_of_set k q"]],
+        layers: Layers | None = None,
     ) -> None:
         self._array = start
         self.settled = values
@@ -114,24 +96,17 @@ class Path(ABC):
         """Say that ``P_t`` has left the start of the block."""
         self._moved = True
 
-    def value(self, name: str, block: Block, index: Tensor | None = None) -> Tensor:
-        """``S_t`` on a set, or on some of its rows, with the open block closed at ``P_t``.
-
-        Args:
-            name: The set.
-            block: The rows over the open block.
-            index: The rows, if not all of the set.
-
-        Returns:
-            Shape ``(rows, k, q)``, a new tensor.
-        """
+    def value(
+        self, name: str, block: Block, index: Int64[Tensor, " rows"] | None = None
+    ) -> Float[Tensor, "rows k q"]:
+        """``S_t`` on a set, or some rows, the open block closed at ``P_t``; ``(rows, k, q)``."""
         settled = self.settled[name]
         total = settled.clone() if index is None else settled[index]
         for weight, rows, direction in self._open_terms(block):
             total.add_(rows.jvp(direction), alpha=weight)
         return total
 
-    def value_by_layer(self, name: str, block: Block) -> Tensor:
+    def value_by_layer(self, name: str, block: Block) -> Float[Tensor, "layers rows k q"]:
         """What each layer has contributed to ``S_t − S_0`` on a set, ``(layers, rows, k, q)``."""
         assert self._layers is not None
         total = self.settled_by_layer[name].clone()
@@ -148,7 +123,7 @@ class Path(ABC):
     def close_block(self, blocks: Mapping[str, Block]) -> None:
         """End the block at ``P_t``, where every set has its block, and start the next one."""
 
-    def shift(self, values: Mapping[str, Tensor]) -> None:
+    def shift(self, values: Mapping[str, Float[Tensor, "rows_of_set k"]]) -> None:
         """Add what has changed a set's values otherwise than along the path, ``(rows, k)``."""
         for name, value in values.items():
             self.settled[name].add_(value[..., None])
@@ -173,7 +148,7 @@ class Path(ABC):
         for name, values in self.settled_by_layer.items():
             values.copy_(tensors[f"{prefix}/by_layer/{name}"])
 
-    def _settle(self, name: str, rows: PushesForward, directions: Tensor, weight: float) -> None:
+    def _settle(self, name: str, rows: Rows, directions: Tensor, weight: float) -> None:
         """Add a term whose weight is final."""
         if self._layers is None:
             self.settled[name].add_(rows.jvp(directions), alpha=weight)
@@ -194,11 +169,6 @@ class OnePointPath(Path):
 
     All that is asked for is the displacement ``P_t − P_s``.  As long as nobody reads ``P_t`` the
     displacement is what is held, which saves subtracting two arrays of size p at every step.
-
-    Args:
-        point: ``"start"`` or ``"midpoint"``.
-        start: As for :class:`Path`.
-        values: As for :class:`Path`.
     """
 
     def __init__(
@@ -213,13 +183,15 @@ class OnePointPath(Path):
         self._is_displacement = False
 
     @property
-    def current(self) -> Tensor:  # noqa: D102
+    @override
+    def current(self) -> Tensor:
         if self._is_displacement:
             self._array.add_(self._anchor)
             self._is_displacement = False
         return self._array
 
-    def to_push(self, reads_position: bool) -> Tensor:  # noqa: D102
+    @override
+    def to_push(self, reads_position: bool) -> Tensor:
         if reads_position:
             return self.current
         if not self._is_displacement:
@@ -231,7 +203,8 @@ class OnePointPath(Path):
         if self._moved:
             yield 1.0, self._jacobian(block), self._since(self._anchor)
 
-    def close_block(self, blocks: Mapping[str, Block]) -> None:  # noqa: D102
+    @override
+    def close_block(self, blocks: Mapping[str, Block]) -> None:
         displacement = self._since(self._anchor)
         for name in self.settled:
             self._settle(name, self._jacobian(blocks[name]), displacement, 1.0)
@@ -242,18 +215,20 @@ class OnePointPath(Path):
             self._anchor.copy_(self._array)
         self._moved = False
 
-    def tensors(self, prefix: str) -> dict[str, Tensor]:  # noqa: D102
+    @override
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
         held = torch.tensor(self._is_displacement)
         return {**super().tensors(prefix), f"{prefix}/is_displacement": held}
 
-    def load(self, prefix: str, tensors: Mapping[str, Tensor]) -> None:  # noqa: D102
+    @override
+    def load(self, prefix: str, tensors: Mapping[str, Tensor]) -> None:
         super().load(prefix, tensors)
         self._is_displacement = bool(tensors[f"{prefix}/is_displacement"])
 
     def _since(self, start: Tensor) -> Tensor:
         return self._array if self._is_displacement else super()._since(start)
 
-    def _jacobian(self, block: Block) -> PushesForward:
+    def _jacobian(self, block: Block) -> Rows:
         return block.start if self._point == "start" else block.midpoint
 
 
@@ -281,7 +256,8 @@ class TrapezoidPath(Path):
         if self._moved:
             yield 0.5, block.now, self._since(self._anchor)
 
-    def close_block(self, blocks: Mapping[str, Block]) -> None:  # noqa: D102
+    @override
+    def close_block(self, blocks: Mapping[str, Block]) -> None:
         direction = self._since(self._left)
         for name in self.settled:
             self._settle(name, blocks[name].start, direction, 0.5)
@@ -289,16 +265,27 @@ class TrapezoidPath(Path):
         self._anchor.copy_(self.current)
         self._moved = False
 
-    def tensors(self, prefix: str) -> dict[str, Tensor]:  # noqa: D102
+    @override
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
         return {**super().tensors(prefix), f"{prefix}/left": self._left}
 
-    def load(self, prefix: str, tensors: Mapping[str, Tensor]) -> None:  # noqa: D102
+    @override
+    def load(self, prefix: str, tensors: Mapping[str, Tensor]) -> None:
         super().load(prefix, tensors)
         self._left.copy_(tensors[f"{prefix}/left"])
 
 
-def quadrature_of(order: int) -> Quadrature:
-    """The quadrature that defines f̃ of an order (MATH section 1)."""
+def quadrature_of(order: object) -> Quadrature:
+    """The quadrature that defines f̃ of an order (MATH section 1).
+
+    Returns:
+        ``"start"`` for order 1, ``"trapezoid"`` for order 2.
+
+    Raises:
+        ConfigurationError: It is neither 1 nor 2.
+    """
+    if order not in (1, 2) or isinstance(order, bool):
+        raise ConfigurationError(f"order must be 1 (the paper) or 2 (trapezoid), got {order!r}")
     return "start" if order == 1 else "trapezoid"
 
 
@@ -308,14 +295,7 @@ def make_path(
     values: dict[str, Tensor],
     layers: Layers | None = None,
 ) -> Path:
-    """The path of a quadrature.
-
-    Args:
-        quadrature: What stands for J̄.
-        start: ``P_0``, shape ``(p, q)``; taken over.
-        values: Per set name the starting values ``S_0``; taken over.
-        layers: To follow what the parameters of each layer contribute.
-    """
+    """The path of a quadrature."""
     if quadrature == "trapezoid":
         return TrapezoidPath(start, values, layers)
     return OnePointPath(quadrature, start, values, layers)

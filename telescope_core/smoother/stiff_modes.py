@@ -26,8 +26,7 @@ from weakref import ref
 import torch
 from torch import Tensor
 
-from telescope_core.jacobians import Linearization
-from telescope_core.jacobians.rows import LinearizedRows
+from telescope_core.jacobians import Linearization, LinearizedRows
 from telescope_core.smoother.low_rank import LowRankSmoother
 from telescope_core.update_rules import UpdateRule
 
@@ -74,11 +73,7 @@ class StiffModes:
 
     @classmethod
     def begin(cls, leading: Tensor) -> StiffModes:
-        """The state before training.
-
-        Args:
-            leading: Leading eigenvectors of the kernel, ``(n·k, deflated)``, the first first.
-        """
+        """The state before training."""
         U = leading[:, :_MODES].contiguous()
         size, d = U.shape
         nothing = U.new_zeros(0, d)
@@ -122,12 +117,7 @@ class StiffModes:
         self.C.sub_(Gamma, alpha=recursion.gradient_rate)
 
     def model(self, name: str, at_start: Mapping[str, LinearizedRows]) -> LowRankSmoother | None:
-        """``Ŝ = Φ C`` on a set; ``None`` before the first step or if it is not finite.
-
-        Args:
-            name: The set.
-            at_start: Per set, its rows at the start of the block.
-        """
+        """``Ŝ = Φ C`` on a set; ``None`` before the first step or if it is not finite."""
         if not len(self.PJU):
             return None
         projection = self._project(at_start["train"])

@@ -5,8 +5,9 @@
 * :mod:`~telescope_core.testing.account` derives the same a second time, from single rows and the
   real optimizer (:mod:`~telescope_core.testing.columns`).
 * :mod:`~telescope_core.testing.replay` checks the oracle itself by finite differences.
-* :mod:`~telescope_core.testing.zoo` has small models, optimizers and losses by name.
-* :mod:`~telescope_core.testing.scenario` joins them into short training runs.
+* :mod:`~telescope_core.testing.models` is the zoo of small models.
+* :mod:`~telescope_core.testing.scenario` trains them, with losses and optimizers by name.
+* :mod:`~telescope_core.testing.registry` crosses the zoo with rules, losses and readings.
 * :mod:`~telescope_core.testing.comparison` compares two arrays and says what is wrong.
 
 Nothing here is meant to be fast: memory is quadratic in the number of training labels.
@@ -17,23 +18,25 @@ from telescope_core.testing.columns import ShadowColumns
 from telescope_core.testing.comparison import assert_agrees
 from telescope_core.testing.frozen_kernel import FrozenKernelOracle
 from telescope_core.testing.midpoint import MidpointOracle
+from telescope_core.testing.models import SPECIMENS, ZOO, ZooModel
 from telescope_core.testing.oracle import DenseOracle
+from telescope_core.testing.recipes import LOSSES, OPTIMIZERS
 from telescope_core.testing.replay import sensitivity_by_replay
 from telescope_core.testing.scenario import Scenario, Training
-from telescope_core.testing.zoo import LOSSES, OPTIMIZERS, SPECIMENS, Specimen
 
 __all__ = [
     "LOSSES",
     "OPTIMIZERS",
     "SPECIMENS",
+    "ZOO",
     "DenseOracle",
     "FrozenKernelOracle",
     "MidpointOracle",
     "RowAccount",
     "Scenario",
     "ShadowColumns",
-    "Specimen",
     "Training",
+    "ZooModel",
     "assert_agrees",
     "sensitivity_by_replay",
 ]

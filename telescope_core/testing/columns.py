@@ -102,9 +102,10 @@ def gradient_of(output: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
 
 
 def jacobian(model: nn.Module, rows: Rows, parameters: Sequence[nn.Parameter]) -> Tensor:
-    """The derivative of every output of every row, each row on its own, (rows·k, p).
+    """The derivative of every output of every row, each row on its own.
 
-    Parameters that are frozen by now have one, too.
+    Returns:
+        Shape (rows·k, p), with parameters that are frozen by now.
     """
     frozen = [p for p in parameters if not p.requires_grad]
     lines = []
@@ -140,7 +141,10 @@ class LossDerivatives:
 
 
 def labels_of(targets: Tensor, outputs: Tensor) -> Tensor:
-    """Targets as real labels, (rows, labels); class indices become one-hot rows.
+    """Targets as real labels; class indices become one-hot rows.
+
+    Returns:
+        Float64, (rows, labels).
 
     Raises:
         ValueError: If integer targets are not one class index a row.
@@ -162,6 +166,9 @@ def loss_derivatives(loss: Loss, outputs: Tensor, targets: Tensor) -> LossDeriva
         loss: The training loss.
         outputs: The network's outputs on the batch, as the loss gets them.
         targets: The batch's targets, as the loss gets them.
+
+    Returns:
+        The gradient and its two derivatives in float64.
 
     Raises:
         ValueError: If targets are class indices and the gradient of the loss for one row depends

@@ -24,7 +24,7 @@ def assert_agrees(actual: Tensor, expected: Tensor, *, tolerance: float, what: s
             f"{what}: shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
             + (
                 " (same number of entries: a reshape is missing)"
-                if _same_size(actual, expected)
+                if actual.numel() == expected.numel()
                 else ""
             )
         )
@@ -47,10 +47,6 @@ def assert_agrees(actual: Tensor, expected: Tensor, *, tolerance: float, what: s
         f"expected {float(e[position]):.10g}; tolerance {tolerance:.0e} at scale {scale:.3g}; "
         f"{wrong} of {a.numel()} entries wrong). Likely cause: {_likely_cause(a, e, largest)}"
     )
-
-
-def _same_size(actual: Tensor, expected: Tensor) -> bool:
-    return actual.numel() == expected.numel()
 
 
 def _likely_cause(actual: Tensor, expected: Tensor, largest: float) -> str:

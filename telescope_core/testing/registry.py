@@ -11,23 +11,20 @@ import itertools
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from telescope_core.errors import TelescopeError
-from telescope_core.testing.account import RowAccount
-from telescope_core.testing.columns import Rows, call, coordinates, jacobian, take
+from telescope_core.testing.account import Quadrature, RowAccount
+from telescope_core.testing.columns import coordinates, jacobian
 from telescope_core.testing.comparison import assert_agrees
 from telescope_core.testing.models import ZOO, Refusal, ZooModel
-from telescope_core.testing.scenario import Observer
-from telescope_core.testing.zoo import LOSSES, OPTIMIZERS, Loss
+from telescope_core.testing.recipes import OPTIMIZERS
+from telescope_core.testing.scenario import Scenario, Training
 
-Quadrature = Literal["start", "trapezoid", "midpoint"]
 _T = TypeVar("_T")
 
 #: Quadrature and stride of a reading; "start" is first order, the others are second order.
@@ -39,6 +36,8 @@ BLOCKS: tuple[tuple[Quadrature, int], ...] = (
     ("start", 1),
     ("midpoint", 3),
 )
+#: Quadratic losses, which suit every model.
+SQUARED_LOSSES = ("mse", "half-squared")
 STEPS = 5
 MOMENTS = (3, STEPS)
 ROWS, EVAL_ROWS, BATCH = 8, 2, 3
@@ -47,55 +46,8 @@ TOLERANCE = 1e-8
 _STEPS_BEFORE_REFUSAL = 2
 
 
-class Reader(Observer, Protocol):
-    """An observer of training that can be read."""
-
-    def predictions(self, name: str) -> Tensor:
-        """F on a set."""
-        ...
-
-    def telescoped(self, name: str) -> Tensor:
-        """f̃ on a set."""
-        ...
-
-    def linearized(self, name: str) -> Tensor:
-        """The lazy linearisation on a set."""
-        ...
-
-    def smoother(self, name: str) -> Tensor:
-        """S on a set."""
-        ...
-
-    def constant(self, name: str) -> Tensor:
-        """C on a set, for a quadratic loss."""
-        ...
-
-
-@dataclass
-class Run:
-    """A training that is advanced step by step; attributes as the lens takes them."""
-
-    model: nn.Module
-    optimizer: Optimizer
-    loss: Loss
-    train_inputs: Rows
-    train_targets: Tensor
-    eval_sets: dict[str, Rows]
-    batches: list[Tensor]
-    done: int = 0
-
-    def advance(self, *observers: Observer, steps: int) -> None:
-        """Train for some steps inside the steps of the observers."""
-        for index in self.batches[self.done : self.done + steps]:
-            with ExitStack() as stack:
-                for observer in observers:
-                    stack.enter_context(observer.step(index))
-                self.optimizer.zero_grad()
-                outputs = call(self.model, take(self.train_inputs, index))
-                value = self.loss(outputs, self.train_targets[index])
-                value.backward()  # type: ignore[no-untyped-call]
-                self.optimizer.step()
-            self.done += 1
+#: Makes an observer of a run, with the readings of a RowAccount, for what a cell asks of it.
+Attach = Callable[[Training, "Cell"], Any]
 
 
 @dataclass(frozen=True)
@@ -131,21 +83,20 @@ class Cell:
         """The lens's name for how the smoother is carried."""
         return "midpoint" if self.quadrature == "midpoint" else "parameter-space"
 
-    def start(self, *, plain: bool = False) -> Run:
+    def start(self, *, plain: bool = False) -> Training:
         """Build a run; the same cell gives the same run, and its plain form the same numbers."""
-        specimen = ZOO[self.model]
-        loss, kind = LOSSES[self.loss]
-        model = specimen.plain_model(self.seed) if plain else specimen.model(self.seed)
-        generator = torch.Generator().manual_seed(self.seed + 1)
-        return Run(
-            model,
-            OPTIMIZERS[self.optimizer](model),
-            loss,
-            specimen.inputs(ROWS, self.seed + 2),
-            specimen.targets(ROWS, self.seed + 3, kind),
-            {"test": specimen.inputs(EVAL_ROWS, self.seed + 4)},
-            [torch.randperm(ROWS, generator=generator)[:BATCH] for _ in range(STEPS)],
+        recipe = Scenario(
+            self.model,
+            self.optimizer,
+            self.loss,
+            rows=ROWS,
+            eval_rows=EVAL_ROWS,
+            other_rows=0,
+            steps=STEPS,
+            batch_size=BATCH,
+            seed=self.seed,
         )
+        return recipe.start(plain=plain)
 
 
 # ---------------------------------------------------------------------------------------- cells
@@ -169,7 +120,7 @@ def registry(cells_per_model: int = 6) -> list[Cell]:
     cells = []
     for number in range(cells_per_model):
         for model in followed:
-            losses = model.squared_losses if number % 2 == 0 else model.other_losses
+            losses = SQUARED_LOSSES if number % 2 == 0 else model.losses
             rule = next(rules) if model.rules is None else draw.choice(model.rules)
             cells.append(Cell(model.name, rule, draw.choice(losses), *next(blocks), seed=number))
     return cells
@@ -184,7 +135,7 @@ def _endless(draw: random.Random, choices: Sequence[_T]) -> Iterator[_T]:
 # ------------------------------------------------------------------------------------- checking
 
 
-def compare(cell: Cell, attach: Callable[[Run, Cell], Reader]) -> None:
+def compare(cell: Cell, attach: Attach) -> None:
     """Require of an observer what the row-by-row account reads, inside blocks and at their ends.
 
     The account watches a training of its own, so that an observer that changes training is found,
@@ -210,11 +161,11 @@ def compare(cell: Cell, attach: Callable[[Run, Cell], Reader]) -> None:
         stride=cell.stride,
     )
     quantities = ["predictions", "telescoped", "linearized", "smoother"]
-    if cell.loss in ZOO[cell.model].squared_losses:
+    if cell.loss in SQUARED_LOSSES:
         quantities.append("constant")
     for moment in MOMENTS:
-        run.advance(reader, steps=moment - run.done)
-        other.advance(account, steps=moment - other.done)
+        run.run(reader, steps=moment - run.done)
+        other.run(account, steps=moment - other.done)
         assert_agrees(
             parameters_of(run.model),
             parameters_of(other.model),
@@ -230,7 +181,7 @@ def compare(cell: Cell, attach: Callable[[Run, Cell], Reader]) -> None:
             )
 
 
-def compare_predictions(model: ZooModel, attach: Callable[[Run, Cell], Reader]) -> None:
+def compare_predictions(model: ZooModel, attach: Attach) -> None:
     """Require f and f̃ of an observer without probes, whatever moves the parameters.
 
     Args:
@@ -247,7 +198,7 @@ def compare_predictions(model: ZooModel, attach: Callable[[Run, Cell], Reader]) 
     theta, J = parameters_of(plain), jacobian(plain, run.eval_sets["test"], parameters)
     expected = reader.predictions("test")
     for _ in range(STEPS):
-        run.advance(reader, steps=1)
+        run.run(reader, steps=1)
         plain.load_state_dict(run.model.state_dict())
         moved, J_now = parameters_of(plain), jacobian(plain, run.eval_sets["test"], parameters)
         step = (J + J_now) @ (moved - theta) / 2
@@ -257,9 +208,7 @@ def compare_predictions(model: ZooModel, attach: Callable[[Run, Cell], Reader]) 
     )
 
 
-def require_refusal(
-    model: ZooModel, refusal: Refusal, attach: Callable[[Run, Cell], Observer]
-) -> TelescopeError:
+def require_refusal(model: ZooModel, refusal: Refusal, attach: Attach) -> TelescopeError:
     """Require an error of the right class and content at attach or in the first steps.
 
     Args:
@@ -278,7 +227,7 @@ def require_refusal(
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(cell.seed)
-            run.advance(attach(run, cell), steps=_STEPS_BEFORE_REFUSAL)
+            run.run(attach(run, cell), steps=_STEPS_BEFORE_REFUSAL)
     except refusal.errors as error:
         if re.search(refusal.pattern, str(error)) is None:
             raise AssertionError(

@@ -9,200 +9,146 @@ difference of the two replays over 2ε is S·V.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Adam, Optimizer
 
 from telescope_core.testing.dense import (
-    Loss,
     dense_jacobian,
     label_directions,
     mean,
-    outputs_of,
     product,
     trained_parameters,
 )
+from telescope_core.testing.scenario import Training
 
 Blocks = dict[str, Tensor]
-BeforeStep = Callable[[Optimizer, int], None]
 
 
-@dataclass
-class _Recording:
-    """A real run: entry t of each list belongs to the parameters θ_t, t = 0 … T."""
+@dataclass(frozen=True)
+class _Moment:
+    """The real run at θ_t: parameters, Jacobians by set, outputs (n, …), second moments."""
 
-    thetas: list[Blocks] = field(default_factory=list)
-    jacobians: list[dict[str, Blocks]] = field(default_factory=list)
-    outputs: list[Tensor] = field(default_factory=list)
-    second_moments: list[Blocks] = field(default_factory=list)
+    theta: Blocks
+    jacobians: dict[str, Blocks]
+    outputs: Tensor
+    second: Blocks
 
 
 def sensitivity_by_replay(
-    model: nn.Module,
-    optimizer: Optimizer,
-    loss: Loss,
-    train_inputs: Tensor,
-    train_targets: Tensor,
-    eval_sets: Mapping[str, Tensor] | None,
-    batches: Sequence[Tensor],
-    direction: Tensor,
-    *,
-    order: int = 2,
-    stride: int = 1,
-    epsilon: float = 1e-5,
-    before_step: BeforeStep | None = None,
+    training: Training, direction: Tensor, *, order: int = 2, stride: int = 1
 ) -> dict[str, Tensor]:
     """Differentiate the telescoped predictions along one change of the training labels.
 
-    The model and the optimizer are copied; the originals do not move.
-
     Args:
-        model: The network before training, in float64.
-        optimizer: SGD, Adam or AdamW over the model's parameters, with all its options.
-        loss: Scalar training loss.
-        train_inputs: (n, ...).
-        train_targets: (n,), (n, k) or class indices (n,).
-        eval_sets: More named inputs.
-        batches: The positions of each step.
+        training: A run before its first step, of SGD, Adam or AdamW over tensors in float64; it
+            is copied and does not move.
         direction: V, the change of the labels, (n, k).
         order: 1 or 2, as for the oracle.
         stride: Steps in a block, as for the oracle.
-        epsilon: Size of the change of the labels.
-        before_step: Called with the optimizer and the step's number, from 0, before each step;
-            a learning-rate schedule.
 
     Returns:
         S·V by set, each (rows, k).
     """
-    sets = {"train": train_inputs, **(eval_sets or {})}
-    recording = _record(model, optimizer, loss, sets, train_targets, batches, before_step)
-    k = recording.outputs[0].reshape(len(train_inputs), -1).shape[1]
-    labels = train_targets
+    epsilon = 1e-5
+    k = direction.shape[1]
+    labels = training.train_targets
     if not labels.dtype.is_floating_point:
         labels = label_directions(labels, k).to(direction.dtype)
     change = direction.reshape(labels.shape) * epsilon
+    moments = _record(training)
     up, down = (
-        _replay(
-            model, optimizer, loss, recording, sets, shifted, batches, order, stride, before_step
-        )
+        _replay(replace(training, train_targets=shifted), moments, order, stride)
         for shifted in (labels + change, labels - change)
     )
-    return {name: (up[name] - down[name]).reshape(-1, k) / (2 * epsilon) for name in sets}
+    return {name: (up[name] - down[name]).reshape(-1, k) / (2 * epsilon) for name in up}
 
 
-def _record(
-    model: nn.Module,
-    optimizer: Optimizer,
-    loss: Loss,
-    sets: dict[str, Tensor],
-    targets: Tensor,
-    batches: Sequence[Tensor],
-    before_step: BeforeStep | None,
-) -> _Recording:
-    model, optimizer = copy.deepcopy((model, optimizer))
-    parameters = trained_parameters(model)
-    recording = _Recording()
+def _sets(training: Training) -> dict[str, Tensor]:
+    sets = {"train": training.train_inputs, **training.eval_sets}
+    return {name: rows for name, rows in sets.items() if isinstance(rows, Tensor)}
 
-    def write() -> None:
-        recording.thetas.append({name: p.detach().clone() for name, p in parameters.items()})
-        recording.jacobians.append({name: dense_jacobian(model, x) for name, x in sets.items()})
-        outputs = outputs_of(model, sets["train"])
-        shape = model(sets["train"]).shape
-        recording.outputs.append(outputs.reshape(shape))
-        recording.second_moments.append(
-            {
-                name: optimizer.state[p]["exp_avg_sq"].clone()
-                for name, p in parameters.items()
-                if "exp_avg_sq" in optimizer.state.get(p, {})
-            }
+
+def _record(training: Training) -> list[_Moment]:
+    training = copy.deepcopy(training)
+    parameters, state = trained_parameters(training.model), training.optimizer.state
+    moments = []
+    for moment in range(len(training.batches) + 1):
+        if moment:
+            training.run(steps=1)
+        second = {name: state.get(p, {}).get("exp_avg_sq") for name, p in parameters.items()}
+        with torch.no_grad():
+            outputs = training.model(training.train_inputs).clone()
+        moments.append(
+            _Moment(
+                {name: p.detach().clone() for name, p in parameters.items()},
+                {name: dense_jacobian(training.model, x) for name, x in _sets(training).items()},
+                outputs,
+                {name: v.clone() for name, v in second.items() if v is not None},
+            )
         )
-
-    write()
-    for number, index in enumerate(batches):
-        if before_step is not None:
-            before_step(optimizer, number)
-        optimizer.zero_grad()
-        value = loss(model(sets["train"][index]), targets[index])
-        value.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        write()
-    return recording
+    return moments
 
 
 def _replay(
-    model: nn.Module,
-    optimizer: Optimizer,
-    loss: Loss,
-    recording: _Recording,
-    sets: dict[str, Tensor],
-    labels: Tensor,
-    batches: Sequence[Tensor],
-    order: int,
-    stride: int,
-    before_step: BeforeStep | None,
+    training: Training, moments: list[_Moment], order: int, stride: int
 ) -> dict[str, Tensor]:
     """Return the deviation of the telescoped predictions from the recorded run, (rows·k, 1)."""
-    model, optimizer = copy.deepcopy((model, optimizer))
-    parameters = trained_parameters(model)  # these deviate
-    rows = {name: next(iter(J.values())).shape[0] for name, J in recording.jacobians[0].items()}
-    dtype = recording.outputs[0].dtype
+    training = copy.deepcopy(training)
+    optimizer, labels = training.optimizer, training.train_targets
+    parameters = trained_parameters(training.model)  # these deviate
     start = 0
-    at_start = {name: torch.zeros(count, 1, dtype=dtype) for name, count in rows.items()}
-    theta_at_start = {
-        name: torch.zeros(p.numel(), 1, dtype=dtype) for name, p in parameters.items()
-    }
+    at_start = {name: x.new_zeros(1, dtype=labels.dtype) for name, x in _sets(training).items()}
+    theta_at_start = {name: torch.zeros_like(p).reshape(-1, 1) for name, p in parameters.items()}
 
     def weights_moved(moment: int) -> Blocks:
         return {
-            name: (p.detach() - recording.thetas[moment][name]).reshape(-1, 1)
+            name: (p.detach() - moments[moment].theta[name]).reshape(-1, 1)
             for name, p in parameters.items()
         }
 
     def deviation(name: str, moment: int) -> Tensor:
         """Deviation at ``moment``, over Jacobians at the block's start and at ``moment``."""
-        J = recording.jacobians[start][name]
+        J = moments[start].jacobians[name]
         if order == 2:
-            J = mean(J, recording.jacobians[moment][name])
+            J = mean(J, moments[moment].jacobians[name])
         now = weights_moved(moment)
         return at_start[name] + product(J, {key: now[key] - theta_at_start[key] for key in now})
 
-    for t, index in enumerate(batches):
-        if before_step is not None:
-            before_step(optimizer, t)
-        real = recording.outputs[t]
+    for t, index in enumerate(training.batches):
+        if training.schedule == "before":
+            training.change_learning_rates(t)
+        real = moments[t].outputs
         f = (real + deviation("train", t).reshape(real.shape))[index].requires_grad_()
-        (g,) = torch.autograd.grad(loss(f, labels[index]), f)
-        k = rows["train"] // len(sets["train"])
+        (g,) = torch.autograd.grad(training.loss(f, labels[index]), f)
+        k = real[0].numel()
         positions = (index[:, None] * k + torch.arange(k)).reshape(-1)
         for name, parameter in parameters.items():
-            J = recording.jacobians[t]["train"][name][positions]
+            J = moments[t].jacobians["train"][name][positions]
             parameter.grad = (J.T @ g.reshape(-1)).reshape(parameter.shape)
-        _freeze_second_moments(optimizer, parameters, recording, t)
+        if isinstance(optimizer, Adam):
+            _freeze_second_moments(
+                optimizer, {p: moments[t + 1].second[name] for name, p in parameters.items()}
+            )
         optimizer.step()
+        if training.schedule == "after":
+            training.change_learning_rates(t)
         if (t + 1) % stride == 0:
-            at_start = {name: deviation(name, t + 1) for name in sets}
+            at_start = {name: deviation(name, t + 1) for name in at_start}
             start, theta_at_start = t + 1, weights_moved(t + 1)
-    return {name: deviation(name, len(batches)) for name in sets}
+    return {name: deviation(name, len(training.batches)) for name in at_start}
 
 
-def _freeze_second_moments(
-    optimizer: Optimizer, parameters: dict[str, nn.Parameter], recording: _Recording, t: int
-) -> None:
-    """Set Adam's second moment so that the coming step leaves it at the recorded one.
+def _freeze_second_moments(optimizer: Optimizer, wanted: dict[torch.nn.Parameter, Tensor]) -> None:
+    """Set Adam's second moments so that the coming step leaves them at the recorded ones.
 
     v ← β2·v + (1 − β2)·g² is solved for the v to start from, g being the gradient as Adam sees it.
     """
-    if not isinstance(optimizer, Adam):
-        return
-    names = {parameter: name for name, parameter in parameters.items()}
     for group in optimizer.param_groups:
         beta2 = group["betas"][1]
-        for parameter in group["params"]:
-            if parameter not in names:
-                continue
+        for parameter in (p for p in group["params"] if p in wanted):
             g = -parameter.grad if group["maximize"] else parameter.grad
             if not group["decoupled_weight_decay"]:
                 g = g + group["weight_decay"] * parameter.detach()
@@ -210,5 +156,4 @@ def _freeze_second_moments(
             if not state:
                 state["step"] = torch.zeros(())
                 state["exp_avg"] = torch.zeros_like(parameter)
-            wanted = recording.second_moments[t + 1][names[parameter]]
-            state["exp_avg_sq"] = (wanted - (1 - beta2) * g**2) / beta2
+            state["exp_avg_sq"] = (wanted[parameter] - (1 - beta2) * g**2) / beta2

@@ -1,8 +1,8 @@
 """What SGD, Adam and AdamW do to one parameter, as maps that are linear in the gradient.
 
-Each function is the update of ``torch.optim`` line by line, with columns: ``G`` (size, columns)
-stands in for the gradient, ``A`` for the weights, ``M`` for the momentum buffer.  The
-preconditioner of Adam is an argument and stays fixed.
+Each map is the update of ``torch.optim`` line by line, with columns: ``G`` (size, columns) stands
+in for the gradient, ``A`` for the weights, ``M`` for the momentum buffer.  The preconditioner of
+Adam is read after the step and stays fixed.
 """
 
 from __future__ import annotations
@@ -13,57 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
-
-
-def sgd_map(
-    G: Tensor,
-    A: Tensor,
-    M: Tensor,
-    *,
-    lr: float,
-    momentum: float,
-    dampening: float,
-    nesterov: bool,
-    weight_decay: float,
-    maximize: bool,
-    first: bool,
-) -> tuple[Tensor, Tensor]:
-    """Return (ΔA, M) of one SGD step; ``first`` says that no momentum buffer existed before."""
-    if maximize:
-        G = -G
-    G = G + weight_decay * A
-    if momentum == 0:
-        return -lr * G, M
-    M = G if first else momentum * M + (1 - dampening) * G
-    if nesterov:
-        return -lr * (G + momentum * M), M
-    return -lr * M, M
-
-
-def adam_map(
-    G: Tensor,
-    A: Tensor,
-    M: Tensor,
-    *,
-    lr: float,
-    beta1: float,
-    weight_decay: float,
-    decoupled: bool,
-    maximize: bool,
-    step: float,
-    preconditioner: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Return (ΔA, M) of one Adam step, AdamW's if ``decoupled``; the preconditioner is φ_t."""
-    if maximize:
-        G = -G
-    decay = torch.zeros_like(A)
-    if decoupled:
-        decay = -lr * weight_decay * A
-    else:
-        G = G + weight_decay * A
-    M = beta1 * M + (1 - beta1) * G
-    corrected = M / (1 - beta1**step)
-    return decay - lr * corrected / preconditioner[:, None], M
 
 
 @dataclass(frozen=True)
@@ -89,40 +38,38 @@ class ObservedUpdate:
         Raises:
             TypeError: If the optimizer is neither SGD, Adam nor AdamW.
         """
-        options = self.options
-        lr = float(options["lr"])
         if isinstance(self.optimizer, SGD):
-            return sgd_map(
-                G,
-                A,
-                M,
-                lr=lr,
-                momentum=options["momentum"],
-                dampening=options["dampening"],
-                nesterov=options["nesterov"],
-                weight_decay=options["weight_decay"],
-                maximize=options["maximize"],
-                first=not self.had_buffer,
-            )
+            return self._sgd(G, A, M)
         if isinstance(self.optimizer, Adam):  # AdamW is a subclass
-            beta1, beta2 = options["betas"]
-            state = self.optimizer.state[self.parameter]
-            step = float(state["step"])
-            second = state["max_exp_avg_sq"] if options["amsgrad"] else state["exp_avg_sq"]
-            phi = (second / (1 - beta2**step)).sqrt() + options["eps"]
-            return adam_map(
-                G,
-                A,
-                M,
-                lr=lr,
-                beta1=beta1,
-                weight_decay=options["weight_decay"],
-                decoupled=options["decoupled_weight_decay"],
-                maximize=options["maximize"],
-                step=step,
-                preconditioner=phi.reshape(-1),
-            )
+            return self._adam(G, A, M)
         raise TypeError(f"no rule for {type(self.optimizer).__name__}")
+
+    def _sgd(self, G: Tensor, A: Tensor, M: Tensor) -> tuple[Tensor, Tensor]:
+        o, lr = self.options, float(self.options["lr"])
+        if o["maximize"]:
+            G = -G
+        G = G + o["weight_decay"] * A
+        if o["momentum"] == 0:
+            return -lr * G, M
+        M = o["momentum"] * M + (1 - o["dampening"]) * G if self.had_buffer else G
+        return -lr * (G + o["momentum"] * M if o["nesterov"] else M), M
+
+    def _adam(self, G: Tensor, A: Tensor, M: Tensor) -> tuple[Tensor, Tensor]:
+        o, lr = self.options, float(self.options["lr"])
+        (beta1, beta2), state = o["betas"], self.optimizer.state[self.parameter]
+        step = float(state["step"])
+        second = state["max_exp_avg_sq"] if o["amsgrad"] else state["exp_avg_sq"]
+        preconditioner = (second / (1 - beta2**step)).sqrt() + o["eps"]
+        if o["maximize"]:
+            G = -G
+        decay = torch.zeros_like(A)
+        if o["decoupled_weight_decay"]:
+            decay = -lr * o["weight_decay"] * A
+        else:
+            G = G + o["weight_decay"] * A
+        M = beta1 * M + (1 - beta1) * G
+        corrected = M / (1 - beta1**step)
+        return decay - lr * corrected / preconditioner.reshape(-1)[:, None], M
 
 
 def observe(optimizer: Optimizer) -> dict[nn.Parameter, ObservedUpdate]:

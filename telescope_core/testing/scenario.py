@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from telescope_core.testing.zoo import LOSSES, OPTIMIZERS, SPECIMENS, Loss
+from telescope_core.testing.columns import Rows, call, take
+from telescope_core.testing.models import SPECIMENS
+from telescope_core.testing.recipes import LOSSES, OPTIMIZERS, Loss
 
 
 class Observer(Protocol):
@@ -29,9 +31,9 @@ class Training:
     model: nn.Module
     optimizer: Optimizer
     loss: Loss
-    train_inputs: Tensor
+    train_inputs: Rows
     train_targets: Tensor
-    eval_sets: dict[str, Tensor]
+    eval_sets: dict[str, Rows]
     batches: list[Tensor]
     schedule: str | None = None
     done: int = 0
@@ -48,7 +50,7 @@ class Training:
                 if self.schedule == "before":
                     self.change_learning_rates(self.done)
                 self.optimizer.zero_grad()
-                outputs = self.model(self.train_inputs[index])
+                outputs = call(self.model, take(self.train_inputs, index))
                 value = self.loss(outputs, self.train_targets[index])
                 value.backward()  # type: ignore[no-untyped-call]
                 self.optimizer.step()
@@ -77,7 +79,8 @@ class Scenario:
         optimizer: A name in ``OPTIMIZERS``.
         loss: A name in ``LOSSES``.
         rows: n.
-        eval_rows: Rows of the set "test"; a set "other" has two.
+        eval_rows: Rows of the set "test".
+        other_rows: Rows of the set "other"; 0 for no such set.
         steps: T.
         batch_size: ``None`` for the full batch, in order.
         schedule: ``None``, or when the learning rate changes inside each step: "before" or "after"
@@ -90,6 +93,7 @@ class Scenario:
     loss: str = "mse"
     rows: int = 8
     eval_rows: int = 3
+    other_rows: int = 2
     steps: int = 10
     batch_size: int | None = 3
     schedule: str | None = None
@@ -100,19 +104,20 @@ class Scenario:
         schedule = f"-lr_{self.schedule}" if self.schedule else ""
         return f"{self.specimen}-{self.optimizer}-{self.loss}-{batch}{schedule}"
 
-    def start(self) -> Training:
-        """Build everything anew; the same recipe gives the same run, bit for bit."""
+    def start(self, *, plain: bool = False) -> Training:
+        """Build everything anew; the same recipe gives the same run, bit for bit.
+
+        Args:
+            plain: Whether to take the model's plain form, which computes the same.
+
+        Returns:
+            The run before its first step.
+        """
         specimen = SPECIMENS[self.specimen]
         loss, kind = LOSSES[self.loss]
-        model = specimen.model(self.seed)
+        model = specimen.plain_model(self.seed) if plain else specimen.model(self.seed)
         generator = torch.Generator().manual_seed(self.seed + 1)
-        everything = torch.arange(self.rows)
-        batches = [
-            everything
-            if self.batch_size is None
-            else torch.randperm(self.rows, generator=generator)[: self.batch_size]
-            for _ in range(self.steps)
-        ]
+        sizes = {"test": self.eval_rows, "other": self.other_rows}
         return Training(
             model,
             OPTIMIZERS[self.optimizer](model),
@@ -120,9 +125,15 @@ class Scenario:
             specimen.inputs(self.rows, self.seed + 2),
             specimen.targets(self.rows, self.seed + 3, kind),
             {
-                "test": specimen.inputs(self.eval_rows, self.seed + 4),
-                "other": specimen.inputs(2, self.seed + 5),
+                name: specimen.inputs(rows, self.seed + 4 + number)
+                for number, (name, rows) in enumerate(sizes.items())
+                if rows
             },
-            batches,
+            [
+                torch.arange(self.rows)
+                if self.batch_size is None
+                else torch.randperm(self.rows, generator=generator)[: self.batch_size]
+                for _ in range(self.steps)
+            ],
             self.schedule,
         )

@@ -4,8 +4,10 @@
 imported when the tracker is opened, never before.
 """
 
-from telescope_core.trackers.null import NullTracker
+from telescope_core.trackers._client import redacted
+from telescope_core.trackers.null import NullRun, NullTracker
 from telescope_core.trackers.protocol import (
+    CONTENT_KEY,
     AlertingRun,
     AlertLevel,
     ArtifactFiles,
@@ -18,10 +20,12 @@ from telescope_core.trackers.protocol import (
 from telescope_core.trackers.registry import available_trackers, open_tracker
 
 __all__ = [
+    "CONTENT_KEY",
     "AlertLevel",
     "AlertingRun",
     "ArtifactFiles",
     "Cell",
+    "NullRun",
     "NullTracker",
     "RunDescription",
     "RunStore",
@@ -29,4 +33,5 @@ __all__ = [
     "Tracker",
     "available_trackers",
     "open_tracker",
+    "redacted",
 ]

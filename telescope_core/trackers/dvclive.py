@@ -5,102 +5,79 @@ A run is a folder as DVCLive writes it, ``<directory>/dvclive/<project>/<name>.<
 Nothing is sent to DVC Studio, no DVC experiment is saved and no ``dvc.yaml`` is written.  DVCLive
 looks for the DVC project around the working directory, and begins one if there is only git.
 
-NaN and infinities are the texts ``nan``, ``inf`` and ``-inf``, as DVCLive writes them.
+NaN and infinities are the texts ``nan``, ``inf`` and ``-inf``, as DVCLive writes them.  Pictures
+are encoded anew, the pixels stay; tables are the data of a plot of their columns over the first.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from telescope_core.errors import TrackerError
-from telescope_core.trackers._environment import environment
-from telescope_core.trackers._plain import plain
-from telescope_core.trackers._run_folder import FolderTracker, RunFolder, inside
-from telescope_core.trackers._session import BaseRun, missing
-from telescope_core.trackers.protocol import ArtifactFiles, Cell, RunDescription
-
-if TYPE_CHECKING:
-    from dvclive import Live
+from telescope_core.trackers._client import environment, plain
+from telescope_core.trackers._folder import FolderRun, FolderTracker, inside
+from telescope_core.trackers.protocol import Cell, Rows, RunDescription
 
 _FIGURES = (".png", ".jpg", ".jpeg", ".gif")
 
 
-class DvcliveRun(BaseRun):
+class DvcliveRun(FolderRun):
     """A run of DVCLive; made by :class:`DvcliveTracker`."""
 
     tool = "DVCLive"
 
-    def __init__(self, live: Live, folder: RunFolder, about: RunDescription) -> None:
-        super().__init__(about)
-        self._live = live
-        self._folder = folder
-        self._latest: dict[str, Any] = {}
-        self._summary: dict[str, Any] = {}
-        self._captions: dict[str, str] = {}
-        self._artifacts: dict[str, Any] = {}
+    def __init__(self, path: Path, about: RunDescription) -> None:
+        from dvclive import Live
+
+        super().__init__(path, about)
+        self._latest: dict[str, Cell] = {}
+        self._listed["captions"] = {}
+        with _alone():
+            self._live = Live(str(path), save_dvc_exp=False, dvcyaml=None, monitor_system=False)
         if about.config:
-            live.log_params(plain(about.config))
+            self._live.log_params(plain(about.config))
 
-    def log(self, step: int, record: Mapping[str, float]) -> None:
-        """Add a row to the history: a line in the file of every number."""
-        with self._told("a row could not be logged"):
-            self._live.step = step
-            for name, value in self._numbers(record).items():
-                place = inside(name)
-                if place.name == "step":
-                    # It would take the place of the step in its own file.
-                    raise TrackerError(f"DVCLive has no room for a number called {name!r}")
-                # DVCLive nests its summary by '/', and `a` beside `a/b` would break it.
-                self._live.summary = {}
-                self._live.log_metric(place.as_posix(), value)
-                self._latest[name] = plain_text(value)
+    def _log(self, step: int, numbers: dict[str, float]) -> None:
+        self._live.step = step
+        for name, value in numbers.items():
+            place = inside(name)
+            if place.name == "step":
+                # It would take the place of the step in its own file.
+                raise TrackerError(f"DVCLive has no room for a number called {name!r}")
+            # DVCLive nests its summary by '/', and `a` beside `a/b` would break it.
+            self._live.summary = {}
+            self._live.log_metric(place.as_posix(), value)
+        self._latest |= numbers
 
-    def summarize(self, values: Mapping[str, Cell]) -> None:
-        """Set values that describe the run as a whole, in ``metrics.json``."""
-        with self._told("the summary could not be set"):
-            self._summary |= {name: plain_text(value) for name, value in values.items()}
-
-    def image(self, key: str, path: Path, caption: str = "") -> None:
-        """Show a picture file; DVCLive encodes it anew, the pixels stay."""
+    def _image(self, key: str, path: Path, caption: str) -> None:
         from PIL import Image
 
-        with self._told(f"picture {key} could not be logged"):
-            suffix = path.suffix.lower()
-            if suffix not in _FIGURES:
-                expected = ", ".join(_FIGURES)
-                raise TrackerError(f"DVCLive takes no {suffix or 'nameless'} picture; {expected}")
-            name = inside(f"{key}{suffix}").as_posix()
-            with Image.open(path) as picture:
-                self._live.log_image(name, picture)
-            self._captions[key] = caption
+        suffix = path.suffix.lower()
+        if suffix not in _FIGURES:
+            expected = ", ".join(_FIGURES)
+            raise TrackerError(f"DVCLive takes no {suffix or 'nameless'} picture; {expected}")
+        with Image.open(path) as picture:
+            self._live.log_image(inside(f"{key}{suffix}").as_posix(), picture)
+        self._listed["captions"][key] = caption
 
-    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-        """Show a table, as the data points of a plot of its columns over the first one."""
-        with self._told(f"table {key} could not be logged"):
-            if len(set(columns)) < len(columns) or not columns:
-                raise TrackerError(f"DVCLive needs columns with different names; got {columns}")
-            points = [dict(zip(columns, plain(row), strict=True)) for row in rows]
-            first, *others = columns
-            name = inside(key).as_posix()
-            self._live.log_plot(name, points, x=first, y=others or first)
+    def _table(self, key: str, columns: Sequence[str], rows: Rows) -> None:
+        if len(set(columns)) < len(columns) or not columns:
+            raise TrackerError(f"DVCLive needs columns with different names; got {columns}")
+        points = [dict(zip(columns, plain(row), strict=True)) for row in rows]
+        first, *others = columns
+        self._live.log_plot(inside(key).as_posix(), points, x=first, y=others or first)
 
-    def artifact(self, artifact: ArtifactFiles) -> None:
-        """Copy files into the folder that DVCLive has for artifacts."""
-        with self._told(f"artifact {artifact.name} could not be kept"):
-            self._artifacts[artifact.name] = self._folder.keep_artifact(artifact)
-
-    def _end(self, complete: bool) -> None:
-        self._live.summary = {**self._latest, **self._summary}
+    def _finish(self) -> None:
+        values = {**self._latest, **self._summary}
+        self._live.summary = {name: _written(value) for name, value in values.items()}
         self._live.end()
-        more = {"captions": self._captions, "artifacts": self._artifacts}
-        self._folder.end(complete, more)
 
 
-class DvcliveTracker(FolderTracker[DvcliveRun]):
+class DvcliveTracker(FolderTracker):
     """Runs of DVCLive.
 
     Args:
@@ -113,26 +90,13 @@ class DvcliveTracker(FolderTracker[DvcliveRun]):
     """
 
     tool = "DVCLive"
-    folder = "dvclive"
-
-    def __init__(self, project: str = "telescope", directory: str | Path = ".") -> None:
-        super().__init__(project, directory)
-        try:
-            import dvclive  # noqa: F401
-        except ImportError as error:
-            raise missing("dvclive", "dvclive") from error
-
-    def _begin(self, folder: RunFolder, description: RunDescription) -> DvcliveRun:
-        from dvclive import Live
-
-        with _alone():
-            live = Live(str(folder.path), save_dvc_exp=False, dvcyaml=None, monitor_system=False)
-        return DvcliveRun(live, folder, description)
+    folder = client = "dvclive"
+    run = DvcliveRun
 
 
-def plain_text(value: Cell) -> Cell:
+def _written(value: Cell) -> Cell:
     """Write a number that is not finite as DVCLive does."""
-    return str(value) if isinstance(plain(value), str) else value
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _alone() -> AbstractContextManager[None]:

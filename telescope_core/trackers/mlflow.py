@@ -22,12 +22,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from telescope_core.errors import ConfigurationError
-from telescope_core.trackers._environment import environment, unless_set
-from telescope_core.trackers._plain import as_json, plain
-from telescope_core.trackers._run_folder import inside
-from telescope_core.trackers._session import BaseRun, Session, missing, told
-from telescope_core.trackers.protocol import ArtifactFiles, Cell, RunDescription
-from telescope_core.trackers.record import CONTENT_KEY
+from telescope_core.trackers._client import as_json, environment, unless_set
+from telescope_core.trackers._folder import inside
+from telescope_core.trackers._run import BaseRun, Store, missing, told
+from telescope_core.trackers.protocol import CONTENT_KEY, ArtifactFiles, Rows, RunDescription
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,7 +37,10 @@ _LONGEST_TAG = 5000
 
 
 class MlflowRun(BaseRun):
-    """A run of MLflow; made by :class:`MlflowTracker`."""
+    """A run of MLflow; made by :class:`MlflowTracker`.
+
+    Files are kept as ``pictures/<key>``, ``tables/<key>.json`` and ``artifacts/<name>/``.
+    """
 
     tool = "MLflow"
 
@@ -47,54 +48,40 @@ class MlflowRun(BaseRun):
         super().__init__(about)
         self._client = client
         self._run_id = run_id
-        self._summary: dict[str, Cell] = {}
         self._tables: list[dict[str, str]] = []
         if about.config:
             self._log_config(about.config)
 
-    def log(self, step: int, record: Mapping[str, float]) -> None:
-        """Add a row to the history."""
-        with self._told("a row could not be logged"):
-            self._log_metrics(step, self._numbers(record))
+    def _log(self, step: int, numbers: dict[str, float]) -> None:
+        from mlflow.entities import Metric
 
-    def summarize(self, values: Mapping[str, Cell]) -> None:
-        """Set values that describe the run as a whole."""
-        with self._told("the summary could not be set"):
-            self._summary |= values
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, step) for name, value in numbers.items()]
+        for start in range(0, len(metrics), _METRICS):
+            self._client.log_batch(self._run_id, metrics=metrics[start : start + _METRICS])
 
-    def image(self, key: str, path: Path, caption: str = "") -> None:
-        """Keep a picture file as ``pictures/<key>``, its caption as a tag."""
-        with self._told(f"picture {key} could not be logged"):
-            self._keep(path, "pictures", f"{key}{path.suffix}")
-            if caption:
-                self._client.set_tag(self._run_id, f"caption.{key}", caption[:_LONGEST_TAG])
+    def _image(self, key: str, path: Path, caption: str) -> None:
+        self._keep(path, "pictures", f"{key}{path.suffix}")
+        if caption:
+            self._tag(f"caption.{key}", caption)
 
-    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-        """Keep a table as ``tables/<key>.json``, in the layout of MLflow's own tables."""
-        with self._told(f"table {key} could not be logged"):
-            # `log_table` would round to ten digits.
-            content = {"columns": list(columns), "data": [list(row) for row in rows]}
-            path = inside("tables", f"{key}.json").as_posix()
-            self._client.log_text(self._run_id, as_json(content), path)
-            self._tables.append({"path": path, "type": "table"})
-            self._client.set_tag(
-                self._run_id, "mlflow.loggedArtifacts", as_json(self._tables, indent=None)
-            )
+    def _table(self, key: str, columns: Sequence[str], rows: Rows) -> None:
+        # In the layout of MLflow's own tables; `log_table` would round to ten digits.
+        path = self._text({"columns": columns, "data": rows}, "tables", f"{key}.json")
+        self._tables.append({"path": path, "type": "table"})
+        listed = as_json(self._tables, indent=None)
+        self._client.set_tag(self._run_id, "mlflow.loggedArtifacts", listed)
 
-    def artifact(self, artifact: ArtifactFiles) -> None:
-        """Keep files below ``artifacts/<name>``."""
-        with self._told(f"artifact {artifact.name} could not be kept"):
-            for name, path in artifact.files.items():
-                self._keep(path, "artifacts", artifact.name, name)
-            about = {"kind": artifact.kind, "metadata": plain(artifact.metadata)}
-            place = inside("artifacts", f"{artifact.name}.json").as_posix()
-            self._client.log_text(self._run_id, as_json(about), place)
+    def _artifact(self, artifact: ArtifactFiles) -> None:
+        for name, path in artifact.files.items():
+            self._keep(path, "artifacts", artifact.name, name)
+        about = {"kind": artifact.kind, "metadata": artifact.metadata}
+        self._text(about, "artifacts", f"{artifact.name}.json")
 
     def _end(self, complete: bool) -> None:
-        with client_settings():
-            if self._summary:
-                self._log_summary()
-            self._client.set_terminated(self._run_id, "FINISHED" if complete else "KILLED")
+        if self._summary:
+            self._log_summary()
+        self._client.set_terminated(self._run_id, "FINISHED" if complete else "KILLED")
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
@@ -108,28 +95,27 @@ class MlflowRun(BaseRun):
         for start in range(0, len(parameters), _PARAMETERS):
             some = parameters[start : start + _PARAMETERS]
             self._client.log_batch(self._run_id, params=some)
-        self._client.log_text(self._run_id, as_json(config), "config.json")
+        self._text(config, "config.json")
 
     def _log_summary(self) -> None:
         numbers = {
-            f"summary/{name}": float(value)
+            name: float(value)
             for name, value in self._summary.items()
             if isinstance(value, int | float) and not isinstance(value, bool)
         }
-        self._log_metrics(0, numbers)
+        self._log(0, {f"summary/{name}": value for name, value in numbers.items()})
         for name, value in self._summary.items():
-            if f"summary/{name}" not in numbers:
-                text = value if isinstance(value, str) else as_json(value)
-                self._client.set_tag(self._run_id, f"summary.{name}", text[:_LONGEST_TAG])
-        self._client.log_text(self._run_id, as_json(self._summary), "summary.json")
+            if name not in numbers:
+                self._tag(f"summary.{name}", value if isinstance(value, str) else as_json(value))
+        self._text(self._summary, "summary.json")
 
-    def _log_metrics(self, step: int, numbers: Mapping[str, float]) -> None:
-        from mlflow.entities import Metric
+    def _tag(self, name: str, text: str) -> None:
+        self._client.set_tag(self._run_id, name, text[:_LONGEST_TAG])
 
-        now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, step) for name, value in numbers.items()]
-        for start in range(0, len(metrics), _METRICS):
-            self._client.log_batch(self._run_id, metrics=metrics[start : start + _METRICS])
+    def _text(self, content: Any, *names: str) -> str:
+        place = inside(*names).as_posix()
+        self._client.log_text(self._run_id, as_json(content), place)
+        return place
 
     def _keep(self, source: Path, *names: str) -> None:
         place = inside(*names)
@@ -144,7 +130,7 @@ class MlflowRun(BaseRun):
             self._client.log_artifact(self._run_id, str(copy), folder)
 
 
-class MlflowTracker(Session[MlflowRun]):
+class MlflowTracker(Store[MlflowRun]):
     """Runs of MLflow.
 
     Args:
@@ -200,51 +186,36 @@ class MlflowTracker(Session[MlflowRun]):
                 root.mkdir(parents=True, exist_ok=True)
             self._client = MlflowClient(uri, uri)
 
-    def holds(self, run_id: str, content: str) -> bool:
-        """Say whether a finished run with this id and content is there.
+    def _around(self) -> AbstractContextManager[None]:
+        return client_settings()
 
-        Raises:
-            TrackerError: If MLflow cannot be asked.
-        """
-        with told(self.tool, "runs could not be looked up"), client_settings():
-            return any(
-                run.info.status == "FINISHED" and run.data.tags.get(_CONTENT) == content
-                for run in self._find(run_id)
-            )
+    def _begin(self, about: RunDescription) -> MlflowRun:
+        tags = {
+            _ID: about.id,
+            _CONTENT: str(about.config.get(CONTENT_KEY, "")),
+            "telescope.group": about.group,
+            "telescope.job_type": about.job_type,
+            "telescope.step_key": about.step_key,
+            "telescope.tags": as_json(about.tags, indent=None),
+        }
+        create = self._client.create_experiment
+        experiment = self._experiment() or create(self._project, self._files)
+        run = self._client.create_run(experiment, tags=tags, run_name=about.name)
+        return MlflowRun(self._client, run.info.run_id, about)
 
-    def place(self, run_id: str) -> str | None:
-        """Return the address of a run at a server, or else the database.
+    def _content(self, found: Any) -> str | None:
+        finished = found.info.status == "FINISHED"
+        return str(found.data.tags.get(_CONTENT, "")) if finished else None
 
-        Raises:
-            TrackerError: If MLflow cannot be asked.
-        """
-        with told(self.tool, "runs could not be looked up"), client_settings():
-            for run in self._find(run_id):
-                if urlsplit(self._uri).scheme not in ("http", "https"):
-                    return _without_user(self._uri).removeprefix("sqlite:///")
-                way = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-                return f"{_without_user(self._uri).rstrip('/')}/{way}"
-        return None
+    def _place(self, found: Any) -> str:
+        place = _without_user(self._uri)
+        if urlsplit(self._uri).scheme not in ("http", "https"):
+            return place.removeprefix("sqlite:///")
+        way = f"#/experiments/{found.info.experiment_id}/runs/{found.info.run_id}"
+        return f"{place.rstrip('/')}/{way}"
 
-    def _start(self, about: RunDescription) -> MlflowRun:
-        with client_settings():
-            for run in self._find(about.id):
-                if run.info.status == "FINISHED":
-                    raise ValueError("a finished run has this id; choose another one")
-                self._client.delete_run(run.info.run_id)
-            tags = {
-                _ID: about.id,
-                _CONTENT: str(about.config.get(CONTENT_KEY, "")),
-                "telescope.group": about.group,
-                "telescope.job_type": about.job_type,
-                "telescope.step_key": about.step_key,
-                "telescope.tags": as_json(about.tags, indent=None),
-            }
-            experiment = self._experiment() or self._client.create_experiment(
-                self._project, self._files
-            )
-            run = self._client.create_run(experiment, tags=tags, run_name=about.name)
-            return MlflowRun(self._client, run.info.run_id, about)
+    def _remove(self, found: Any) -> None:
+        self._client.delete_run(found.info.run_id)
 
     def _experiment(self) -> str | None:
         there = self._client.get_experiment_by_name(self._project)

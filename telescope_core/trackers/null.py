@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
-from telescope_core.trackers.protocol import ArtifactFiles, Cell, RunDescription
+from telescope_core.trackers.protocol import ArtifactFiles, Cell, Rows, RunDescription, TrackedRun
 
 
 class NullRun:
@@ -22,7 +21,7 @@ class NullRun:
     def image(self, key: str, path: Path, caption: str = "") -> None:
         """Do nothing."""
 
-    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    def table(self, key: str, columns: Sequence[str], rows: Rows) -> None:
         """Do nothing."""
 
     def artifact(self, artifact: ArtifactFiles) -> None:
@@ -33,9 +32,9 @@ class NullRun:
 
 
 class NullTracker:
-    """Stands in where code expects a tracker and none is wanted."""
+    """Stands in where code expects a tracker and none is wanted; a base for small ones."""
 
-    def start(self, description: RunDescription) -> NullRun:
+    def start(self, description: RunDescription) -> TrackedRun:
         """Return a run that keeps nothing."""
         return NullRun()
 
@@ -45,10 +44,5 @@ class NullTracker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

@@ -10,14 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 Cell = str | float | int | bool | None
 """What a field of a table may hold."""
 
+Rows = Sequence[Sequence[Cell]]
+"""The rows of a table."""
+
 AlertLevel = Literal["INFO", "WARN", "ERROR"]
 """How urgent an alert is."""
+
+CONTENT_KEY = "content"
+"""The entry of a config that may hold a hash of everything in the run, to recognise it by."""
 
 
 @dataclass(frozen=True)
@@ -65,33 +70,22 @@ class TrackedRun(Protocol):
     """A run that has been started."""
 
     def log(self, step: int, record: Mapping[str, float]) -> None:
-        """Add a row to the history.
-
-        Args:
-            step: The place on the run's own step axis.
-            record: Numbers by name; an entry called like the step axis is ignored.
-        """
-        ...
+        """Add numbers by name to the history; an entry called like the step axis is ignored."""
 
     def summarize(self, values: Mapping[str, Cell]) -> None:
         """Set values that describe the run as a whole."""
-        ...
 
     def image(self, key: str, path: Path, caption: str = "") -> None:
         """Show a picture file."""
-        ...
 
-    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    def table(self, key: str, columns: Sequence[str], rows: Rows) -> None:
         """Show a table."""
-        ...
 
     def artifact(self, artifact: ArtifactFiles) -> None:
         """Keep files; what is kept does not change when the files do."""
-        ...
 
     def finish(self) -> None:
         """Complete the run; nothing may follow."""
-        ...
 
 
 @runtime_checkable
@@ -99,14 +93,7 @@ class AlertingRun(Protocol):
     """A run that can call for attention; trackers that cannot leave it out."""
 
     def alert(self, title: str, text: str, level: AlertLevel) -> None:
-        """Call for attention, e.g. by mail.
-
-        Args:
-            title: A few words, fewer than 64 characters.
-            text: What was seen.
-            level: How urgent it is.
-        """
-        ...
+        """Call for attention, e.g. by mail; the title has fewer than 64 characters."""
 
 
 @runtime_checkable
@@ -115,20 +102,13 @@ class Tracker(Protocol):
 
     def start(self, description: RunDescription) -> TrackedRun:
         """Start a run."""
-        ...
 
     def close(self) -> None:
         """Let go of everything; calling it twice does no harm."""
-        ...
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None: ...
 
 
 @runtime_checkable
@@ -139,14 +119,7 @@ class RunStore(Protocol):
     """
 
     def holds(self, run_id: str, content: str) -> bool:
-        """Say whether a finished run with this id is there, and its content is this.
-
-        Args:
-            run_id: The id it was started under.
-            content: The entry ``content`` of its config: the hash of everything in it.
-        """
-        ...
+        """Say whether a finished run is there with this id and this :data:`CONTENT_KEY`."""
 
     def place(self, run_id: str) -> str | None:
         """Return where a run is kept, a path or an address without secrets; None if nowhere."""
-        ...

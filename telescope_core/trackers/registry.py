@@ -18,7 +18,7 @@ ENTRY_POINTS = "telescope.trackers"
 # These two work in a checkout whose entry points were not installed anew.
 _OWN = {
     "none": ("telescope_core.trackers.null", "NullTracker"),
-    "wandb": ("telescope_core.trackers.weights_and_biases", "WandbTracker"),
+    "wandb": ("telescope_core.trackers.wandb", "WandbTracker"),
 }
 
 

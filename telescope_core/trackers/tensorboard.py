@@ -12,111 +12,86 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from telescope_core.trackers._plain import as_json
-from telescope_core.trackers._run_folder import FolderTracker, RunFolder
-from telescope_core.trackers._session import BaseRun, missing
-from telescope_core.trackers.protocol import ArtifactFiles, Cell, RunDescription
-
-if TYPE_CHECKING:
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from telescope_core.trackers._client import as_json
+from telescope_core.trackers._folder import FolderRun, FolderTracker
+from telescope_core.trackers.protocol import Cell, Rows, RunDescription
 
 
-class TensorboardRun(BaseRun):
+class TensorboardRun(FolderRun):
     """A run of TensorBoard; made by :class:`TensorboardTracker`."""
 
     tool = "TensorBoard"
 
-    def __init__(self, folder: RunFolder, about: RunDescription) -> None:
+    def __init__(self, path: Path, about: RunDescription) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        super().__init__(about)
-        self._folder = folder
+        super().__init__(path, about)
         self._step = 0
-        self._summary: dict[str, Cell] = {}
-        self._artifacts: dict[str, Any] = {}
-        path = folder.path / f"events.out.tfevents.{int(time.time()):010d}.telescope"
-        self._writer = RecordWriter(path.open("wb"))
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        name = f"events.out.tfevents.{int(time.time()):010d}.telescope"
+        self._writer = RecordWriter((path / name).open("wb"))
+        self._write_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
         if about.config:
             self._text("config", _fenced(about.config))
 
-    def log(self, step: int, record: Mapping[str, float]) -> None:
-        """Add a row to the history."""
+    def _log(self, step: int, numbers: dict[str, float]) -> None:
         import numpy as np
-        from tensorboard.plugins.scalar.metadata import create_summary_metadata
 
-        with self._told("a row could not be logged"):
-            self._step = max(self._step, step)
-            about = create_summary_metadata(display_name=None, description=None)
-            # What is too large for single precision becomes infinite.
-            with np.errstate(over="ignore"):
-                values = [
-                    _value(name, np.float64(number).astype(np.float32), about)
-                    for name, number in self._numbers(record).items()
-                ]
-            self._add(step, values)
+        self._step = max(self._step, step)
+        # What is too large for single precision becomes infinite.
+        with np.errstate(over="ignore"):
+            singles = {name: np.float64(x).astype(np.float32) for name, x in numbers.items()}
+        self._add("scalar", step, singles)
 
-    def summarize(self, values: Mapping[str, Cell]) -> None:
-        """Set values that describe the run as a whole."""
-        with self._told("the summary could not be set"):
-            self._summary |= values
-
-    def image(self, key: str, path: Path, caption: str = "") -> None:
-        """Show a picture file, with its caption as the description."""
+    def _image(self, key: str, path: Path, caption: str) -> None:
         import numpy as np
         from PIL import Image
-        from tensorboard.plugins.image.metadata import create_summary_metadata
 
-        with self._told(f"picture {key} could not be logged"):
-            with Image.open(path) as picture:
-                width, height = picture.size
-            content = [str(width).encode(), str(height).encode(), path.read_bytes()]
-            about = create_summary_metadata(display_name=None, description=caption or None)
-            self._add(self._step, [_value(key, np.array(content, dtype=object), about)])
+        with Image.open(path) as picture:
+            width, height = picture.size
+        content = [str(width).encode(), str(height).encode(), path.read_bytes()]
+        self._add("image", self._step, {key: np.array(content, dtype=object)}, caption)
 
-    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-        """Show a table."""
-        with self._told(f"table {key} could not be logged"):
-            lines = [columns, ["---"] * len(columns), *rows]
-            text = "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
-            self._text(key, text)
+    def _table(self, key: str, columns: Sequence[str], rows: Rows) -> None:
+        lines = [columns, ["---"] * len(columns), *rows]
+        self._text(key, "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines))
 
-    def artifact(self, artifact: ArtifactFiles) -> None:
-        """Copy files beside the events."""
-        with self._told(f"artifact {artifact.name} could not be kept"):
-            self._artifacts[artifact.name] = self._folder.keep_artifact(artifact)
-
-    def _end(self, complete: bool) -> None:
+    def _finish(self) -> None:
         if self._summary:
             self._text("summary", _fenced(self._summary))
         self._writer.close()
-        self._folder.end(complete, {"artifacts": self._artifacts})
 
     def _text(self, tag: str, text: str) -> None:
         import numpy as np
-        from tensorboard.plugins.text.metadata import create_summary_metadata
 
-        about = create_summary_metadata(display_name=None, description=None)
-        value = _value(tag, np.array(text.encode(), dtype=object), about)
-        self._add(self._step, [value])
+        self._add("text", self._step, {tag: np.array(text.encode(), dtype=object)})
 
-    def _add(self, step: int, values: Sequence[Summary.Value]) -> None:
+    def _add(
+        self, plugin: str, step: int, values: Mapping[str, Any], description: str = ""
+    ) -> None:
+        """Write values by tag for one of TensorBoard's plug-ins."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.util.tensor_util import make_tensor_proto
 
-        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        plugin_metadata = import_module(f"tensorboard.plugins.{plugin}.metadata")
+        about = plugin_metadata.create_summary_metadata(None, description or None)
+        written = [
+            Summary.Value(tag=tag, tensor=make_tensor_proto(content), metadata=about)
+            for tag, content in values.items()
+        ]
+        self._write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=written)))
 
-    def _write(self, event: Event) -> None:
+    def _write_event(self, event: Any) -> None:
         self._writer.write(event.SerializeToString())
         self._writer.flush()
 
 
-class TensorboardTracker(FolderTracker[TensorboardRun]):
+class TensorboardTracker(FolderTracker):
     """Runs of TensorBoard.
 
     Args:
@@ -130,23 +105,8 @@ class TensorboardTracker(FolderTracker[TensorboardRun]):
 
     tool = "TensorBoard"
     folder = "tensorboard"
-
-    def __init__(self, project: str = "telescope", directory: str | Path = ".") -> None:
-        super().__init__(project, directory)
-        try:
-            import tensorboard.summary.writer.record_writer  # noqa: F401
-        except ImportError as error:
-            raise missing("tensorboard", "tensorboard") from error
-
-    def _begin(self, folder: RunFolder, description: RunDescription) -> TensorboardRun:
-        return TensorboardRun(folder, description)
-
-
-def _value(tag: str, content: Any, about: SummaryMetadata) -> Summary.Value:
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.util.tensor_util import make_tensor_proto
-
-    return Summary.Value(tag=tag, tensor=make_tensor_proto(content), metadata=about)
+    run = TensorboardRun
+    client = "tensorboard.summary.writer.record_writer"
 
 
 def _fenced(content: Mapping[str, Any]) -> str:

@@ -14,17 +14,16 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from telescope_core.errors import TrackerError
-from telescope_core.trackers._environment import environment
-from telescope_core.trackers._plain import plain
-from telescope_core.trackers._session import BaseRun, Session, missing, told
-from telescope_core.trackers.protocol import ArtifactFiles, Cell, RunDescription
-from telescope_core.trackers.record import CONTENT_KEY
+from telescope_core.trackers._client import environment, plain
+from telescope_core.trackers._run import BaseRun, Store, missing
+from telescope_core.trackers.protocol import CONTENT_KEY, ArtifactFiles, Rows, RunDescription
 
 if TYPE_CHECKING:
     import trackio
@@ -35,7 +34,10 @@ _REMOTE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID", "TRACK
 
 
 class TrackioRun(BaseRun):
-    """A run of trackio; made by :class:`TrackioTracker`."""
+    """A run of trackio; made by :class:`TrackioTracker`.
+
+    The last row holds the summary as ``summary/<key>``, pictures and tables.
+    """
 
     tool = "trackio"
 
@@ -46,68 +48,56 @@ class TrackioRun(BaseRun):
         self._step = 0
         self._last: dict[str, Any] = {}
 
-    def log(self, step: int, record: Mapping[str, float]) -> None:
-        """Add a row to the history."""
-        with self._told("a row could not be logged"), _quietly():
-            self._run.log(self._numbers(record), step=step)
-            self._rows += 1
-            self._step = max(self._step, step)
+    def _log(self, step: int, numbers: dict[str, float]) -> None:
+        with _quietly():
+            self._run.log(numbers, step=step)
+        self._rows += 1
+        self._step = max(self._step, step)
 
-    def summarize(self, values: Mapping[str, Cell]) -> None:
-        """Set values that describe the run as a whole: ``summary/<key>`` in the last row."""
-        with self._told("the summary could not be set"):
-            self._last |= {f"summary/{name}": value for name, value in values.items()}
+    def _image(self, key: str, path: Path, caption: str) -> None:
+        import trackio
 
-    def image(self, key: str, path: Path, caption: str = "") -> None:
-        """Show a picture file."""
-        with self._told(f"picture {key} could not be logged"):
+        # Copied now, since the last row is logged later.
+        picture = trackio.Image(str(path), caption=caption or None)
+        picture._save(self._run.project, self._run.name, self._step)
+        self._last[key] = picture
+
+    def _table(self, key: str, columns: Sequence[str], rows: Rows) -> None:
+        import trackio
+
+        self._last[key] = trackio.Table(columns=list(columns), data=plain(rows))
+
+    def _artifact(self, artifact: ArtifactFiles) -> None:
+        with _quietly():
             import trackio
 
-            # Copied now, since the last row is logged later.
-            picture = trackio.Image(str(path), caption=caption or None)
-            picture._save(self._run.project, self._run.name, self._step)
-            self._last[key] = picture
-
-    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-        """Show a table."""
-        with self._told(f"table {key} could not be logged"):
-            import trackio
-
-            data = [list(plain(row)) for row in rows]
-            self._last[key] = trackio.Table(columns=list(columns), data=data)
-
-    def artifact(self, artifact: ArtifactFiles) -> None:
-        """Keep files as a version of an artifact."""
-        with self._told(f"artifact {artifact.name} could not be kept"), _quietly():
-            import trackio
-
-            kept = trackio.Artifact(
-                artifact.name, artifact.kind, metadata=dict(plain(artifact.metadata))
-            )
+            metadata = plain(artifact.metadata)
+            kept = trackio.Artifact(artifact.name, artifact.kind, metadata=metadata)
             for name, path in artifact.files.items():
                 kept.add_file(str(path), name=name)
             self._run.log_artifact(kept)
 
     def _end(self, complete: bool) -> None:
         from trackio import context_vars
-        from trackio.sqlite_storage import SQLiteStorage
 
         with _quietly():
             content = {_CONTENT: str(self.about.config.get(CONTENT_KEY, ""))} if complete else {}
-            if self._last or content:
-                self._run.log({**self._last, **content}, step=self._step)
+            last = {f"summary/{name}": value for name, value in self._summary.items()}
+            last |= self._last | content
+            if last:
+                self._run.log(last, step=self._step)
                 self._rows += 1
             self._run.finish()
             if context_vars.current_run.get() is self._run:
                 context_vars.current_run.set(None)
             run = self._run
-            found = SQLiteStorage.get_log_count(run.project, run.name, run_id=run.id)
+            found = _storage().get_log_count(run.project, run.name, run_id=run.id)
         if found != self._rows:
             message = f"run {self.about.id} has {found} rows on the disk; {self._rows} were logged"
             raise TrackerError(f"trackio: {message}; look whether the disk is full")
 
 
-class TrackioTracker(Session[TrackioRun]):
+class TrackioTracker(Store[TrackioRun]):
     """Runs of trackio.
 
     Args:
@@ -137,60 +127,20 @@ class TrackioTracker(Session[TrackioRun]):
             raise TrackerError(f"{message}; use another process, or leave out `directory`")
         self._project = project
 
-    def holds(self, run_id: str, content: str) -> bool:
-        """Say whether a finished run with this id and content is there.
-
-        Raises:
-            TrackerError: If the file cannot be read.
-        """
-        from trackio.sqlite_storage import SQLiteStorage
-
-        with told(self.tool, "runs could not be looked up"):
-            for name, key in self._find(run_id):
-                rows = SQLiteStorage.get_logs(self._project, name, run_id=key)
-                if rows and rows[-1].get(_CONTENT) == content:
-                    return True
-        return False
-
-    def place(self, run_id: str) -> str | None:
-        """Return the file of the project; None if the run is not in it.
-
-        Raises:
-            TrackerError: If the file cannot be read.
-        """
-        from trackio.sqlite_storage import SQLiteStorage
-
-        with told(self.tool, "runs could not be looked up"):
-            if not self._find(run_id):
-                return None
-            return str(Path(SQLiteStorage.get_project_db_path(self._project)).absolute())
-
-    def _start(self, about: RunDescription) -> TrackioRun:
+    def _begin(self, about: RunDescription) -> TrackioRun:
         import trackio
         from trackio import context_vars
-        from trackio.sqlite_storage import SQLiteStorage
 
         if context_vars.current_run.get() is not None:
             message = f"run {about.id} cannot be started while another one is open"
             raise TrackerError(f"trackio: {message}; it keeps one at a time: finish that first")
-        for name, key in self._find(about.id):
-            rows = SQLiteStorage.get_logs(self._project, name, run_id=key)
-            if rows and _CONTENT in rows[-1]:
-                raise ValueError("a finished run has this id; choose another one")
-            SQLiteStorage.delete_run(self._project, name, run_id=key)
-        config = {
-            **plain(about.config),
-            _ABOUT: {
-                "id": about.id,
-                "job_type": about.job_type,
-                "tags": list(about.tags),
-                "step_key": about.step_key,
-            },
-        }
+        ours = {name: getattr(about, name) for name in ("id", "job_type", "tags", "step_key")}
+        config = plain({**about.config, _ABOUT: ours})
         with _quietly():
             run = trackio.init(
                 project=self._project,
-                name=_run_name(about),
+                # Also the name of a folder of pictures.
+                name=f"{about.name.replace('/', '-')}.{about.id}",
                 group=about.group or None,
                 config=config,
                 embed=False,
@@ -202,16 +152,23 @@ class TrackioTracker(Session[TrackioRun]):
 
     def _find(self, run_id: str) -> list[tuple[str, str]]:
         """Names and trackio's own ids of the runs with our id."""
-        from trackio.sqlite_storage import SQLiteStorage
-
-        records = SQLiteStorage.get_run_records(self._project)
+        records = _storage().get_run_records(self._project)
         named = [(str(r["name"]), str(r["id"])) for r in records]
         return [(name, key) for name, key in named if name.rpartition(".")[2] == run_id]
 
+    def _content(self, found: tuple[str, str]) -> str | None:
+        rows = _storage().get_logs(self._project, found[0], run_id=found[1])
+        return str(rows[-1][_CONTENT]) if rows and _CONTENT in rows[-1] else None
 
-def _run_name(about: RunDescription) -> str:
-    # Also a folder of pictures.
-    return f"{about.name.replace('/', '-')}.{about.id}"
+    def _place(self, found: tuple[str, str]) -> str:
+        return str(Path(_storage().get_project_db_path(self._project)).absolute())
+
+    def _remove(self, found: tuple[str, str]) -> None:
+        _storage().delete_run(self._project, found[0], run_id=found[1])
+
+
+def _storage() -> Any:
+    return import_module("trackio.sqlite_storage").SQLiteStorage
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Optimizer updates as linear maps, one file per family."""
+"""Optimizer updates as linear maps, one file per family.
+
+:func:`register_rule` teaches the smoother an optimizer of one's own.
+"""
 
 from telescope_core.update_rules.base import Recursion, Slot, UpdateRule
 from telescope_core.update_rules.check import UpdateCheck

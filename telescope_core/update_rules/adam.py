@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from telescope_core.network.layout import ParameterLayout
-from telescope_core.update_rules.base import Recursion, Slot, UpdateRule
+from telescope_core.update_rules.base import DecayingRule, Recursion, Slot, UpdateRule
 
 
-class _FirstMomentRule(UpdateRule):
+class _FirstMomentRule(DecayingRule):
     """Rules with ``M ← β₁M + (1−β₁)G`` and coupled or decoupled weight decay."""
 
     def __init__(
@@ -28,16 +28,12 @@ class _FirstMomentRule(UpdateRule):
         self._last_phi: dict[str, Tensor] = {}
         self._borrowed: dict[str, Tensor] | None = None
         for slot in self.slots:
-            self._seed_buffer("first_moment", slot, "exp_avg")
+            self.seed_buffer("first_moment", slot, "exp_avg")
 
     def before_update(self) -> None:
         for slot in self.slots:
             if not self.optimizer.state.get(slot.parameter):
-                self._seed_buffer("first_moment", slot, "exp_avg")
-
-    @property
-    def reads_position(self) -> bool:
-        return not self._without_decay()
+                self.seed_buffer("first_moment", slot, "exp_avg")
 
     def borrow(self, other: UpdateRule) -> None:
         if isinstance(other, _FirstMomentRule):
@@ -46,19 +42,19 @@ class _FirstMomentRule(UpdateRule):
     def push(self, gradient: Tensor, path: Tensor, skipped: frozenset[str]) -> None:
         phi_of, self._borrowed = self._borrowed, None
         if phi_of is None:
-            active = self._active(skipped)
+            active = self.active(skipped)
             phi_of = {slot.segment.name: self._denominator(slot, group) for slot, group in active}
         self._last_phi = phi_of
-        for slot, group in self._active(skipped):
+        for slot, group in self.active(skipped):
             arrays = (
                 gradient[slot.segment.rows],
                 path[slot.segment.rows],
-                self._buffers[f"first_moment/{slot.segment.name}"],
+                self._first_moment(slot),
                 self._last_phi[slot.segment.name][:, None],
             )
             along_M, along_G = self._rates(slot, group)
             decay = float(group["weight_decay"])
-            for part in self._parts(slot):
+            for part in self.parts(slot):
                 G, A, M, phi = (array[part] for array in arrays)
                 if group["maximize"]:
                     G.neg_()
@@ -71,12 +67,17 @@ class _FirstMomentRule(UpdateRule):
                 if along_G:
                     A.addcdiv_(G, phi, value=-along_G)
 
+    def _first_moment(self, slot: Slot) -> Tensor:
+        moment = self.buffer("first_moment", slot)
+        assert moment is not None
+        return moment
+
     def load_buffers(self, buffers: dict[str, Tensor]) -> None:
         super().load_buffers(buffers)
         self._last_phi = {}
 
     def preconditioner(self) -> Tensor:
-        return self._inverse("exp_avg_sq", self._denominator_of_last_push)
+        return self.inverse("exp_avg_sq", self._denominator_of_last_push)
 
     def _denominator_of_last_push(self, slot: Slot, group: dict[str, Any]) -> Tensor:
         phi = self._last_phi.get(slot.segment.name)
@@ -86,7 +87,7 @@ class _FirstMomentRule(UpdateRule):
         slot = self.slots[0]
         group = self.optimizer.param_groups[slot.group]
         beta1 = float(group["betas"][0])
-        sign = -1.0 if group["maximize"] else 1.0
+        sign = self.sign(group)
         momentum_rate, gradient_rate = self._rates(slot, group)
         return Recursion(beta1, sign * (1 - beta1), momentum_rate, sign * gradient_rate)
 
@@ -104,7 +105,7 @@ class _FirstMomentRule(UpdateRule):
 
     def _second_moment(self, slot: Slot, group: dict[str, Any]) -> Tensor:
         key = "max_exp_avg_sq" if group.get("amsgrad") else "exp_avg_sq"
-        second_moment = self._rows_of_state(slot, key)
+        second_moment = self.state_of(slot, key)
         assert second_moment is not None
         return second_moment
 
@@ -172,11 +173,3 @@ def _rectifier(step: float, beta2: float) -> float | None:
         return None
     ratio = (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
     return math.sqrt(ratio)
-
-
-RULES: dict[type[torch.optim.Optimizer], type[UpdateRule]] = {
-    torch.optim.Adam: AdamRule,
-    torch.optim.AdamW: AdamRule,
-    torch.optim.NAdam: NAdamRule,
-    torch.optim.RAdam: RAdamRule,
-}

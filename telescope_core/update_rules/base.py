@@ -57,6 +57,11 @@ class UpdateRule(ABC):
     linear, so the same lines applied to ``δG`` and ``A`` give ``ΔA``.  Hyperparameters are read
     from the parameter groups at every step.
 
+    A rule of one's own (:func:`telescope_core.update_rules.register_rule`) goes over
+    :meth:`active` parameters in :meth:`push`, reads the optimizer's state by :meth:`state_of`, and
+    keeps what it must remember of the columns in buffers: made by :meth:`seed_buffer`, found by
+    :meth:`buffer` and saved with the lens.
+
     Args:
         optimizer: The optimizer in use.
         layout: Order of the trained parameters.
@@ -113,6 +118,9 @@ class UpdateRule(ABC):
 
         Used to lower the variance of estimates, so it may neglect weight decay and what differs
         between parameter groups: the first group stands for all.
+
+        Returns:
+            The recursion of the first group; None for a rule that is not of this form.
         """
         return None
 
@@ -156,44 +164,84 @@ class UpdateRule(ABC):
         """Take over buffers from :meth:`buffers` of an equal rule."""
         self._buffers = {name: tensor.clone() for name, tensor in buffers.items()}
 
-    def _parts(self, slot: Slot) -> Iterator[slice]:
+    def parts(self, slot: Slot) -> Iterator[slice]:
         """A slot's rows, counted from its first, in parts that stay in a cache."""
         step = max(1, _PART_BYTES // max(1, self.columns * self.layout.dtype.itemsize))
         for start in range(0, slot.segment.size, step):
             yield slice(start, min(start + step, slot.segment.size))
 
-    def _without_decay(self) -> bool:
-        """Whether no parameter group decays weights, as the groups are now."""
-        groups = self.optimizer.param_groups
-        return not any(group.get("weight_decay") for group in groups)
-
-    def _active(self, skipped: frozenset[str]) -> Iterator[tuple[Slot, dict[str, Any]]]:
+    def active(self, skipped: frozenset[str]) -> Iterator[tuple[Slot, dict[str, Any]]]:
+        """The parameters that the step has moved, each with the options of its group."""
         for slot in self.slots:
             if slot.segment.name not in skipped:
                 yield slot, self.optimizer.param_groups[slot.group]
 
-    def _rows_of_state(self, slot: Slot, key: str) -> Tensor | None:
-        """An entry of the optimizer's state as flat rows, or ``None`` if it does not exist yet."""
+    def state_of(self, slot: Slot, key: str) -> Tensor | None:
+        """An entry of the optimizer's state as flat rows ``(size,)``; ``None`` if not there."""
         value = self.optimizer.state.get(slot.parameter, {}).get(key)
         return None if value is None else self.layout.rows_of(slot.segment, value.detach())
 
-    def _inverse(self, key: str, denominator: Callable[[Slot, dict[str, Any]], Tensor]) -> Tensor:
+    def inverse(self, key: str, denominator: Callable[[Slot, dict[str, Any]], Tensor]) -> Tensor:
         """``1/φ`` of every parameter, ``(p,)``; 1 where the state has no entry ``key`` yet."""
         result = torch.ones(self.layout.size, dtype=self.layout.dtype)
         result = result.to(self.slots[0].parameter.device)
-        for slot, group in self._active(frozenset()):
-            if self._rows_of_state(slot, key) is not None:
+        for slot, group in self.active(frozenset()):
+            if self.state_of(slot, key) is not None:
                 result[slot.segment.rows] = 1 / denominator(slot, group)
         return result
 
-    def _seed_buffer(self, name: str, slot: Slot, key: str) -> None:
-        """Create a buffer for a slot; its affine columns start at the optimizer's own."""
+    def buffer(self, name: str, slot: Slot) -> Tensor | None:
+        """A buffer of a parameter, shape ``(size, columns)``; ``None`` before it is seeded."""
+        return self._buffers.get(_key(name, slot))
+
+    def seed_buffer(self, name: str, slot: Slot, key: str) -> Tensor:
+        """Make a buffer of zeros anew; its affine columns start at the optimizer's own.
+
+        Args:
+            name: Of the buffer, in checkpoints.
+            slot: The parameter.
+            key: The buffer's own name in the optimizer's state.
+
+        Returns:
+            Shape ``(size, columns)``, to be changed in place.
+        """
         shape = (slot.segment.size, self.columns)
         buffer = torch.zeros(shape, dtype=self.layout.dtype, device=slot.parameter.device)
-        existing = self._rows_of_state(slot, key)
+        existing = self.state_of(slot, key)
         if existing is not None:
             buffer[:, self.columns - self.affine_columns :] = existing[:, None]
-        self._buffers[f"{name}/{slot.segment.name}"] = buffer
+        self._buffers[_key(name, slot)] = buffer
+        return buffer
+
+    def drop_buffer(self, name: str, slot: Slot) -> None:
+        """Forget a buffer, as the optimizer did with its own."""
+        self._buffers.pop(_key(name, slot), None)
+
+
+class DecayingRule(UpdateRule):
+    """Rules of optimizers whose groups have ``maximize`` and a ``weight_decay``."""
+
+    @property
+    def reads_position(self) -> bool:
+        """Whether some group decays weights, as the groups are now."""
+        return any(group.get("weight_decay") for group in self.optimizer.param_groups)
+
+    @staticmethod
+    def decay(G: Tensor, A: Tensor, group: dict[str, Any]) -> None:
+        """``G ← ±G + λA``, in place."""
+        if group["maximize"]:
+            G.neg_()
+        if group["weight_decay"]:
+            G.add_(A, alpha=float(group["weight_decay"]))
+
+    @staticmethod
+    def sign(group: dict[str, Any]) -> float:
+        """−1 for a group that is maximised."""
+        return -1.0 if group["maximize"] else 1.0
+
+
+def _key(name: str, slot: Slot) -> str:
+    return f"{name}/{slot.segment.name}"
 
 
 def _slots(

@@ -22,13 +22,6 @@ class UpdateCheck:
     What the smoother believes about the optimizer is so compared with what the optimizer did: a
     clamp in a hook of the step, a norm constraint after it or a step that unscales its gradients
     itself would otherwise move θ, but not its derivatives.
-
-    Args:
-        make_rule: Builds the optimizer's rule for a number of columns, the last so many of which
-            follow the parameters themselves.
-        layout: Order of the parameters.
-        parameters: The parameters by name.
-        theta: Where they must be at the next step, shape ``(p,)``.
     """
 
     def __init__(
@@ -51,9 +44,6 @@ class UpdateCheck:
 
     def require_unmoved(self, moment: str) -> None:
         """Refuse parameters that are not where the last step left them.
-
-        Args:
-            moment: When they are looked at, for the message.
 
         Raises:
             TrainingMismatchError: Naming those that moved.
@@ -83,10 +73,6 @@ class UpdateCheck:
 
     def after_update(self, skipped: frozenset[str], pushed: UpdateRule | None = None) -> None:
         """Compare where the parameters are now with where the rule puts them.
-
-        Args:
-            skipped: Parameters without a gradient.
-            pushed: A rule that was pushed through this step already, to take denominators from.
 
         Raises:
             TrainingMismatchError: Naming the parameters that moved otherwise.

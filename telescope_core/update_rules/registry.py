@@ -5,26 +5,53 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from telescope_core.errors import UnsupportedOptimizerError
+from telescope_core.errors import ConfigurationError, UnsupportedOptimizerError
 from telescope_core.network.layout import ParameterLayout
 from telescope_core.update_rules import adam, adaptive, sgd
 from telescope_core.update_rules.base import UpdateRule
 
 _RULES: dict[type[torch.optim.Optimizer], type[UpdateRule]] = {
-    **sgd.RULES,
-    **adam.RULES,
-    **adaptive.RULES,
+    torch.optim.SGD: sgd.SGDRule,
+    torch.optim.Adam: adam.AdamRule,
+    torch.optim.AdamW: adam.AdamRule,
+    torch.optim.NAdam: adam.NAdamRule,
+    torch.optim.RAdam: adam.RAdamRule,
+    torch.optim.RMSprop: adaptive.RMSpropRule,
+    torch.optim.Adagrad: adaptive.AdagradRule,
 }
 
 
 def register_rule(optimizer: type[torch.optim.Optimizer], rule: type[UpdateRule]) -> None:
     """Teach the smoother an optimizer.
 
+    A rule repeats the optimizer's step on columns, its preconditioner held at the value it had.
+    What it says is compared with what the optimizer did at every step of a training, as for
+    built-in rules; parameters that move otherwise end it with an error that names them.
+
     Args:
         optimizer: The optimizer class; subclasses need their own entry, since they may change the
             update.
         rule: A subclass of :class:`UpdateRule` whose ``push`` repeats the optimizer's step.
+
+    Raises:
+        ConfigurationError: Not two such classes.
+
+    Example:
+        >>> class HalfSGD(torch.optim.SGD):
+        ...     "Descends at half the rate that it is given."
+        >>> class HalfRule(UpdateRule):
+        ...     def push(self, gradient, path, skipped):
+        ...         for slot, group in self.active(skipped):
+        ...             rows = slot.segment.rows
+        ...             path[rows].add_(gradient[rows], alpha=-0.5 * group["lr"])
+        ...
+        ...     def preconditioner(self):
+        ...         return None
+        >>> register_rule(HalfSGD, HalfRule)
     """
+    for given, expected in ((optimizer, torch.optim.Optimizer), (rule, UpdateRule)):
+        if not (isinstance(given, type) and issubclass(given, expected)):
+            raise ConfigurationError(f"expected a subclass of {expected.__name__}, got {given!r}")
     _RULES[optimizer] = rule
 
 
@@ -35,7 +62,10 @@ def rule_for(
     columns: int,
     affine_columns: int,
 ) -> UpdateRule:
-    """The update rule of an optimizer, ready to carry ``columns`` columns.
+    """The update rule of an optimizer.
+
+    Returns:
+        The rule, ready to carry ``columns`` columns.
 
     Raises:
         UnsupportedOptimizerError: No rule is registered for the optimizer's class.
@@ -46,9 +76,6 @@ def rule_for(
 
 def require_rule(optimizer: object) -> None:
     """Refuse an optimizer without an update rule.
-
-    Args:
-        optimizer: The optimizer itself, not what a framework has wrapped around it.
 
     Raises:
         UnsupportedOptimizerError: No rule is registered for the optimizer's class.

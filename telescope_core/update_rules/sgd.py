@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from telescope_core.network.layout import ParameterLayout
-from telescope_core.update_rules.base import Recursion, UpdateRule
+from telescope_core.update_rules.base import DecayingRule, Recursion, Slot
 
 
-class SGDRule(UpdateRule):
+class SGDRule(DecayingRule):
     r"""``torch.optim.SGD`` (Eq. 11 for momentum, Eq. 12 for weight decay).
 
     ``G ← ±G + λθ``; ``M ← μM + (1 − d)G``, at the first step ``M = G``; ``Δθ = −γ M``, or
@@ -28,14 +29,14 @@ class SGDRule(UpdateRule):
     ) -> None:
         super().__init__(optimizer, layout, parameters, columns, affine_columns)
         for slot in self.slots:
-            if self._rows_of_state(slot, "momentum_buffer") is not None:
-                self._seed_buffer("momentum", slot, "momentum_buffer")
+            if self.state_of(slot, "momentum_buffer") is not None:
+                self.seed_buffer("momentum", slot, "momentum_buffer")
 
-    def before_update(self) -> None:  # noqa: D102
+    @override
+    def before_update(self) -> None:
         for slot in self.slots:
-            name = f"momentum/{slot.segment.name}"
-            if name in self._buffers and self._rows_of_state(slot, "momentum_buffer") is None:
-                del self._buffers[name]  # The optimizer's buffers were dropped: a warm restart.
+            if self.state_of(slot, "momentum_buffer") is None:  # Not yet, or a warm restart.
+                self.drop_buffer("momentum", slot)
 
     @property
     def is_plain(self) -> bool:
@@ -45,33 +46,28 @@ class SGDRule(UpdateRule):
             group["momentum"] or group["weight_decay"] or group["maximize"] for group in groups
         )
 
-    @property
-    def reads_position(self) -> bool:  # noqa: D102
-        return not self._without_decay()
-
-    def push(self, gradient: Tensor, path: Tensor, skipped: frozenset[str]) -> None:  # noqa: D102
-        for slot, group in self._active(skipped):
+    @override
+    def push(self, gradient: Tensor, path: Tensor, skipped: frozenset[str]) -> None:
+        for slot, group in self.active(skipped):
             arrays = [gradient[slot.segment.rows], path[slot.segment.rows]]
             if group["momentum"]:
-                momentum, begun = self._momentum(slot.segment.name, arrays[0])
+                momentum, begun = self._momentum(slot)
                 arrays.append(momentum)
-            for part in self._parts(slot):
+            for part in self.parts(slot):
                 G, A, *M = (array[part] for array in arrays)
-                if group["maximize"]:
-                    G.neg_()
-                if group["weight_decay"]:
-                    G.add_(A, alpha=float(group["weight_decay"]))
+                self.decay(G, A, group)
                 if M:
                     G = _with_momentum(G, M[0], begun, group)
                 A.add_(G, alpha=-float(group["lr"]))
 
-    def preconditioner(self) -> None:  # noqa: D102
+    @override
+    def preconditioner(self) -> None:
         return None
 
-    def recursion(self) -> Recursion:  # noqa: D102
+    @override
+    def recursion(self) -> Recursion:
         group = self.optimizer.param_groups[0]
-        mu, rate = float(group["momentum"]), float(group["lr"])
-        sign = -1.0 if group["maximize"] else 1.0
+        mu, rate, sign = float(group["momentum"]), float(group["lr"]), self.sign(group)
         if not mu:
             return Recursion(0.0, sign, 0.0, sign * rate)
         gain = sign * (1 - float(group["dampening"]))
@@ -79,13 +75,12 @@ class SGDRule(UpdateRule):
             return Recursion(mu, gain, rate * mu, sign * rate)
         return Recursion(mu, gain, rate, 0.0)
 
-    def _momentum(self, name: str, like: Tensor) -> tuple[Tensor, bool]:
+    def _momentum(self, slot: Slot) -> tuple[Tensor, bool]:
         """The buffer of a parameter, and whether a step was taken with it before."""
-        name = f"momentum/{name}"
-        begun = name in self._buffers
-        if not begun:
-            self._buffers[name] = torch.empty_like(like)
-        return self._buffers[name], begun
+        held = self.buffer("momentum", slot)
+        if held is None:
+            return self.seed_buffer("momentum", slot, "momentum_buffer"), False
+        return held, True
 
 
 def _with_momentum(G: Tensor, M: Tensor, begun: bool, group: dict[str, Any]) -> Tensor:
@@ -98,6 +93,3 @@ def _with_momentum(G: Tensor, M: Tensor, begun: bool, group: dict[str, Any]) -> 
     else:
         torch.add(G, M, alpha=mu, out=M)
     return G.add_(M, alpha=mu) if group["nesterov"] else M
-
-
-RULES: dict[type[torch.optim.Optimizer], type[UpdateRule]] = {torch.optim.SGD: SGDRule}

@@ -1,1 +1,1 @@
-"""The case studies: one package a kind, each with the five modules of ``contract.py``."""
+"""The case studies: one package a kind, each with the modules of ``contract.py``."""

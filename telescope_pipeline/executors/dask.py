@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
-from telescope_core.errors import ExecutionError, MissingDependencyError, TelescopeError
-from telescope_pipeline.executors.executor import Job, Result, Watcher
+from telescope_core.errors import ExecutionError, MissingDependencyError
+from telescope_pipeline.executors.jobs import ATTEMPTS, Job, Result, Watcher, call
 
-_ATTEMPTS = 2
 _CONNECT_SECONDS = 20
 
 
@@ -52,7 +50,7 @@ class DaskExecutor:
             def submit(job: Job) -> Any:
                 attempts[job.name] += 1
                 watcher.started(job.name)
-                future = client.submit(_call, job, pure=False)
+                future = client.submit(call, job, _unheard, pure=False)
                 names[future] = job
                 return future
 
@@ -63,7 +61,7 @@ class DaskExecutor:
                     try:
                         outcome, value = future.result()
                     except (distributed.KilledWorker, distributed.CancelledError) as error:
-                        if attempts[job.name] >= _ATTEMPTS:
+                        if attempts[job.name] >= ATTEMPTS:
                             message = f"member {job.name} lost its Dask worker for good: {error}"
                             raise ExecutionError(message) from error
                         watcher.lost(job.name)
@@ -85,16 +83,6 @@ class DaskExecutor:
                 f"within {_CONNECT_SECONDS} s ({error}); start one with `dask scheduler`"
             )
             raise ExecutionError(message) from error
-
-
-def _call(job: Job) -> tuple[str, Any]:
-    # An exception comes back as text, as from a local worker: its class may not exist over there.
-    try:
-        return "done", job.function(job.argument, _unheard)
-    except TelescopeError as error:
-        return "failed", str(error)
-    except Exception as error:
-        return "failed", f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
 
 
 def _unheard(done: int, total: int) -> None:

@@ -16,10 +16,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from telescope_core.errors import ExecutionError, TelescopeError
-from telescope_pipeline.executors.executor import Job, Result, Watcher
+from telescope_core.errors import ExecutionError
+from telescope_pipeline.executors.jobs import ATTEMPTS, Job, Result, Watcher, call
 
-_ATTEMPTS = 2
 _PROGRESS_SECONDS = 0.2
 _GRACE_SECONDS = 2.0
 
@@ -68,8 +67,9 @@ class LocalExecutor:
                         workers.remove(worker)
                         code = worker.stop()
                         if worker.job is not None:
-                            job = worker.job
-                            self._put_back(job, attempts[job.name], code, waiting, watcher)
+                            _give_up(worker.job, attempts[worker.job.name], code)
+                            watcher.lost(worker.job.name)
+                            waiting.appendleft(worker.job)
                         continue
                     name = worker.job.name if worker.job else ""
                     if message[0] == "advanced":
@@ -83,17 +83,6 @@ class LocalExecutor:
         finally:
             for worker in workers:
                 worker.stop()
-
-    def _put_back(
-        self, job: Job, attempts: int, code: int | None, waiting: deque[Job], watcher: Watcher
-    ) -> None:
-        if attempts >= _ATTEMPTS:
-            raise ExecutionError(
-                f"member {job.name} lost its worker {attempts} times (exit code {code}); "
-                "the machine may be short of memory: lower run.workers, or the size of the case"
-            )
-        watcher.lost(job.name)
-        waiting.appendleft(job)
 
 
 @dataclass
@@ -139,6 +128,14 @@ class _Worker:
         return self.process.exitcode
 
 
+def _give_up(job: Job, attempts: int, code: int | None) -> None:
+    if attempts >= ATTEMPTS:
+        raise ExecutionError(
+            f"member {job.name} lost its worker {attempts} times (exit code {code}); "
+            "the machine may be short of memory: lower run.workers, or the size of the case"
+        )
+
+
 def _idle(workers: Sequence[_Worker]) -> list[_Worker]:
     return [worker for worker in workers if worker.job is None]
 
@@ -151,16 +148,14 @@ def _ready(workers: Sequence[_Worker]) -> list[_Worker]:
 
 @contextmanager
 def _environment(threads: int) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    before = dict(os.environ)
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in _THREAD_VARIABLES:
+            os.environ.pop(name)
+        os.environ.update(before)
 
 
 def _serve(connection: Connection) -> None:
@@ -175,14 +170,11 @@ def _serve(connection: Connection) -> None:
         except Exception:  # e.g. the job's module does not import
             connection.send(("failed", f"the job could not be loaded\n{traceback.format_exc()}"))
             continue
+        outcome = call(job, _Reporter(connection))
         try:
-            connection.send(("done", job.function(job.argument, _Reporter(connection))))
-        except TelescopeError as error:
-            connection.send(("failed", str(error)))
-        except Exception as error:
-            connection.send(
-                ("failed", f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
-            )
+            connection.send(outcome)
+        except Exception as error:  # the result cannot travel
+            connection.send(("failed", f"{type(error).__name__}: {error}"))
 
 
 class _Reporter:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from telescope_core.errors import ArtifactError, ExecutionError, NonFiniteError
-from telescope_pipeline.contract import Member, Progress
+from telescope_pipeline.contract import Member, Progress, TrainingJob
 from telescope_pipeline.parameters.model import RunSettings
 from telescope_pipeline.parameters.user_code import make_importable
 from telescope_pipeline.schemas.sections import Case
@@ -119,13 +119,15 @@ def _train(task: Task, data: bytes, scratch: Scratch, key: str, progress: Progre
     _reset_peak_memory()
     training = import_module(f"telescope_pipeline.cases.{task.case.kind}.training.train")
     trained: Trained = training.train(
-        task.case,
-        task.member,
-        files.parse_tensors(task.data, data),
-        seed=task.run.seed,
-        device=torch.device(task.run.device),
-        checkpoint=scratch.checkpoint(key),
-        progress=progress,
+        TrainingJob(
+            task.case,
+            task.member,
+            files.parse_tensors(task.data, data),
+            seed=task.run.seed,
+            device=torch.device(task.run.device),
+            checkpoint=scratch.checkpoint(key),
+            progress=progress,
+        )
     )
     return trained
 

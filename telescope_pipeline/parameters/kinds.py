@@ -1,4 +1,4 @@
-"""The kinds of case there are: the folders of :mod:`telescope_pipeline.cases`."""
+"""The kinds of case there are: the folders of ``telescope_pipeline.cases``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pkgutil import iter_modules
 
-from telescope_pipeline import cases
 from telescope_pipeline.schemas.sections import Case
+
+_CASES = "telescope_pipeline.cases"
 
 
 class _Kinds(Mapping[str, type[Case]]):
@@ -20,7 +21,7 @@ class _Kinds(Mapping[str, type[Case]]):
     def __getitem__(self, kind: str) -> type[Case]:
         if kind not in self:
             raise KeyError(kind)
-        module = import_module(f"{cases.__name__}.{kind}.schema")
+        module = import_module(f"{_CASES}.{kind}.schema")
         (model,) = (
             member
             for _, member in inspect.getmembers(module, inspect.isclass)
@@ -29,7 +30,8 @@ class _Kinds(Mapping[str, type[Case]]):
         return model
 
     def __iter__(self) -> Iterator[str]:
-        return (found.name for found in iter_modules(cases.__path__) if found.ispkg)
+        folders = import_module(_CASES).__path__
+        return (found.name for found in iter_modules(folders) if found.ispkg)
 
     def __len__(self) -> int:
         return len(tuple(iter(self)))

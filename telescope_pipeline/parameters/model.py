@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self, Union
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, SerializeAsAny, model_validator
+from pydantic_core import PydanticKnownError
 
 from telescope_pipeline.parameters.kinds import KINDS
 from telescope_pipeline.schemas.secrets import without_secrets
@@ -18,18 +20,31 @@ from telescope_pipeline.schemas.sections import (
     word_or_count,
 )
 
-if TYPE_CHECKING:
-    AnyCase = Case
-else:
-    # The union is built from the registry, so that this module names no kind.
-    AnyCase = Annotated[Union[tuple(KINDS.values())], Discriminator("kind")]  # noqa: UP007
-
 _TRACKER_NAME = matching("[A-Za-z0-9_.-]{1,128}", "at most 128 letters, digits, '_', '-' and '.'")
 
 # A case names folders and DVC stages.
 CaseName = Annotated[
     str, matching("[a-z][a-z0-9_]{0,63}", "a case name of small letters, digits and '_'")
 ]
+
+
+def _of_its_kind(value: Any) -> Any:
+    """Validate a case with the schema of its kind, and import no other kind's."""
+    if isinstance(value, Case):
+        return value
+    if not isinstance(value, Mapping):
+        raise PydanticKnownError("model_type", {"class_name": "Case"})
+    if "kind" not in value:
+        raise PydanticKnownError("union_tag_not_found", {"discriminator": "'kind'"})
+    kind = value["kind"]
+    if kind not in KINDS:
+        expected = ", ".join(f"'{each}'" for each in KINDS)
+        context = {"discriminator": "'kind'", "tag": str(kind), "expected_tags": expected}
+        raise PydanticKnownError("union_tag_invalid", context)
+    return KINDS[kind].model_validate(value)
+
+
+AnyCase = Annotated[SerializeAsAny[Case], PlainValidator(_of_its_kind)]
 
 
 class RunSettings(Section):

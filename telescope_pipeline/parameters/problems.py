@@ -10,6 +10,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from telescope_pipeline.parameters.kinds import KINDS
+from telescope_pipeline.schemas.sections import Case
+
 _EXPECTED = {
     "int_type": "an integer",
     "int_from_float": "an integer",
@@ -33,6 +36,7 @@ _EXPECTED = {
     "string_pattern_mismatch": "text that matches {pattern}",
     "none_required": "null",
 }
+_NAMES = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
 
 _MISSING = object()
 # Names of the fields that tell the branches of a union apart.
@@ -56,27 +60,26 @@ def describe(error: ValidationError, raw: Any, model: type[BaseModel]) -> list[s
     misspelt: set[str] = set()
     missing: list[tuple[str, str]] = []
     for detail in error.errors(include_url=False, include_input=False):
-        keys, tags = _locate(detail["loc"], raw, model)
-        ctx = detail.get("ctx", {})
-        if detail["type"] == "missing":
+        keys, holder, annotation = _follow(detail["loc"], raw, model)
+        kind, ctx = detail["type"], detail.get("ctx", {})
+        if kind == "missing":
             path = _dotted(keys)
-            missing.append((path, f"{path}: missing; expected {_of_field(model, keys, tags)}"))
+            missing.append((path, f"{path}: missing; expected {_of_field(annotation)}"))
             continue
-        if detail["type"] in {"combination", "secret"}:
+        if kind in {"combination", "secret"}:
             keys = [*keys, *str(ctx["field"]).split(".")]
-        if detail["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        if kind in {"union_tag_invalid", "union_tag_not_found"}:
             keys = [*keys, str(ctx["discriminator"]).strip("'")]
         path = _dotted(keys)
-        if detail["type"] == "extra_forbidden":
-            known = _fields(model, keys[:-1], tags)
+        if kind == "extra_forbidden":
+            known = list(holder.model_fields) if _is_model(holder) else []
             line, match = _unknown_key(path, keys[-1], _value(raw, keys), known)
             if match is not None:
                 misspelt.add(_dotted([*keys[:-1], match]))
-        elif detail["type"] == "union_tag_not_found":
-            choices = _tag_choices(_annotation(model, keys[:-1], tags), str(keys[-1]))
-            given = _value(raw, keys[:-1])
-            line = _missing_tag(path, str(keys[-1]), choices, given)
-        elif detail["type"] == "secret":
+        elif kind == "union_tag_not_found":
+            tags = [tag for branch in _branches(annotation) for tag in _tags(branch, keys[-1:])]
+            line = _missing_tag(path, str(keys[-1]), tags, _value(raw, keys[:-1]))
+        elif kind == "secret":
             line = f"{path}: got a value that is not shown; expected {ctx['expected']}"
         else:
             line = _wrong_value(path, _value(raw, keys), _expectation(detail))
@@ -95,48 +98,68 @@ def _merged(lines: Sequence[str]) -> Iterator[str]:
     yield f"{head}; expected {' or '.join(choices)}" if first else lines[0]
 
 
-def _locate(
+def _follow(
     loc: Sequence[int | str], raw: Any, model: type[BaseModel]
-) -> tuple[list[int | str], list[str]]:
-    """Split pydantic's location into keys of the file and tags of the unions on the way."""
+) -> tuple[list[int | str], Any, Any]:
+    """Follow pydantic's location through the file and through the models.
+
+    Returns:
+        The keys, without the names of branches of unions between them; the model that holds the
+        last key; and the annotation of its field, None if it has none.
+    """
     keys: list[int | str] = []
-    tags: list[str] = []
-    here = raw
-    for index, part in enumerate(loc):
-        last = index == len(loc) - 1
-        if isinstance(here, Mapping):
-            is_tag = isinstance(part, str) and part not in here
-            # A tag may be left out of the file where there is a default: then the model knows it.
-            if is_tag and (part in _tags(here) or part in _all_tags(model, keys, tags)):
-                tags.append(str(part))
-                continue
-            if part == "[key]":
-                continue
+    here: Any = raw
+    holder: Any = None
+    annotation: Any = model
+    for part in loc:
+        branches = _branches(annotation)
+        if len(branches) > 1:
+            # Pydantic names the branch it tried, by the value that tells it apart or by its type.
+            annotation = next((each for each in branches if part in _tags(each)), None)
+        elif part != "[key]":
+            (holder,) = branches
+            if holder is Case:
+                holder = KINDS[here["kind"]]
+            annotation = _inside(holder, part)
             keys.append(part)
-            here = here.get(part, _MISSING)
-        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
-            keys.append(part)
-            here = here[part]
-        elif last and here is not _MISSING and isinstance(part, str):
-            tags.append(part)  # the name of a union's branch, not a key
-        else:
-            keys.append(part)
-            here = _MISSING
-    return keys, tags
+            here = _value(here, [part])
+    return keys, holder, annotation
 
 
-def _tags(mapping: Mapping[Any, Any]) -> list[Any]:
-    return [mapping.get(name) for name in _DISCRIMINATORS]
+def _inside(annotation: Any, key: int | str) -> Any:
+    """The annotation of an entry of a mapping or a list."""
+    if _is_model(annotation):
+        field = annotation.model_fields.get(str(key))
+        return None if field is None else field.annotation
+    return get_args(annotation)[-1] if get_origin(annotation) in (list, dict) else None
 
 
-def _all_tags(model: type[BaseModel], keys: Sequence[int | str], tags: Sequence[str]) -> list[str]:
-    """The tags of the branches at a place of the file, if it takes one of several mappings."""
-    annotation = _annotation(model, keys, tags)
+def _bare(annotation: Any) -> Any:
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
+    return annotation
+
+
+def _branches(annotation: Any) -> list[Any]:
+    """The alternatives of a union, null apart, or the one there is."""
+    annotation = _bare(annotation)
     if get_origin(annotation) not in (Union, UnionType):
-        return []
-    return [tag for name in _DISCRIMINATORS for tag in _tag_choices(annotation, name)]
+        return [annotation]
+    found = [branch for each in get_args(annotation) for branch in _branches(each)]
+    return [branch for branch in found if branch is not type(None)]
+
+
+def _tags(branch: Any, names: Sequence[int | str] = _DISCRIMINATORS) -> list[str]:
+    """The values of a model's fields that tell it from the other branches of a union."""
+    if branch is Case:
+        return list(KINDS) if "kind" in names else []
+    fields = branch.model_fields if _is_model(branch) else {}
+    found = [get_args(fields[str(name)].annotation) for name in names if name in fields]
+    return [str(choice) for choices in found for choice in choices]
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _value(raw: Any, keys: Sequence[int | str]) -> Any:
@@ -200,73 +223,10 @@ def _expectation(detail: ErrorDetails) -> str:
     return detail["msg"].removeprefix("Input should be ").removeprefix("expected ")
 
 
-def _of_field(model: type[BaseModel], keys: Sequence[int | str], tags: Sequence[str]) -> str:
-    """Say what the missing last key should hold."""
-    annotation = _descend(model, keys, tags)
-    origin = get_origin(annotation)
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return f"a mapping with {', '.join(annotation.model_fields)}"
-    if origin is list:
-        return "a list"
-    if origin is dict:
-        return "a mapping"
-    names = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
-    return names.get(annotation, "a value") if isinstance(annotation, type) else "a value"
-
-
-def _fields(model: type[BaseModel], keys: Sequence[int | str], tags: Sequence[str]) -> list[str]:
-    found = _descend(model, keys, tags)
-    if isinstance(found, type) and issubclass(found, BaseModel):
-        return list(found.model_fields)
-    return []
-
-
-def _descend(model: Any, keys: Sequence[int | str], tags: Sequence[str]) -> Any:
-    """Follow keys through the annotations of the models; unions are decided by the tags."""
-    return _bare(_annotation(model, keys, tags), tags)
-
-
-def _annotation(model: Any, keys: Sequence[int | str], tags: Sequence[str]) -> Any:
-    here = model
-    for key in keys:
-        here = _bare(here, tags)
-        if isinstance(here, type) and issubclass(here, BaseModel):
-            field = here.model_fields.get(str(key))
-            here = None if field is None else field.annotation
-        elif get_origin(here) in (list, dict):
-            here = get_args(here)[-1]
-        else:
-            return None
-    return here
-
-
-def _tag_choices(annotation: Any, discriminator: str) -> list[str]:
-    """List the values that tell the branches of a union apart."""
-    if get_origin(annotation) in (Annotated, Union, UnionType):
-        return [
-            choice
-            for branch in get_args(annotation)
-            for choice in _tag_choices(branch, discriminator)
-        ]
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        field = annotation.model_fields.get(discriminator)
-        return [] if field is None else [str(choice) for choice in get_args(field.annotation)]
-    return []
-
-
-def _bare(annotation: Any, tags: Sequence[str]) -> Any:
-    while get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    if get_origin(annotation) not in (Union, UnionType):
-        return annotation
-    branches = [_bare(branch, tags) for branch in get_args(annotation)]
-    for branch in branches:
-        if isinstance(branch, type) and issubclass(branch, BaseModel):
-            allowed = [
-                get_args(branch.model_fields[name].annotation)
-                for name in _DISCRIMINATORS
-                if name in branch.model_fields
-            ]
-            if any(set(choices) & set(tags) for choices in allowed):
-                return branch
-    return next((b for b in branches if b is not type(None)), None)
+def _of_field(annotation: Any) -> str:
+    """Say what a missing key should hold."""
+    bare = _branches(annotation)[0]
+    if _is_model(bare):
+        return f"a mapping with {', '.join(bare.model_fields)}"
+    kinds = {list: "a list", dict: "a mapping"}
+    return kinds.get(get_origin(bare)) or _NAMES.get(bare, "a value")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +17,35 @@ from telescope_pipeline.parameters.problems import describe
 from telescope_pipeline.schemas.sections import Case
 
 
-def load_parameters(path: str | Path) -> Parameters:
+def load_parameters(path: str | Path, *, only: str | None = None) -> Parameters:
     """Read and validate a parameter file.
 
     Args:
         path: The YAML file.
+        only: A case, beside which the others are neither looked at nor returned; all if None.
 
     Returns:
         The validated parameters.
 
     Raises:
-        ParametersError: If the file cannot be read or parsed, or if values are not usable.  There
-            is one line per problem, with the dotted path, the value given and what was expected.
-    """
+        ParametersError: If the file cannot be read or parsed, if values are not usable, or if there
+            is no such case.  There is one line per problem, with the dotted path, the value given
+            and what was expected.
+    """  # noqa: DOC501  # made by problems_error
     path = Path(path)
     raw = _parse(path, _read(path))
+    if only is not None:
+        raw = _with_one_case(raw, only)
     try:
         return Parameters.model_validate(raw)
     except ValidationError as error:
-        problems = describe(error, raw, Parameters)
-    lines = "\n".join(f"  {problem}" for problem in problems)
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    raise ParametersError(f"{path}: {count}\n{lines}")
+        raise problems_error(path, describe(error, raw, Parameters)) from None
+
+
+def load_case(path: str | Path, name: str) -> tuple[Parameters, Case]:
+    """Read a parameter file for the sake of one case; see :func:`load_parameters`."""
+    parameters = load_parameters(path, only=name)
+    return parameters, parameters.cases[name]
 
 
 def case_of(parameters: Parameters, name: str) -> Case:
@@ -45,11 +53,30 @@ def case_of(parameters: Parameters, name: str) -> Case:
 
     Raises:
         ParametersError: If there is no such case; the message lists those there are.
-    """
+    """  # noqa: DOC501  # made by _no_case
     if name not in parameters.cases:
-        known = ", ".join(sorted(parameters.cases))
-        raise ParametersError(f"no case is called {name!r}; params.yaml has {known}")
+        raise _no_case(name, parameters.cases)
     return parameters.cases[name]
+
+
+def problems_error(path: Path, lines: Sequence[str]) -> ParametersError:
+    """Make one error of lines that name a problem each."""
+    count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+    return ParametersError("\n".join([f"{path}: {count}", *(f"  {line}" for line in lines)]))
+
+
+def _with_one_case(raw: dict[Any, Any], name: str) -> dict[Any, Any]:
+    cases = raw.get("cases")
+    if not isinstance(cases, Mapping):
+        return raw  # validation tells what is wrong with it
+    if name not in cases:
+        raise _no_case(name, cases)
+    return {**raw, "cases": {name: cases[name]}}
+
+
+def _no_case(name: str, cases: Iterable[str]) -> ParametersError:
+    known = ", ".join(sorted(map(str, cases)))
+    return ParametersError(f"no case is called {name!r}; params.yaml has {known}")
 
 
 def _read(path: Path) -> str:

@@ -1,116 +1,103 @@
-"""Handing the runs of a case to the tracker that the parameters name."""
+"""Delivering finished runs to any tracker, without being at its mercy."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, Self
 
-from telescope_core.errors import (
-    ArtifactError,
-    ConfigurationError,
-    MissingDependencyError,
-    ParametersError,
-)
-from telescope_core.trackers.delivery import Delivery, deliver_to
-from telescope_core.trackers.registry import check_options, tracker_factory
-from telescope_pipeline.store import files
-
-if TYPE_CHECKING:
-    from telescope_core.trackers.record import RunRecord
-    from telescope_pipeline.parameters.model import TrackingSettings
+from telescope_pipeline.publish.conversation import Patience, ask, stopped, unable
+from telescope_pipeline.publish.record import RunRecord
 
 
-def check_tracking(tracking: TrackingSettings) -> None:
-    """Check that the tracker exists and takes its options.
+@dataclass(frozen=True)
+class Place:
+    """Where a run is, as far as the tracker says.
 
-    A tracker that is not installed is no error here: publishing reports it.
-
-    Raises:
-        ParametersError: If no tracker has this name, or an option is not one it takes.
+    Attributes:
+        url: Its address at a server.
+        folder: Its path, relative to the project if it lies there.
     """
-    if tracking.tracker in ("wandb", "none"):
-        return
-    try:
-        tracker_options(tracking, Path())
-    except MissingDependencyError:
-        return
-    except ConfigurationError as error:
-        raise ParametersError(f"tracking: {error}") from error
+
+    url: str | None = None
+    folder: str | None = None
+
+    @classmethod
+    def of(cls, place: str | None, root: Path) -> Self:
+        """Read what a tracker says; ``root`` is the project's folder."""
+        if place is None or place.startswith(("http://", "https://")):
+            return cls(url=place)
+        path = Path(place)
+        return cls(folder=str(path.relative_to(root) if path.is_relative_to(root) else path))
 
 
-def tracker_options(tracking: TrackingSettings, root: Path) -> dict[str, Any]:
-    """Return what the tracker is opened with.
+@dataclass(frozen=True)
+class Delivery:
+    """What became of some runs.
 
-    Args:
-        tracking: The section of the parameters.
-        root: The project's folder; a relative ``directory`` lies in it.
-
-    Returns:
-        ``tracking.options``, and ``project``, ``directory`` and ``mode`` if the tracker takes them.
-
-    Raises:
-        ConfigurationError: If no tracker has this name, or an option is not one it takes.
-        MissingDependencyError: If the package that brings it cannot be imported.
+    Attributes:
+        mode: ``"online"`` if a server holds all of them, ``"local"`` if the tracker keeps them on
+            this machine, ``"offline"`` if they wait here to be sent, ``"failed"`` if some are
+            nowhere, ``"disabled"`` if nothing was to be published.
+        reason: Why they are not all where they belong; None if they are.
+        places: The runs that the tracker keeps, by id.
+        entity: The account or team at the server, if it is known.
     """
-    factory = tracker_factory(tracking.tracker)
-    options = dict(tracking.options)
-    taken = inspect.signature(factory).parameters
-    ours = {"project": tracking.project, "mode": tracking.mode, "directory": "."}
-    for name, value in ours.items():
-        if name in taken:
-            options.setdefault(name, value)
-    directory = options.get("directory")
-    if isinstance(directory, str):
-        options["directory"] = str(root / directory)
-    check_options(tracking.tracker, factory, options)
-    return options
+
+    mode: Literal["online", "local", "offline", "failed", "disabled"]
+    reason: str | None = None
+    places: Mapping[str, Place] = field(default_factory=dict)
+    entity: str | None = None
 
 
-def deliver_elsewhere(
-    records: Sequence[RunRecord], tracking: TrackingSettings, root: Path, receipt: Path
+def deliver(
+    tracker: str,
+    options: Mapping[str, Any],
+    records: Sequence[RunRecord],
+    *,
+    root: Path,
+    known: Collection[str] = (),
+    patience: Patience | None = None,
 ) -> Delivery:
-    """Deliver runs to a tracker other than Weights & Biases; each of them once.
+    """Deliver runs, each of them once.
+
+    A tracker that can look up its runs (:class:`~telescope_core.trackers.RunStore`) is asked
+    whether it holds a run with the same id and content, before and after it is told one.
 
     Args:
+        tracker: Its name; see :func:`~telescope_core.trackers.open_tracker`.
+        options: JSON-able; what it takes.
         records: The runs.
-        tracking: The section of the parameters.
-        root: The project's folder.
-        receipt: The receipt of the last time, if there is one.
+        root: The folder it works in.
+        known: Ids of runs that a tracker without look-up was told before.
+        patience: How long to wait for it.
 
     Returns:
         Where the runs are.  Nothing that the tracker does raises an error.
     """
+    patience = patience or Patience()
+    request = {
+        "tracker": tracker,
+        "options": dict(options),
+        "records": [record.to_json() for record in records],
+        "known": sorted(known),
+    }
+    who = f"the tracker {tracker}"
     try:
-        options = tracker_options(tracking, root)
-    except MissingDependencyError as error:
-        return Delivery(reason=str(error))
-    known = _told_before(receipt, tracking)
-    return deliver_to(tracking.tracker, options, records, root=root, known=known)
+        run = patience.run + max(map(_weight, records)) / patience.bytes_per_second
+        limits = {"": patience.start, "ready": run}
+        answers = ask("telescope_pipeline.publish.worker:keep", request, root, limits)
+    except (OSError, ValueError, TypeError) as error:
+        return Delivery("failed", unable(who, error))
+    kept = [answer for answer in answers if answer["event"] == "kept"]
+    places = {answer["id"]: Place.of(answer["place"], root) for answer in kept}
+    if len(places) < len(records):
+        return Delivery("failed", stopped(who, answers), places)
+    at_server = any(place.url for place in places.values())
+    return Delivery("online" if at_server else "local", None, places)
 
 
-def place_in(root: Path, place: str | None) -> tuple[str | None, str | None]:
-    """Say where a run is, as the receipt does.
-
-    Returns:
-        Its address if it is at a server, and its path, relative to ``root`` if it lies there.
-    """
-    if place is None:
-        return None, None
-    if place.startswith(("http://", "https://")):
-        return place, None
-    path = Path(place)
-    return None, path.relative_to(root).as_posix() if path.is_relative_to(root) else place
-
-
-def _told_before(path: Path, tracking: TrackingSettings) -> set[str]:
-    """The runs that the last receipt says this tracker was told."""
-    try:
-        receipt = files.read_json(path)
-        same = receipt["tracker"] == tracking.tracker and receipt["project"] == tracking.project
-        if same and receipt["options"] == tracking.options:
-            return {str(run["id"]) for run in receipt["runs"] if run["kept"]}
-    except (ArtifactError, KeyError, TypeError):
-        pass
-    return set()
+def _weight(record: RunRecord) -> int:
+    files = [path for artifact in record.artifacts for path in artifact.files.values()]
+    return sum(path.stat().st_size for path in files)

@@ -18,10 +18,6 @@ from telescope_pipeline.store.files import read_bytes
 def dvc_output(path: Path, root: Path) -> dict[str, Any]:
     """Describe a file or a folder as ``dvc.lock`` does.
 
-    Args:
-        path: The output.
-        root: The project's folder.
-
     Returns:
         ``path`` relative to ``root``, ``md5`` (ending in ``.dir`` for a folder), ``size`` in bytes
         and, for a folder, ``nfiles``.
@@ -37,7 +33,10 @@ def dvc_output(path: Path, root: Path) -> dict[str, Any]:
 
 
 def files_below(path: Path) -> dict[str, Path]:
-    """List the files in a folder and below, by their path relative to it, sorted.
+    """List the files in a folder and below.
+
+    Returns:
+        The files by their path relative to the folder, sorted.
 
     Raises:
         ArtifactError: If the folder does not exist or holds no files.

@@ -5,24 +5,30 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from telescope_pipeline.study.findings.statistics import estimate
+
 if TYPE_CHECKING:
     import pandas as pd
 
 STDERR = "stderr"
-"""``stderr/<set>/<quantity>`` is the standard error over seeds of ``<set>/<quantity>``."""
+"""``stderr/<set>/<quantity>`` is the standard error of ``<set>/<quantity>``."""
 
 SEEDS = "seeds"
 """How many members have a record at a step."""
 
+_OF_PROBES = "_stderr"
 
-def over_seeds(
+
+def seeds_as_one(
     members: pd.DataFrame, quantities: list[str]
 ) -> tuple[tuple[int, dict[str, float]], ...]:
-    """Average the members of a group at every recorded step.
+    """Average the members of a group at every recorded step, with the error bars of the figures.
 
-    NaN is left out: of a mean, if another seed has a value, or else of the row.  The standard error
-    is that of the mean, sqrt(sum (x - mean)^2 / (k (k - 1))) over k seeds; with one seed there is
-    none.  Quantities that are themselves standard errors of the probes get a mean only.
+    NaN is left out: of a mean, if another seed has a value, or else of the row.  A standard error
+    has the spread over seeds in it and, of a quantity that was probed, the error of the probes.
+    One seed without such an error has none, and the probes' errors themselves get a mean only.
 
     Args:
         members: Rows of the case history that belong to one group.
@@ -33,16 +39,19 @@ def over_seeds(
         the standard errors under ``stderr/<name>``.
     """
     rows = []
-    for step, at_step in members.groupby("step", sort=True):
-        row: dict[str, float] = {SEEDS: len(at_step)}
+    for step, part in members.groupby("step", sort=True):
+        row: dict[str, float] = {SEEDS: len(part)}
         for name in quantities:
-            values = [float(value) for value in at_step[name] if not math.isnan(value)]
-            if not values:
+            values = part[name].to_numpy(dtype=np.float64)
+            known = ~np.isnan(values)
+            if not known.any():
                 continue
-            mean = math.fsum(values) / len(values)
-            row[name] = mean
-            if len(values) > 1 and not name.endswith("_stderr"):
-                spread = math.fsum((value - mean) ** 2 for value in values)
-                row[f"{STDERR}/{name}"] = math.sqrt(spread / (len(values) * (len(values) - 1)))
+            measured = f"{name}{_OF_PROBES}" in part
+            errors = part[f"{name}{_OF_PROBES}"][known] if measured else ()
+            found = estimate(values[known], errors)
+            row[name] = found.value
+            has_error = measured or known.sum() > 1
+            if has_error and not name.endswith(_OF_PROBES) and not math.isnan(found.stderr):
+                row[f"{STDERR}/{name}"] = found.stderr
         rows.append((int(str(step)), row))
     return tuple(rows)

@@ -11,21 +11,24 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from telescope_core.trackers.wandb_delivery import Outcome, deliver
-from telescope_core.trackers.wandb_folders import folder_pattern
-from telescope_pipeline.publish.delivery import deliver_elsewhere, place_in
-from telescope_pipeline.publish.records import RECEIPT, case_records, records_digest
+from telescope_core.errors import MissingDependencyError
+from telescope_pipeline.publish import wandb
+from telescope_pipeline.publish.delivery import Delivery, deliver
+from telescope_pipeline.publish.options import tracker_options
+from telescope_pipeline.publish.receipts import RECEIPT, receipt_of, told_before
+from telescope_pipeline.publish.records import case_records
 from telescope_pipeline.publish.revision import pipeline_revision
 from telescope_pipeline.store.folders import Layout
 
 if TYPE_CHECKING:
-    from telescope_core.trackers.delivery import Delivery
-    from telescope_core.trackers.record import RunRecord
     from telescope_pipeline.parameters.model import Parameters, TrackingSettings
-    from telescope_pipeline.publish.revision import Revision
+    from telescope_pipeline.publish.record import RunRecord
 
 _LOG = logging.getLogger(__name__)
-_ADVICE = "the results are complete; publish again when it is fixed"
+_ADVICE = {
+    "failed": "the results are complete; publish again when it is fixed",
+    "offline": "the runs wait in wandb/ and can be sent with `telescope sync`",
+}
 
 
 def publish(case_name: str, parameters: Parameters, root: Path) -> dict[str, Any]:
@@ -33,11 +36,6 @@ def publish(case_name: str, parameters: Parameters, root: Path) -> dict[str, Any
 
     There is one run per member group, with the mean and the standard error over seeds of
     everything recorded, and one for the case: its claims, plots, metrics and files.
-
-    Args:
-        case_name: The case.
-        parameters: The validated parameters.
-        root: The project's folder.
 
     Returns:
         The receipt.  Offline and disabled it depends on the results, the parameters and the
@@ -51,96 +49,28 @@ def publish(case_name: str, parameters: Parameters, root: Path) -> dict[str, Any
     revision = pipeline_revision(root)
     layout = Layout(root)
     records = case_records(case_name, parameters, layout, revision)
-    if tracking.tracker not in ("wandb", "none") and tracking.mode != "disabled":
-        told = deliver_elsewhere(records, tracking, root, layout.results(case_name) / RECEIPT)
-        if told.reason is not None:
-            _LOG.warning("publish %s: %s; %s", case_name, told.reason, _ADVICE)
-        return _receipt_elsewhere(case_name, tracking, revision, records, told, root)
-    outcome = _deliver(records, tracking, root)
-    if outcome is not None and outcome.reason is not None and tracking.mode != "offline":
-        _LOG.warning("publish %s: %s; %s", case_name, outcome.reason, _advice(outcome))
-    return {
-        "case": case_name,
-        "tracker": tracking.tracker,
-        "mode_asked": tracking.mode,
-        "mode_used": outcome.mode if outcome else "disabled",
-        "synced": outcome is not None and outcome.mode == "online",
-        "reason": outcome.reason if outcome else "publishing is switched off",
-        "entity": (outcome.entity if outcome else None) or tracking.entity,
-        "project": tracking.project,
-        "group": revision.name,
-        "git_revision": revision.commit,
-        "content": records_digest(records),
-        "runs": [_entry(record, outcome) for record in records] if outcome else [],
-    }
+    delivery = _deliver(records, tracking, root, layout.results(case_name) / RECEIPT)
+    if delivery.mode in _ADVICE and delivery.mode != tracking.mode:
+        _LOG.warning("publish %s: %s; %s", case_name, delivery.reason, _ADVICE[delivery.mode])
+    return receipt_of(case_name, tracking, revision, records, delivery)
 
 
-def _deliver(records: list[RunRecord], tracking: TrackingSettings, root: Path) -> Outcome | None:
-    """Hand the runs over; None if nothing is to be published."""
+def _deliver(
+    records: list[RunRecord], tracking: TrackingSettings, root: Path, receipt: Path
+) -> Delivery:
     if tracking.tracker == "none" or tracking.mode == "disabled":
-        return None
-    return deliver(
-        records,
-        project=tracking.project,
-        entity=tracking.entity,
-        mode=tracking.mode,
-        root=root,
-    )
-
-
-def _entry(record: RunRecord, outcome: Outcome) -> dict[str, Any]:
-    about = record.description
-    return {
-        "id": about.id,
-        "name": about.name,
-        "kind": about.job_type,
-        "url": outcome.urls.get(about.id),
-        "folder": None if outcome.mode == "failed" else folder_pattern(about.id),
-    }
-
-
-def _receipt_elsewhere(
-    case_name: str,
-    tracking: TrackingSettings,
-    revision: Revision,
-    records: list[RunRecord],
-    told: Delivery,
-    root: Path,
-) -> dict[str, Any]:
-    """The receipt of a tracker other than Weights & Biases."""
-    runs = []
-    for record in records:
-        about = record.description
-        url, folder = place_in(root, told.places.get(about.id))
-        runs.append(
-            {
-                "id": about.id,
-                "name": about.name,
-                "kind": about.job_type,
-                "url": url,
-                "folder": folder,
-                "kept": about.id in told.places,
-            }
+        return Delivery("disabled", "publishing is switched off")
+    if tracking.tracker == "wandb":
+        return wandb.deliver(
+            records,
+            project=tracking.project,
+            entity=tracking.entity,
+            mode=tracking.mode,
+            root=root,
         )
-    at_server = any(run["url"] is not None for run in runs)
-    return {
-        "case": case_name,
-        "tracker": tracking.tracker,
-        "mode_asked": tracking.mode,
-        "mode_used": "failed" if told.reason else "online" if at_server else "local",
-        "synced": told.reason is None,
-        "reason": told.reason,
-        "entity": None,
-        "project": tracking.project,
-        "options": tracking.options,
-        "group": revision.name,
-        "git_revision": revision.commit,
-        "content": records_digest(records),
-        "runs": runs,
-    }
-
-
-def _advice(outcome: Outcome) -> str:
-    if outcome.mode == "failed":
-        return _ADVICE
-    return "the runs wait in wandb/ and can be sent with `telescope sync`"
+    try:
+        options = tracker_options(tracking, root)
+    except MissingDependencyError as error:
+        return Delivery("failed", str(error))
+    known = told_before(receipt, tracking)
+    return deliver(tracking.tracker, options, records, root=root, known=known)

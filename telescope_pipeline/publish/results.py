@@ -32,6 +32,7 @@ class FigureFiles:
         caption: What a reader should see in it.
         picture: The PNG.
         table: The CSV.
+        chart: How it is drawn, in Vega-Lite.
     """
 
     name: str
@@ -39,6 +40,7 @@ class FigureFiles:
     caption: str
     picture: Path
     table: Path
+    chart: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -49,22 +51,20 @@ class CaseResults:
         metrics: Nested numbers.
         claims: One mapping per claim: id, statement, source, observed, threshold, holds.
         figures: The figures, in the order in which they were drawn.
+        question: What the case asks.
     """
 
     metrics: dict[str, Any]
     claims: list[dict[str, Any]]
     figures: list[FigureFiles]
+    question: str
 
 
 def read_numbers(layout: Layout, case_name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Read the metrics and the claims of a case.
-
-    Args:
-        layout: The project's folders.
-        case_name: The case.
+    """Read the numbers of a case.
 
     Returns:
-        Both, as in :class:`CaseResults`.
+        The metrics and the claims, as in :class:`CaseResults`.
 
     Raises:
         ArtifactError: If a file is missing, damaged or not what its stage writes.
@@ -73,45 +73,42 @@ def read_numbers(layout: Layout, case_name: str) -> tuple[dict[str, Any], list[d
     metrics = files.read_json(folder / "metrics.json")
     if not isinstance(metrics, dict):
         raise ArtifactError(f"{folder / 'metrics.json'}: expected a mapping; run metrics again")
-    return metrics, _read_list(folder / "claims.json", _CLAIM_FIELDS, "metrics")
+    path = folder / "claims.json"
+    return metrics, _entries(path, files.read_json(path), _CLAIM_FIELDS, "metrics")
 
 
 def read_results(layout: Layout, case_name: str) -> CaseResults:
-    """Read what ``metrics`` and ``plot`` wrote.
-
-    Args:
-        layout: The project's folders.
-        case_name: The case.
+    """Read what ``metrics`` and ``plot`` wrote, and see that the figures' files are there.
 
     Returns:
-        The results; the pictures and tables of the figures are there.
+        The metrics, the claims and the figures.
 
     Raises:
         ArtifactError: If a file is missing, damaged or not what its stage writes.
     """
     folder = layout.results(case_name)
     metrics, claims = read_numbers(layout, case_name)
+    path = folder / "figures.json"
+    drawn = files.read_json(path)
+    drawn = drawn if isinstance(drawn, dict) else {}
     figures = [
         FigureFiles(
             picture=folder / "plots" / f"{entry['name']}.png",
             table=folder / "plots" / f"{entry['name']}.csv",
+            chart=entry["chart"],
             **{field: str(entry[field]) for field in sorted(_FIGURE_FIELDS)},
         )
-        for entry in _read_list(folder / "figures.json", _FIGURE_FIELDS, "plot")
+        for entry in _entries(path, drawn.get("figures"), _FIGURE_FIELDS | {"chart"}, "plot")
     ]
     for figure in figures:
-        for path in (figure.picture, figure.table):
-            if not path.is_file():
-                raise ArtifactError(f"{path}: no such file; run the plot stage again")
-    return CaseResults(metrics, claims, figures)
+        for file in (figure.picture, figure.table):
+            if not file.is_file():
+                raise ArtifactError(f"{file}: no such file; run the plot stage again")
+    return CaseResults(metrics, claims, figures, str(drawn.get("question", "")))
 
 
 def read_history(layout: Layout, case_name: str) -> tuple[pd.DataFrame, list[str]]:
     """Read the history of a case.
-
-    Args:
-        layout: The project's folders.
-        case_name: The case.
 
     Returns:
         The table, and the names of its sweep values.
@@ -135,7 +132,7 @@ def read_table(path: Path) -> tuple[tuple[str, ...], tuple[tuple[Cell, ...], ...
 
     Raises:
         ArtifactError: If it is missing or not CSV.
-    """
+    """  # noqa: DOC501  # caught below
     try:
         text = files.read_bytes(path).decode()
         names, *lines = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -163,8 +160,7 @@ def _boolean(field: str) -> bool:
     return field == "True"
 
 
-def _read_list(path: Path, fields: set[str], stage: str) -> list[dict[str, Any]]:
-    entries = files.read_json(path)
+def _entries(path: Path, entries: Any, fields: set[str], stage: str) -> list[dict[str, Any]]:
     if not isinstance(entries, list) or not all(
         isinstance(entry, dict) and fields <= entry.keys() for entry in entries
     ):

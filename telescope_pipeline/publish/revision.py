@@ -47,9 +47,6 @@ def pipeline_revision(root: Path) -> Revision:
 
     Comments, layout and the section ``tracking`` of the parameters play no part.
 
-    Args:
-        root: The folder of ``params.yaml``.
-
     Returns:
         The commit, and a digest if the parameters or the pipeline are not those of the commit.
         Without git, or without a commit, the digest alone.

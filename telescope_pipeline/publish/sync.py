@@ -16,9 +16,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from telescope_core.errors import ArtifactError
-from telescope_core.trackers.wandb_delivery import Outcome, Patience, send
-from telescope_core.trackers.wandb_folders import Shipment, shipments
+from telescope_pipeline.publish.conversation import Patience
+from telescope_pipeline.publish.delivery import Delivery
 from telescope_pipeline.publish.receipts import read_receipts
+from telescope_pipeline.publish.wandb.folders import Shipment, shipments
+from telescope_pipeline.publish.wandb.sending import send
 from telescope_pipeline.store.folders import Layout
 
 # Somebody asked for this and waits, unlike a pipeline that publishes on the way.
@@ -47,12 +49,7 @@ class Sent:
     reason: str | None = None
 
 
-def sync(
-    layout: Layout,
-    cases: Sequence[str],
-    *,
-    everything: bool = False,
-) -> list[Sent]:
+def sync(layout: Layout, cases: Sequence[str], *, everything: bool = False) -> list[Sent]:
     """Send the runs that the receipts of some cases name, and see that they arrived.
 
     Args:
@@ -78,16 +75,16 @@ def sync(
             f"no runs to send: no case of {', '.join(cases)} was published; run `dvc repro`, or "
             "`telescope publish CASE`"
         )
-    outcomes: dict[str, Outcome] = {}
     groups: dict[tuple[str, str | None], dict[Path, Shipment]] = {}
     for run_id in named:
         if run_id in waiting:
             folder, shipment = waiting[run_id]
             groups.setdefault((shipment.project, shipment.entity), {})[folder] = shipment
+    deliveries: dict[str, Delivery] = {}
     for runs in groups.values():
-        outcome = send(runs, root=layout.root, patience=_PATIENCE)
-        outcomes |= {shipment.id: outcome for shipment in runs.values()}
-    return [_sent(run_id, case, outcomes.get(run_id)) for run_id, case in named.items()]
+        delivery = send(runs, root=layout.root, patience=_PATIENCE)
+        deliveries |= {shipment.id: delivery for shipment in runs.values()}
+    return [_sent(run_id, case, deliveries.get(run_id)) for run_id, case in named.items()]
 
 
 def show(sent: Sequence[Sent]) -> None:
@@ -106,10 +103,10 @@ def show(sent: Sequence[Sent]) -> None:
         console.print("Run `telescope publish CASE` to write the missing ones anew.")
 
 
-def _sent(run_id: str, case: str, outcome: Outcome | None) -> Sent:
-    if outcome is None:
+def _sent(run_id: str, case: str, delivery: Delivery | None) -> Sent:
+    if delivery is None:
         return Sent(run_id, case, "missing", reason="its folder is gone or was changed")
-    url = outcome.urls.get(run_id)
+    url = delivery.places[run_id].url
     if url is None:
-        return Sent(run_id, case, "pending", reason=outcome.reason)
+        return Sent(run_id, case, "pending", reason=delivery.reason)
     return Sent(run_id, case, "online", url)

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from telescope_core.errors import ArtifactError
-from telescope_pipeline.publish.records import MEMBERS, RECEIPT
-from telescope_pipeline.publish.results import FigureFiles, read_results, read_table
+from telescope_pipeline.publish.receipts import RECEIPT
+from telescope_pipeline.publish.records import MEMBERS
+from telescope_pipeline.publish.results import FigureFiles, read_results
 from telescope_pipeline.publish.revision import Revision
-from telescope_pipeline.report.chart_names import readable
-from telescope_pipeline.report.charts import Chart, chart_of
 from telescope_pipeline.report.comparison import compare
 from telescope_pipeline.report.entries import Entry, entries_of, label
-from telescope_pipeline.report.mathematics import without_formulas
 from telescope_pipeline.report.metrics import MetricsTable, tables_of
 from telescope_pipeline.report.pictures import Picture, embedded
-from telescope_pipeline.report.questions import question_of
 from telescope_pipeline.report.scripts import page_code
 from telescope_pipeline.store import files
 from telescope_pipeline.store.folders import Layout
@@ -29,15 +25,11 @@ if TYPE_CHECKING:
     from telescope_pipeline.parameters.model import Parameters
 
 _HERE = Path(__file__).resolve().parent
-_DRAWN = re.compile(
-    r"\b(top|bottom|left|right|columns|dashed|dotted|thick|broad|darker|shaded)\b", re.IGNORECASE
-)
-# As wide as this for its height, a picture is not readable in half of the page.
-_WIDE = 1.9
-# Nor are more panels than these.
-_MANY = 4
+# A picture broader than this many inches is not readable in half of the page.
+_WIDE = 6.7
 # More cells of metrics than these are folded at first.
 _COMPACT = 80
+_PROPER = {"cifar10": "CIFAR-10", "mnist": "MNIST", "svhn": "SVHN"}
 _RECEIPT_FIELDS = {"case", "mode_used", "reason", "group", "git_revision", "runs", "project"}
 _RUN_FIELDS = {"id", "name", "kind", "url", "folder"}
 _STATES = {
@@ -69,28 +61,19 @@ class FigureView:
         name: File stem of its picture and its table.
         title: What it shows.
         caption: What a reader should see in it.
-        picture: The picture, for want of scripts or of a chart.
-        chart: Its numbers; None if the table cannot be charted.
+        picture: The picture, for want of scripts.
+        chart: Its description in Vega-Lite as JSON, safe inside a script element.
         table: Where the table is, from the project's folder.
+        wide: Whether it needs the whole width of the page.
     """
 
     name: str
     title: str
     caption: str
     picture: Picture
-    chart: Chart | None
+    chart: str
     table: str
-
-    @property
-    def caption_is_of_picture(self) -> bool:
-        """Whether the caption speaks of what only the picture has."""
-        return _DRAWN.search(self.caption) is not None
-
-    @property
-    def wide(self) -> bool:
-        """Whether it needs the whole width of the page."""
-        panels = self.chart.size if self.chart else 0
-        return self.picture.width > _WIDE * self.picture.height or panels > _MANY
+    wide: bool
 
 
 @dataclass(frozen=True)
@@ -111,7 +94,7 @@ class CaseView:
     name: str
     title: str
     kind: str
-    question: str | None
+    question: str
     revision: str
     commit: str | None
     state: str
@@ -190,13 +173,13 @@ def _case(layout: Layout, parameters: Parameters, name: str) -> CaseView:
         name=name,
         title=_title(name),
         kind=case.kind,
-        question=question_of(case.kind),
+        question=results.question,
         revision=str(receipt["group"]),
         commit=receipt["git_revision"],
         state=_STATES.get(receipt["mode_used"], str(receipt["mode_used"])),
         reason=receipt["reason"],
         claims=[_claim(claim) for claim in results.claims],
-        figures=[_figure(figure, root) for figure in results.figures],
+        figures=[_figure(figure, root, case.plot.dpi) for figure in results.figures],
         metrics=tables_of(results.metrics),
         parameters=list(_leaves("", case.model_dump(mode="json"))),
         runs=runs,
@@ -204,7 +187,7 @@ def _case(layout: Layout, parameters: Parameters, name: str) -> CaseView:
 
 
 def _title(name: str) -> str:
-    text = " ".join(readable(word) for word in label(name).split())
+    text = " ".join(_PROPER.get(word, word) for word in label(name).split())
     return text[:1].upper() + text[1:]
 
 
@@ -219,14 +202,19 @@ def _claim(claim: Mapping[str, Any]) -> ClaimView:
     )
 
 
-def _figure(figure: FigureFiles, root: Path) -> FigureView:
+def _figure(figure: FigureFiles, root: Path, dpi: int) -> FigureView:
+    picture = embedded(figure.picture)
+    chart = json.dumps(figure.chart, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for sign in "&<>":
+        chart = chart.replace(sign, f"\\u{ord(sign):04x}")
     return FigureView(
         name=figure.name,
-        title=without_formulas(figure.title),
-        caption=without_formulas(figure.caption),
-        picture=embedded(figure.picture),
-        chart=chart_of(*read_table(figure.table)),
+        title=figure.title,
+        caption=figure.caption,
+        picture=picture,
+        chart=chart,
         table=figure.table.relative_to(root).as_posix(),
+        wide=picture.width > _WIDE * dpi,
     )
 
 

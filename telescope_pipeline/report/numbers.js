@@ -34,12 +34,3 @@ function formatEstimate(value, error) {
   const pair = [value, error].map((n) => (n / 10 ** largest).toFixed(Math.max(largest - last, 0)));
   return `(${inTypography(pair.join(" ± "))}) × 10${inSuperscript(largest)}`;
 }
-
-// Ticks are short: no more digits than tell them apart.
-function formatTick(value) {
-  if (value === 0) return "0";
-  const exponent = exponentOf(value, 3);
-  const mantissa = withoutZeros(value.toExponential(2).split("e")[0]);
-  if (exponent >= -3 && exponent < 5) return inTypography(withoutZeros(withDecimals(value, Math.max(2 - exponent, 0))));
-  return mantissa === "1" ? `10${inSuperscript(exponent)}` : `${inTypography(mantissa)}×10${inSuperscript(exponent)}`;
-}

@@ -37,7 +37,7 @@ def embedded(path: Path) -> Picture:
 
     Raises:
         ArtifactError: If the file is missing or not a PNG.
-    """
+    """  # noqa: DOC501  # caught below
     from PIL import Image, UnidentifiedImageError
 
     content = files.read_bytes(path)

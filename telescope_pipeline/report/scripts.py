@@ -5,22 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-
-from telescope_pipeline.report.vendor import vendored
 
 _HERE = Path(__file__).resolve().parent
 _STYLES = ("page.css", "charts.css")
 # One scope, in which the later ones use what the earlier ones define.
-_SCRIPTS = (
-    "numbers.js",
-    "chart-scales.js",
-    "chart-panel.js",
-    "chart-figure.js",
-    "chart-table.js",
-    "claims.js",
-    "navigation.js",
-)
+_SCRIPTS = ("numbers.js", "charts.js", "claims.js", "navigation.js")
 # Runs before anything is drawn, so that what needs scripts never flashes up without them.
 _EARLY = 'document.documentElement.classList.add("js");'
 
@@ -43,22 +34,26 @@ class PageCode:
 
 
 def page_code() -> PageCode:
-    """Collect styles and scripts.
-
-    Raises:
-        ArtifactError: If a vendored file is not the released one.
-    """
-    style = "\n".join([vendored("uPlot.min.css"), *(_read(name) for name in _STYLES)])
+    """Collect styles and scripts."""
+    style = "\n".join(_read(name) for name in _STYLES)
     own = "\n".join(_read(name) for name in _SCRIPTS)
-    # The licence asks to be part of every copy.
-    others = f"/*\n{vendored('uPlot.LICENSE.txt')}*/\n{vendored('uPlot.iife.min.js')}"
-    late = (others, f'(() => {{\n"use strict";\n{own}}})();')
+    late = (_vega(), f'(() => {{\n"use strict";\n{own}}})();')
     scripts = " ".join(_source(script) for script in (_EARLY, *late))
     policy = (
         f"default-src 'none'; img-src data:; script-src {scripts}; style-src {_source(style)}; "
         "base-uri 'none'; form-action 'none'"
     )
     return PageCode(style, _EARLY, late, policy)
+
+
+@cache
+def _vega() -> str:
+    """Vega as ``embedChart``, as the converter of pictures carries it; it takes a second to get."""
+    import vl_convert
+
+    bundle = vl_convert.javascript_bundle("window.embedChart = vegaEmbed;")
+    # The licence asks to be part of every copy.
+    return f"/*\n{_read('vega.LICENSE.txt')}*/\n(() => {{\n{bundle}\n}})();"
 
 
 def _read(name: str) -> str:

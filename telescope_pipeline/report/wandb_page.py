@@ -7,17 +7,17 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from telescope_core.errors import ArtifactError
-from telescope_core.trackers.wandb_reports import ClaimRow, Curves, ReportPage, ReportSection
 from telescope_pipeline.publish.receipts import Receipt, read_receipts
 from telescope_pipeline.publish.records import CASE, case_records
 from telescope_pipeline.publish.revision import Revision, pipeline_revision
+from telescope_pipeline.publish.wandb.page import ClaimRow, Curves, ReportPage, ReportSection
 from telescope_pipeline.report.entries import Entry, entries_of
 from telescope_pipeline.store import files
 from telescope_pipeline.store.folders import Layout
 
 if TYPE_CHECKING:
-    from telescope_core.trackers.record import RunRecord
     from telescope_pipeline.parameters.model import Parameters
+    from telescope_pipeline.publish.record import RunRecord
 
 _LOG = logging.getLogger(__name__)
 

@@ -13,13 +13,12 @@ from telescope_core.errors import ConfigurationError, ExecutionError
 from telescope_pipeline.scaffold import own_wiring
 from telescope_pipeline.store import files
 
-_TEMPLATES = Path(__file__).resolve().parent / "templates"
 # Under names that neither git nor Python would act upon where they lie.
 _FILES = {
     "params.yaml": "params.yaml.txt",
     "my_model/__init__.py": "package.txt",
     "my_model/network.py": "network.txt",
-    "my_model/digits.py": "digits.txt",
+    "my_data.py": "digits.txt",
     "README.md": "readme.txt",
     ".gitignore": "gitignore.txt",
     ".dvcignore": "dvcignore.txt",
@@ -46,8 +45,10 @@ def create(folder: Path, *, scm: bool = True) -> list[Path]:
         ArtifactError: The folder cannot be written.
         ExecutionError: git or DVC is missing or fails; the files are written.
     """
-    requirement = f"telescope-lens=={version('telescope-lens')}\n"
-    texts = {path: (_TEMPLATES / name).read_text("utf-8") for path, name in _FILES.items()}
+    requirement = f"telescope-lens[pipeline,wandb]=={version('telescope-lens')}\n"
+    texts = {
+        path: (own_wiring.TEMPLATES / name).read_text("utf-8") for path, name in _FILES.items()
+    }
     texts[own_wiring.REQUIREMENTS] = requirement
     _refuse_overwriting(folder, [*texts, _PIPELINE])
     for path, text in texts.items():

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +29,7 @@ _REMAKE = "delete it and run `dvc repro`, or bring it back with `dvc checkout`"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically.
-
-    Args:
-        path: The target; missing parent folders are made.
-        content: What to write.
+    """Write a file atomically; missing parent folders are made.
 
     Raises:
         ArtifactError: If it cannot be written, e.g. because the disk is full.  What was there
@@ -62,11 +58,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, with two spaces of indent and a newline at the end.
-
-    Args:
-        path: The target.
-        value: JSON-able; keys keep their order.
+    """Write JSON atomically, indented by two spaces; keys keep their order.
 
     Raises:
         ArtifactError: If the value holds NaN, infinity or something JSON has no word for, or if
@@ -79,40 +71,43 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, content)
 
 
-def json_bytes(value: Any) -> bytes:
+def json_bytes(value: Any, indent: int | None = 2) -> bytes:
     """Serialize JSON; see :func:`write_json`.
+
+    Returns:
+        UTF-8 with a newline at the end.
 
     Raises:
         TypeError: If JSON has no word for something in the value.
         ValueError: If the value holds NaN or infinity.
     """
-    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+    separators = (",", ":") if indent is None else None
+    text = json.dumps(
+        value, indent=indent, separators=separators, allow_nan=False, ensure_ascii=False
+    )
     return f"{text}\n".encode()
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
+    Returns:
+        The parsed value.
+
     Raises:
         ArtifactError: If it is missing or not JSON.
     """
-    return parse_json(read_bytes(path), path)
-
-
-def parse_json(content: bytes, path: Path | str) -> Any:
-    """Parse JSON; ``path`` is for the message.
-
-    Raises:
-        ArtifactError: If it is not JSON.
-    """
     try:
-        return json.loads(content)
+        return json.loads(read_bytes(path))
     except ValueError as error:
         raise ArtifactError(f"{path}: damaged, not JSON ({error}); {_REMAKE}") from None
 
 
 def read_bytes(path: Path) -> bytes:
     """Read a file.
+
+    Returns:
+        Its bytes, all at once.
 
     Raises:
         ArtifactError: If it is missing or unreadable.
@@ -150,6 +145,9 @@ def parquet_bytes(frame: pd.DataFrame) -> bytes:
 def read_parquet(path: Path) -> pd.DataFrame:
     """Read a table.
 
+    Returns:
+        The table with the dtypes that it was written with.
+
     Raises:
         ArtifactError: If it is missing, truncated or not Parquet.
     """
@@ -167,11 +165,11 @@ def read_parquet(path: Path) -> pd.DataFrame:
 def write_tensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write named tensors as safetensors, atomically.
+    """Write named tensors of any device as safetensors, atomically.
 
     Args:
         path: The target.
-        tensors: Tensors on any device; views are copied.
+        tensors: The tensors; views are copied.
         metadata: Text to keep in the header.
 
     Raises:
@@ -184,23 +182,16 @@ def tensor_bytes(tensors: dict[str, Tensor], metadata: dict[str, str] | None = N
     """Serialize named tensors as safetensors, in the order of their names."""
     from safetensors.torch import save
 
-    plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     # Tensors that share memory would be refused.
-    plain = {name: tensor.clone() for name, tensor in plain.items()}
+    plain = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
     return bytes(save(plain, metadata))
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file onto the CPU.
-
-    Raises:
-        ArtifactError: If it is missing, truncated or not safetensors.
-    """
-    return parse_tensors(path, read_bytes(path))
 
 
 def parse_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
     """Parse the bytes of a safetensors file; ``path`` is for the message.
+
+    Returns:
+        The tensors by name, on the CPU.
 
     Raises:
         ArtifactError: If they are truncated or not safetensors.
@@ -239,7 +230,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     """
     with _said_plainly(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(target)
+        _remove_leftovers(target)
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}{_PARTIAL}", dir=target.parent))
     try:
         with _said_plainly(target):
@@ -258,15 +249,6 @@ def new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_leftovers(target: Path) -> None:
-    """Remove what killed processes left beside ``target``."""
-    for path in target.parent.glob(f".{target.name}{_PARTIAL}*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
 @contextmanager
 def _said_plainly(path: Path) -> Iterator[None]:
     try:
@@ -276,18 +258,23 @@ def _said_plainly(path: Path) -> Iterator[None]:
         raise ArtifactError(message) from error
 
 
+def _remove_leftovers(target: Path) -> None:
+    """Remove what killed processes left beside ``target``."""
+    for path in target.parent.glob(f".{target.name}{_PARTIAL}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def _flush_folder(folder: Path) -> None:
     # Makes the rename itself survive a power cut; not every system can flush a folder.
-    try:
+    with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:

@@ -10,8 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from telescope_pipeline.code import code_digest
-from telescope_pipeline.parameters.user_code import user_digest, user_modules
+from telescope_pipeline.parameters.user_code import user_paths
+from telescope_pipeline.store.code import digest, training_digest
 
 if TYPE_CHECKING:
     from telescope_pipeline.contract import Member
@@ -40,7 +40,7 @@ def manifest_of(
         A JSON-able mapping, the same wherever and whenever the member is trained.
     """
     own = case.narrowed(member.values, member.seed)
-    modules = user_modules(own, "train")
+    users = user_paths(own, "train", root)
     return {
         "format": FORMAT,
         "member": member.name,
@@ -51,9 +51,8 @@ def manifest_of(
         "parameters": own.model_dump(mode="json", exclude={"kind", "seeds", "claims", "plot"}),
         "run": {"seed": run.seed, "device": run.device, "threads": run.threads},
         "data": {"file": f"{member.data}.safetensors", "sha256": data_sha256},
-        # Which other members there are does not change this one, so `members` does not count.
-        "code": code_digest(f"telescope_pipeline.cases.{case.kind}.training"),
-        **({"user_code": user_digest(modules, root)} if modules else {}),
+        "code": training_digest(case.kind),
+        **({"user_code": digest({path: root / path for path in users})} if users else {}),
         "libraries": libraries(),
     }
 

@@ -35,7 +35,7 @@ class Scratch:
 
     def holds(self, key: str) -> bool:
         """Say whether a finished member is there and whole; a damaged one is thrown away."""
-        entry = self._entry(key)
+        entry = self.folder / "members" / key
         if not entry.is_dir():
             return False
         try:
@@ -54,27 +54,20 @@ class Scratch:
         Raises:
             ArtifactError: If they cannot be written.
         """
-        with files.new_folder(self._entry(key)) as folder:
+        with files.new_folder(self.folder / "members" / key) as folder:
             for name, content in contents.items():
                 files.write_bytes(folder / name, content)
             seal = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
             files.write_json(folder / _SEAL, seal)
         self.checkpoint(key).discard()
 
-    def read(self, key: str, name: str) -> bytes:
-        """Return one file of a finished member.
-
-        Raises:
-            ArtifactError: If it is not there.
-        """
-        return files.read_bytes(self._entry(key) / name)
+    def path(self, key: str, name: str) -> Path:
+        """Return the place of a file of a finished member."""
+        return self.folder / "members" / key / name
 
     def checkpoint(self, key: str) -> FileCheckpoint:
         """Return the place of a member's checkpoint."""
         return FileCheckpoint(self.folder / "checkpoints" / f"{key}.safetensors")
-
-    def _entry(self, key: str) -> Path:
-        return self.folder / "members" / key
 
 
 class FileCheckpoint:
@@ -97,19 +90,14 @@ class FileCheckpoint:
             saved = _metadata(content)
             if _digest(tensors, saved["state"]) != saved["sha256"]:
                 raise ArtifactError(f"{self.path}: the content does not match its hash")
-            state = json.loads(saved["state"])
+            return tensors, json.loads(saved["state"])
         except (ArtifactError, KeyError, ValueError) as error:
             _LOG.warning("the checkpoint is not usable, training starts over: %s", error)
             self.discard()
             return None
-        return tensors, state
 
     def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Replace the checkpoint.
-
-        Args:
-            tensors: Named tensors.
-            state: JSON-able.
+        """Replace the checkpoint; ``state`` is JSON-able.
 
         Raises:
             ArtifactError: If it cannot be written; the one before stays.
@@ -127,12 +115,10 @@ class FileCheckpoint:
 
 
 def _digest(tensors: dict[str, Tensor], state: str) -> str:
-    content = files.tensor_bytes(tensors)
-    return hashlib.sha256(content + state.encode()).hexdigest()
+    return hashlib.sha256(files.tensor_bytes(tensors) + state.encode()).hexdigest()
 
 
 def _metadata(content: bytes) -> dict[str, str]:
     length = int.from_bytes(content[:8], "little")
-    header: dict[str, Any] = json.loads(content[8 : 8 + length])
-    metadata: dict[str, str] = header["__metadata__"]
+    metadata: dict[str, str] = json.loads(content[8 : 8 + length])["__metadata__"]
     return metadata

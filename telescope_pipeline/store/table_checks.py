@@ -32,7 +32,7 @@ def check_member_history(frame: pd.DataFrame, case: Case, what: str) -> pd.DataF
         what: What to call the table in a message.
 
     Returns:
-        The table itself.
+        The same table.
 
     Raises:
         TableError: If it breaks :class:`~telescope_pipeline.schemas.tables.MemberHistory`.
@@ -55,14 +55,14 @@ def check_case_history(
         what: What to call the table in a message.
 
     Returns:
-        The table itself.
+        The same table.
 
     Raises:
         TableError: If it breaks :class:`~telescope_pipeline.schemas.tables.CaseHistory`.
     """
     from telescope_pipeline.schemas.tables import CaseHistory
 
-    table = CaseHistory(values, case.required_columns, case.nullable_columns)
+    table = CaseHistory(case.required_columns, case.nullable_columns, values)
     return _validate(frame, table.schema(list(frame.columns)), what)
 
 

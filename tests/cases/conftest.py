@@ -18,7 +18,7 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from telescope_pipeline.contract import Member
+from telescope_pipeline.contract import Member, TrainingJob
 from telescope_pipeline.parameters.kinds import KINDS
 
 # What a user's project folder is to the pipeline.
@@ -288,6 +288,21 @@ class StoredCheckpoint:
             raise Interrupted
 
 
+def job(
+    case: Any, member: Member, data: dict[str, Tensor], checkpoint: Any = None, seed: int = 0
+) -> TrainingJob[Any]:
+    """A member to train, on the CPU and without progress."""
+    return TrainingJob(
+        case,
+        member,
+        data,
+        seed=seed,
+        device=torch.device("cpu"),
+        checkpoint=checkpoint or StoredCheckpoint(),
+        progress=lambda done, total: None,
+    )
+
+
 def module(kind: str, name: str) -> ModuleType:
     return import_module(f"telescope_pipeline.cases.{kind}.{name}")
 
@@ -335,13 +350,7 @@ def train(prepared: Callable[[str], Any]) -> Callable[..., Any]:
         kind: str, case: Any, member: Member, checkpoint: StoredCheckpoint | None = None
     ) -> Any:
         return module(kind, "training.train").train(
-            case,
-            member,
-            prepared(kind).files[member.data],
-            seed=0,
-            device=torch.device("cpu"),
-            checkpoint=checkpoint or StoredCheckpoint(),
-            progress=lambda done, total: None,
+            job(case, member, prepared(kind).files[member.data], checkpoint)
         )
 
     return train_member
@@ -356,7 +365,7 @@ def trained(train: Callable[..., Any]) -> Callable[[str], tuple[Any, pd.DataFram
         if kind not in cache:
             case = KINDS[kind].model_validate(copy.deepcopy(SMALL[kind]))
             parts = []
-            for member in module(kind, "sweep").members(case, 0):
+            for member in module(kind, "sweep").members(case):
                 history = train(kind, case.narrowed(member.values, member.seed), member).history
                 identity = {"member": member.name, "group": member.group, "seed": member.seed}
                 for place, (name, value) in enumerate((identity | member.values).items()):

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from telescope_pipeline.cases.approximation_quality.metrics import claims, summarize
+from telescope_pipeline.cases.approximation_quality.claims import claims
+from telescope_pipeline.cases.approximation_quality.metrics import summarize
 
 _LENSES = ("order1-stride1", "order1-stride5", "order2-stride5")
 _RATES = {"sgd": (0.01, 0.1), "adamw": (0.0001, 0.001), "sgd-momentum0.9-sigmoid": (0.01, 0.1)}

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from telescope_pipeline.cases.convolutional_network.metrics import claims, layer_shares, summarize
+from telescope_pipeline.cases.convolutional_network.claims import claims
+from telescope_pipeline.cases.convolutional_network.metrics import layer_shares, summarize
 
 _LAYERS = ("convolutions.0", "convolutions.1", "head")
 

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from telescope_pipeline.cases.depth.metrics import breaking_depth, claims, summarize
+from telescope_pipeline.cases.depth.claims import claims
+from telescope_pipeline.cases.depth.metrics import breaking_depth, summarize
 
 # First- and second-order error by architecture and depth.
 _ERRORS = {

@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from telescope_pipeline.cases.design_choices.metrics import claims, summarize
-from telescope_pipeline.cases.design_choices.names import FIFTHS, by_fifth
+from telescope_pipeline.cases.design_choices.claims import claims
+from telescope_pipeline.cases.design_choices.metrics import summarize
+from telescope_pipeline.cases.design_choices.sweep import FIFTHS, by_fifth
 
 _CHOICES = ("plain", "momentum", "weight_decay", "sigmoid", "adaptive")
 _STEPS = (0, 12, 24)

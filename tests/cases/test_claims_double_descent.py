@@ -10,11 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from telescope_pipeline.cases.double_descent.metrics import (
-    claims,
-    interpolation_threshold,
-    summarize,
-)
+from telescope_pipeline.cases.double_descent.claims import claims
+from telescope_pipeline.cases.double_descent.metrics import interpolation_threshold, summarize
 
 _WIDTHS = (2, 5, 10, 20, 40, 80, 160, 320)
 

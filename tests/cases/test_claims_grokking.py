@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from telescope_pipeline.cases.grokking_polynomial.metrics import claims, summarize
+from telescope_pipeline.cases.grokking_polynomial.claims import claims
+from telescope_pipeline.cases.grokking_polynomial.metrics import summarize
 
 _STEPS = np.unique(np.round(np.logspace(0, 4.3, 60)).astype(int))
 

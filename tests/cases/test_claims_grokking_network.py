@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from telescope_pipeline.cases.grokking_network.metrics import claims, events_of, summarize
-from telescope_pipeline.cases.grokking_network.names import group_name
+from telescope_pipeline.cases.grokking_network.claims import claims
+from telescope_pipeline.cases.grokking_network.metrics import events_of, summarize
 from telescope_pipeline.cases.grokking_network.schema import GrokkingNetworkCase
+from telescope_pipeline.cases.grokking_network.sweep import group_name
 from telescope_pipeline.contract import Claim
 
 _STEPS = np.unique(np.round(np.logspace(0, 3.5, 80)).astype(int))

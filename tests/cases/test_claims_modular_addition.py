@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from telescope_pipeline.cases.modular_addition.metrics import claims, events_of, summarize
+from telescope_pipeline.cases.modular_addition.claims import claims
+from telescope_pipeline.cases.modular_addition.metrics import events_of, summarize
 from telescope_pipeline.cases.modular_addition.schema import ModularAdditionCase
 from telescope_pipeline.contract import Claim
 
@@ -210,7 +211,7 @@ def test_summary_holds_steps_and_final_numbers() -> None:
         ({"data": {"modulus": 2, "train_fraction": 0.99}}, "train_fraction"),
         ({"model": {"width": 32, "heads": 5, "hidden": 64}}, "heads"),
         ({"lens": {"probes": 4000}}, "lens.probes"),
-        ({"lens": {"probes": 4, "deflate": 5}}, "lens.deflate"),
+        ({"lens": {"probes": 4, "deflate": 5}}, "deflate"),
         ({"lens": {"stride": 1001}}, "lens.stride"),
     ],
 )

@@ -16,18 +16,17 @@ from scipy import stats
 
 from telescope_core.errors import DataError
 from telescope_pipeline.cases.boosting_vs_networks import data
-from telescope_pipeline.cases.boosting_vs_networks import source as _source
-from telescope_pipeline.cases.boosting_vs_networks.irregularity import (
+from telescope_pipeline.cases.boosting_vs_networks.data import (
     irregular_rows,
     irregularity,
     skewness,
     standardize,
     unskew,
 )
-from telescope_pipeline.cases.boosting_vs_networks.names import set_name
 from telescope_pipeline.cases.boosting_vs_networks.schema import BoostingVsNetworksCase
+from telescope_pipeline.cases.boosting_vs_networks.sweep import set_name
 from telescope_pipeline.cases.boosting_vs_networks.training.mixtures import Mixtures
-from telescope_pipeline.study.datasets.tables import Table
+from telescope_pipeline.study.datasets.tabular import Table
 
 needs_folder = pytest.mark.skipif(
     not (Path(os.environ.get("TELESCOPE_DATA", "/nowhere")) / "tabular").is_dir(),
@@ -193,9 +192,9 @@ def test_the_file_of_a_package_is_verified(monkeypatch: pytest.MonkeyPatch, tmp_
     (tmp_path / "plotnine" / "data").mkdir(parents=True)
     (tmp_path / "plotnine" / "data" / "diamonds.csv").write_text("carat,price\n1,2\n")
     installed = SimpleNamespace(locate_file=lambda name: tmp_path / name)
-    monkeypatch.setattr(_source.metadata, "distribution", lambda name: installed)
+    monkeypatch.setattr(data.metadata, "distribution", lambda name: installed)
     with pytest.raises(DataError, match=r"diamonds\.csv"):
-        _source.load_table("diamonds")
+        data.load_table("diamonds")
 
 
 @needs_folder
@@ -203,16 +202,16 @@ def test_a_table_is_the_same_from_a_package_and_from_a_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def not_installed(name: str) -> None:
-        raise _source.metadata.PackageNotFoundError(name)
+        raise data.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(_source.metadata, "distribution", not_installed)
-    from_folder = _source.load_table("diamonds")
+    monkeypatch.setattr(data.metadata, "distribution", not_installed)
+    from_folder = data.load_table("diamonds")
     (tmp_path / "plotnine").mkdir()
     source = Path(os.environ["TELESCOPE_DATA"]) / "tabular"
     (tmp_path / "plotnine" / "data").symlink_to(source.resolve())
     installed = SimpleNamespace(locate_file=lambda name: tmp_path / name)
-    monkeypatch.setattr(_source.metadata, "distribution", lambda name: installed)
-    from_package = _source.load_table("diamonds")
+    monkeypatch.setattr(data.metadata, "distribution", lambda name: installed)
+    from_package = data.load_table("diamonds")
     pd.testing.assert_frame_equal(from_folder.features, from_package.features)
     assert from_folder.card == from_package.card
     np.testing.assert_array_equal(from_folder.target, from_package.target)

@@ -16,15 +16,17 @@ from torch.nn import functional
 from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases.convolutional_network import data as images
 from telescope_pipeline.cases.convolutional_network import sweep as levels
-from telescope_pipeline.cases.convolutional_network.training.train import train as convolutional
+from telescope_pipeline.cases.convolutional_network.training import train as convolutional
 from telescope_pipeline.cases.depth import sweep as depths
+from telescope_pipeline.contract import TrainingJob
 from telescope_pipeline.study.networks.convolutional import ConvolutionalNetwork
+from telescope_pipeline.study.training.loop import Batches
 
 _Trained = Callable[[str], tuple[Any, pd.DataFrame]]
 
 
 def test_both_architectures_of_a_seed_train_on_the_same_split(build: Callable[..., Any]) -> None:
-    members = depths.members(build("depth"), 0)
+    members = depths.members(build("depth"))
     assert [member.values["depth"] for member in members] == [5] * 4 + [2] * 4
     assert {(member.seed, member.data) for member in members} == {(0, "seed-0"), (1, "seed-1")}
 
@@ -68,7 +70,7 @@ def test_the_loop_descends_cross_entropy(
 ) -> None:
     """The same run written as plain PyTorch ends at the same weights, bit for bit."""
     case = build("convolutional_network")
-    member = levels.members(case, 0)[-1]
+    member = levels.members(case)[-1]
     result = train("convolutional_network", case, member)
     data = prepared("convolutional_network").files[member.data]
 
@@ -77,7 +79,7 @@ def test_the_loop_descends_cross_entropy(
 
     model = ConvolutionalNetwork(1, 8, 10, widths=(2, 3), seed=seed_of("weights"))
     optimizer = torch.optim.SGD(model.parameters(), 0.02, momentum=0.9)
-    batches = convolutional.Batches(40, 12, seed_of("batches"))
+    batches = Batches(40, 12, seed_of("batches"))
     for step in range(5 * 4):
         index = batches.at(step)
         optimizer.zero_grad()
@@ -149,19 +151,21 @@ def test_cifar10_trains_from_its_files(build: Callable[..., Any], checkpoints: A
         "convolutional_network", data=data, seeds=1, model={"widths": [2, 3, 4]}, training=training
     )
     drawn = images.prepare(case, 0)
-    (member,) = levels.members(case, 0)
+    (member,) = levels.members(case)
     file = drawn.files[member.data]
     assert file["train_inputs"].shape == (24, 3, 32, 32)
     channels = file["train_inputs"].double().transpose(0, 1).flatten(1)
     assert channels.mean(dim=1).tolist() == pytest.approx([0.0] * 3, abs=1e-5)
     result = convolutional.train(
-        case,
-        member,
-        file,
-        seed=0,
-        device=torch.device("cpu"),
-        checkpoint=checkpoints.StoredCheckpoint(),
-        progress=lambda done, total: None,
+        TrainingJob(
+            case,
+            member,
+            file,
+            seed=0,
+            device=torch.device("cpu"),
+            checkpoint=checkpoints.StoredCheckpoint(),
+            progress=lambda done, total: None,
+        )
     )
     last = result.history.iloc[-1]
     assert last["step"] == 2

@@ -11,9 +11,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from telescope_pipeline.cases.design_choices.names import FIFTHS, by_fifth
-from telescope_pipeline.cases.design_choices.sweep import members
-from telescope_pipeline.cases.design_choices.training.train import record_steps, unrolled
+from telescope_pipeline.cases.design_choices.sweep import FIFTHS, by_fifth, members
+from telescope_pipeline.cases.design_choices.training import unrolled
+from telescope_pipeline.cases.design_choices.training.train import record_steps
 from telescope_pipeline.study.networks.mlp import MLP
 from telescope_pipeline.study.training.loop import Batches
 
@@ -48,14 +48,15 @@ def test_a_wrong_closed_form_is_seen(
     (chosen,) = (c for c in case.training.choices if c.name == choice)
     generator = torch.Generator().manual_seed(0)
     x, y = torch.rand(20, 3, generator=generator), torch.rand(20, generator=generator)
-    x, y = x.double(), y.double()
+    data = {"train_inputs": x, "train_targets": y, "test_inputs": x[:6]}
+    data = {name: tensor.double() for name, tensor in data.items()}
 
     def errors() -> tuple[float, float]:
         model: torch.nn.Module = MLP((3, 4, 1), seed=1)
         if choice == "sigmoid":
             model = torch.nn.Sequential(model, torch.nn.Sigmoid())
         batches = Batches(20, 5, 0)
-        run = unrolled.unroll_run(model.double(), chosen, 8, x, y, x[:6], batches.at, [4, 8])
+        run = unrolled.unroll_run(model.double(), chosen, 8, data, batches, [4, 8])
         return float(run.prediction_error[-1]), float(run.smoother_error[-1])
 
     assert max(errors()) < 1e-12
@@ -120,7 +121,7 @@ def test_kernel_norms_by_fifth(trained: _Trained) -> None:
 
 
 def test_members_follow_the_choices(build: Callable[..., Any]) -> None:
-    names = [member.name for member in members(build(KIND), 0)]
+    names = [member.name for member in members(build(KIND))]
     assert names[:3] == ["plain_seed-0", "plain_seed-1", "momentum_seed-0"]
     assert len(names) == 10
 

@@ -46,7 +46,7 @@ def test_a_resumed_run_stops_where_the_uninterrupted_one_does(
         "early_stopping": {"patience": 3, "minimum_improvement": 0.01},
     }
     case = build("double_descent", training=training)
-    member = import_module("telescope_pipeline.cases.double_descent.sweep").members(case, 0)[-1]
+    member = import_module("telescope_pipeline.cases.double_descent.sweep").members(case)[-1]
     whole = train("double_descent", case, member)
     unhurried = train(
         "double_descent",

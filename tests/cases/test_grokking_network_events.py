@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from telescope_core.errors import ConfigurationError
-from telescope_pipeline.study.findings.grokking import Events, Onset, complexity_gap, detect, onset
+from telescope_pipeline.study.findings.complexity import complexity_gap
+from telescope_pipeline.study.findings.grokking import (
+    Events,
+    Onset,
+    delays,
+    detect,
+    onset,
+    steps_of,
+)
 
 _STEPS = [0, 10, 20, 40, 80, 160, 320]
 
@@ -35,14 +46,23 @@ def _member(
     return pd.DataFrame(table)
 
 
+@dataclass(frozen=True)
+class _Limits:
+    confirmations: int = 2
+    divergence_errors: float = 3.0
+    divergence_gap: float = 0.0
+    memorised_accuracy: float = 0.99
+    generalised_accuracy: float = 0.95
+
+
 def _detect(history: pd.DataFrame, confirmations: int = 2, errors: float = 3.0) -> Events:
-    return detect(
-        history,
-        memorised_accuracy=0.99,
-        generalised_accuracy=0.95,
-        divergence_errors=errors,
-        confirmations=confirmations,
-    )
+    return detect(history, _Limits(confirmations, errors))
+
+
+def _delay(events: Events) -> tuple[float, float]:
+    """The delay and its lower bound."""
+    found = delays({0: events})
+    return float(found["delay_factor"][0]), float(found["delay_lower_bound"][0])
 
 
 def test_events_are_found_where_they_were_put() -> None:
@@ -50,9 +70,7 @@ def test_events_are_found_where_they_were_put() -> None:
     assert events.memorisation == Onset(step=20, after=10, last=320)
     assert events.generalisation == Onset(step=160, after=80, last=320)
     assert events.divergence == Onset(step=80, after=40, last=320)
-    assert events.delay is not None
-    assert events.delay.factor == 8
-    assert events.delay.lower_bound == 4
+    assert _delay(events) == (8, 4)
 
 
 @pytest.mark.parametrize("step", _STEPS[:-1])
@@ -82,11 +100,9 @@ def test_an_accuracy_on_its_bound_has_reached_it() -> None:
 
 def test_what_never_happens_is_censored_at_the_last_record() -> None:
     events = _detect(_member(generalised=10**6))
-    assert not events.generalisation.seen
+    assert events.step("generalisation") is None
     assert events.generalisation == Onset(step=None, after=320, last=320)
-    assert events.delay is not None
-    assert events.delay.factor is None
-    assert events.delay.lower_bound == 16
+    assert _delay(events) == pytest.approx((math.nan, 16), nan_ok=True)
 
 
 def test_an_event_at_the_last_record_alone_is_not_confirmed() -> None:
@@ -97,22 +113,19 @@ def test_an_event_at_the_last_record_alone_is_not_confirmed() -> None:
 
 
 def test_without_memorisation_there_is_no_delay() -> None:
-    assert _detect(_member(memorised=10**6)).delay is None
+    assert np.isnan(_delay(_detect(_member(memorised=10**6)))).all()
 
 
 def test_memorisation_before_training_gives_no_delay() -> None:
     events = _detect(_member(memorised=0))
     assert events.memorisation == Onset(step=0, after=None, last=320)
-    assert events.delay is None
+    assert np.isnan(_delay(events)).all()
 
 
 def test_generalisation_that_leads_is_a_delay_below_one() -> None:
-    delay = _detect(_member(memorised=160, generalised=20)).delay
-    assert delay is not None
-    assert delay.factor == pytest.approx(1 / 8)
-    held_all_along = _detect(_member(memorised=160, generalised=0)).delay
-    assert held_all_along is not None
-    assert (held_all_along.factor, held_all_along.lower_bound) == (0, 0)
+    assert _delay(_detect(_member(memorised=160, generalised=20))) == (1 / 8, 1 / 16)
+    # It may have held all along.
+    assert _delay(_detect(_member(memorised=160, generalised=0))) == (0, 0)
 
 
 def test_divergence_needs_a_gap_beyond_the_errors_of_both_sets() -> None:
@@ -128,24 +141,27 @@ def test_divergence_needs_a_gap_beyond_the_errors_of_both_sets() -> None:
 def test_a_smallest_gap_is_asked_for_beside_the_errors() -> None:
     history = _member(gap=10.0, error=0.01)
     for least, found in ((0.0, 80), (9.0, 80), (10.0, None)):
-        events = detect(
-            history,
-            memorised_accuracy=0.99,
-            generalised_accuracy=0.95,
-            divergence_errors=3.0,
-            divergence_gap=least,
-        )
-        assert events.divergence.step == found
+        assert detect(history, _Limits(divergence_gap=least)).divergence.step == found
+
+
+def test_an_event_that_one_seed_did_not_see_is_missing_for_that_seed_alone() -> None:
+    events = {0: _detect(_member()), 1: _detect(_member(generalised=10**6))}
+    np.testing.assert_array_equal(steps_of(events, "generalisation"), [160, np.nan])
+    found = delays(events)
+    np.testing.assert_array_equal(found["memorisation_step"], [20, 20])
+    np.testing.assert_array_equal(found["delay_factor"], [8, np.nan])
+    # How late it must at least be is known all the same.
+    np.testing.assert_array_equal(found["delay_lower_bound"], [4, 16])
 
 
 def test_divergence_has_a_sign() -> None:
-    assert not _detect(_member(gap=-40.0)).divergence.seen
+    assert _detect(_member(gap=-40.0)).divergence.step is None
 
 
 def test_exact_effective_parameters_have_no_error() -> None:
     assert _detect(_member(error=None, gap=1e-9)).divergence.step == 80
     assert _detect(_member(error=0.0, gap=1e-9)).divergence.step == 80
-    assert not _detect(_member(error=None, gap=0.0)).divergence.seen
+    assert _detect(_member(error=None, gap=0.0)).divergence.step is None
 
 
 def test_a_single_record_is_a_history() -> None:

@@ -12,7 +12,8 @@ from torch.nn.functional import cross_entropy
 from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases.modular_addition.sweep import members
 from telescope_pipeline.study.networks.transformer import Transformer
-from telescope_pipeline.study.training.loop import Batches, class_accuracy
+from telescope_pipeline.study.training.loop import Batches
+from telescope_pipeline.study.training.measures import class_accuracy
 
 KIND = "modular_addition"
 
@@ -22,7 +23,7 @@ def test_training_is_plain_adamw_bit_for_bit(
 ) -> None:
     """The same loop in plain torch, with no lens, batches and warm-up by hand."""
     case = build(KIND)
-    member = members(case, 0)[1]
+    member = members(case)[1]
     result = train(KIND, case, member)
     tensors = prepared(KIND).files[member.data]
     x, y = tensors["train_inputs"], tensors["train_targets"]
@@ -52,7 +53,7 @@ def test_full_batch_training_takes_every_sum_at_each_step(
     build: Callable[..., Any], train: Callable[..., Any]
 ) -> None:
     settings = {"steps": 8, "optimizer": {"name": "sgd", "learning_rate": 0.1}}
-    member = members(build(KIND), 0)[0]
+    member = members(build(KIND))[0]
     finals = []
     for batch_size in (None, 15):
         case = build(KIND, training=settings | {"batch_size": batch_size})

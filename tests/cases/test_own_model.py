@@ -16,13 +16,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from telescope_core.errors import ConfigurationError, DataError, LossError, ParametersError
-from telescope_pipeline.cases.own_model import calls
-from telescope_pipeline.cases.own_model.metrics import claims, summarize
-from telescope_pipeline.cases.own_model.names import file_stem, group_name
-from telescope_pipeline.cases.own_model.sets import check_sets
+from telescope_core.seeds import derive_seed
+from telescope_pipeline.cases.own_model.claims import claims
+from telescope_pipeline.cases.own_model.data import check_sets
+from telescope_pipeline.cases.own_model.metrics import summarize
+from telescope_pipeline.cases.own_model.sweep import file_stem, group_name
 from telescope_pipeline.cases.own_model.training.losses import accuracy_of, loss_of
+from telescope_pipeline.contract import TrainingJob
 from telescope_pipeline.study.training.loop import Batches
-from telescope_pipeline.study.training.replicates import seeds_of
+from telescope_pipeline.study.user_calls import user_seed
 
 KIND = "own_model"
 
@@ -37,16 +39,18 @@ def run(build: Callable[..., Any], checkpoints: Any) -> Callable[..., Any]:
 
     def train(**sections: Any) -> tuple[Any, Any, dict[str, Tensor], Any]:
         case = build(KIND, **{"sweep": {}, **sections})
-        member = _module("sweep").members(case, 3)[0]
+        member = _module("sweep").members(case)[0]
         data = _module("data").prepare(case, 3).files[member.data]
         trained = _module("training.train").train(
-            case,
-            member,
-            data,
-            seed=3,
-            device=torch.device("cpu"),
-            checkpoint=checkpoints.StoredCheckpoint(),
-            progress=lambda done, total: None,
+            TrainingJob(
+                case,
+                member,
+                data,
+                seed=3,
+                device=torch.device("cpu"),
+                checkpoint=checkpoints.StoredCheckpoint(),
+                progress=lambda done, total: None,
+            )
         )
         return case, member, data, trained
 
@@ -55,13 +59,12 @@ def run(build: Callable[..., Any], checkpoints: Any) -> Callable[..., Any]:
 
 def _plain(case: Any, member: Any, data: dict[str, Tensor], loss: Any, optimizer: Any) -> Any:
     """The same training in plain PyTorch; gives the network and the train loss at every step."""
-    seed_of = seeds_of(member, 3, KIND)
-    torch.manual_seed(seed_of("weights") % 2**31)
+    torch.manual_seed(derive_seed(3, KIND, "weights", member.seed) % 2**31)
     model = own_networks.build(0, **case.model.options)
     steps = optimizer(model)
     x, y = data["train_inputs"], data["train_targets"]
     size = case.training.batch_size
-    batches = Batches(len(x), size, seed_of("batches")) if size else None
+    batches = Batches(len(x), size, derive_seed(3, KIND, "batches", member.seed)) if size else None
     losses = []
     for step in range(case.training.steps):
         losses.append(loss(model(x), y).item())
@@ -237,7 +240,7 @@ def test_a_sweep_trains_every_combination_and_shares_data_where_it_can(
 ) -> None:
     sweep = {"model.options.hidden": [3, 4], "data.options.noise": [0.0, 0.5]}
     case = build(KIND, sweep=sweep)
-    members = _module("sweep").members(case, 0)
+    members = _module("sweep").members(case)
     assert [member.group for member in members[::2]] == [
         "hidden-3_noise-0.0",
         "hidden-3_noise-0.5",
@@ -371,5 +374,5 @@ def test_the_summary_is_the_mean_over_seeds(build: Callable[..., Any]) -> None:
 
 
 def test_seeds_suit_every_generator() -> None:
-    assert calls.user_seed(2**63 - 1) < 2**31
-    np.random.default_rng(calls.user_seed(2**63 - 1))
+    assert user_seed(2**63 - 1) < 2**31
+    np.random.default_rng(user_seed(2**63 - 1))

@@ -17,7 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 from telescope_core.errors import DataError
 from telescope_pipeline.schemas.sources import BinarySource, ImageSource
 from telescope_pipeline.study.datasets import sources as _sources
-from telescope_pipeline.study.datasets.sources import draw_binary, draw_replicates
+from telescope_pipeline.study.datasets.sources import draw_binary
+from telescope_pipeline.study.sweep import drawn_per_seed
 
 _FOLDER = os.environ.get("TELESCOPE_DATA", "")
 _HERE = {
@@ -100,7 +101,8 @@ def test_noise_changes_labels_alone_and_the_seed_decides_it(name: str) -> None:
 
 
 def test_every_seed_of_a_case_gets_its_own_draw_and_card() -> None:
-    prepared = draw_replicates(_section("digits"), 3, lambda k: 10 * k, "seed-{}".format)
+    section = _section("digits")
+    prepared = drawn_per_seed("digits", 3, lambda number: draw_binary(section, 10 * number))
     assert list(prepared.files) == list(prepared.card["files"]) == ["seed-0", "seed-1", "seed-2"]
     assert prepared.card["name"] == "digits"
     alone = draw_binary(_section("digits"), 20)

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from telescope_core.errors import ArtifactError, NonFiniteError
+from telescope_pipeline.schemas.sections import AdamW, SGDWithRate
 from telescope_pipeline.study.training.loop import Batches
-from telescope_pipeline.study.training.optimizers import build_optimizer
+from telescope_pipeline.study.training.optimizers import optimizer_of
 
 
 def _module(kind: str, name: str) -> Any:
@@ -30,7 +31,7 @@ def _measured(history: pd.DataFrame) -> list[str]:
 def test_members_are_told_apart_and_groups_differ_by_seed_only(
     kind: str, build: Callable[..., Any]
 ) -> None:
-    members = _module(kind, "sweep").members(build(kind), 0)
+    members = _module(kind, "sweep").members(build(kind))
     names = [member.name for member in members]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in names)
@@ -51,7 +52,7 @@ def test_close_learning_rates_keep_their_own_names(build: Callable[..., Any]) ->
         "settings": [{"optimizer": {"name": "sgd"}, "learning_rates": [0.1, 0.1000000001]}],
     }
     case = build("approximation_quality", training=training)
-    members = _module("approximation_quality", "sweep").members(case, 0)
+    members = _module("approximation_quality", "sweep").members(case)
     assert len({member.name for member in members}) == 4
 
 
@@ -59,7 +60,7 @@ def test_data_has_a_file_for_every_member_and_a_plain_card(
     kind: str, build: Callable[..., Any], prepared: Callable[[str], Any]
 ) -> None:
     case, data = build(kind), prepared(kind)
-    members = _module(kind, "sweep").members(case, 0)
+    members = _module(kind, "sweep").members(case)
     assert {member.data for member in members} == set(data.files)
     card = json.loads(json.dumps(data.card, allow_nan=False))
     assert set(card["files"]) == set(data.files)
@@ -112,7 +113,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
 ) -> None:
     case = build(kind)
     # The last member: of the sweeps, the one with the most state (momentum, or Adam's moments).
-    member = _module(kind, "sweep").members(case, 0)[-1]
+    member = _module(kind, "sweep").members(case)[-1]
     whole = train(kind, case, member)
     checkpoint = checkpoints.StoredCheckpoint(stop_after=saves)
     with pytest.raises(checkpoints.Interrupted):
@@ -132,16 +133,16 @@ def test_a_checkpoint_of_another_model_is_refused(
     members = _module("double_descent", "sweep").members
     checkpoint = checkpoints.StoredCheckpoint(stop_after=1)
     with pytest.raises(checkpoints.Interrupted):
-        train("double_descent", small, members(small, 0)[0], checkpoint)
+        train("double_descent", small, members(small)[0], checkpoint)
     with pytest.raises(ArtifactError, match="does not fit the model"):
-        train("double_descent", large, members(large, 0)[0], checkpoint)
+        train("double_descent", large, members(large)[0], checkpoint)
 
 
 def test_a_member_does_not_depend_on_the_rest_of_the_sweep(
     kind: str, build: Callable[..., Any], train: Callable[..., Any]
 ) -> None:
     case = build(kind)
-    member = _module(kind, "sweep").members(case, 0)[-2]
+    member = _module(kind, "sweep").members(case)[-2]
     whole = train(kind, case, member)
     alone = train(kind, case.narrowed(member.values, member.seed), member)
     pd.testing.assert_frame_equal(whole.history, alone.history, check_exact=True)
@@ -174,7 +175,7 @@ def test_grokking_trains_as_gradient_descent_written_out(
 ) -> None:
     """The loop, against the gradient of the loss written by hand."""
     case = build("grokking_polynomial")
-    member = _module("grokking_polynomial", "sweep").members(case, 0)[0]
+    member = _module("grokking_polynomial", "sweep").members(case)[0]
     result = train("grokking_polynomial", case, member)
     data = {k: v.double() for k, v in prepared("grokking_polynomial").files[member.data].items()}
     x, y = data["train_inputs"], data["train_targets"]
@@ -216,18 +217,21 @@ def test_a_diverging_run_ends_in_one_error(
 ) -> None:
     training = {"steps": 200, "learning_rate": 1e9, "comparison": None}
     case = build("grokking_polynomial", training=training)
-    member = _module("grokking_polynomial", "sweep").members(case, 0)[0]
+    member = _module("grokking_polynomial", "sweep").members(case)[0]
     with pytest.raises(NonFiniteError):
         train("grokking_polynomial", case, member)
 
 
 def test_optimizers_get_their_options() -> None:
-    parameter = torch.nn.Parameter(torch.zeros(2))
-    sgd = build_optimizer("sgd", [parameter], 0.1, {"momentum": 0.9, "nesterov": True})
+    model = torch.nn.Linear(2, 1)
+    settings = SGDWithRate(name="sgd", learning_rate=0.1, momentum=0.9, nesterov=True)
+    sgd = optimizer_of(settings, model)
     assert isinstance(sgd, torch.optim.SGD)
     assert sgd.defaults["momentum"] == 0.9
     assert sgd.defaults["lr"] == 0.1
-    adamw = build_optimizer("adamw", [parameter], 0.1, {"betas": [0.8, 0.9], "weight_decay": 0.3})
+    decayed = AdamW(name="adamw", betas=[0.8, 0.9], weight_decay=0.3)
+    adamw = optimizer_of(decayed, model, 0.2)
     assert isinstance(adamw, torch.optim.AdamW)
+    assert adamw.defaults["lr"] == 0.2
     assert adamw.defaults["betas"] == (0.8, 0.9)
     assert adamw.defaults["weight_decay"] == 0.3

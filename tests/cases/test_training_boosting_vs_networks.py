@@ -31,7 +31,7 @@ from telescope_pipeline.cases.boosting_vs_networks.training.search import (
     network_settings,
     trees_settings,
 )
-from telescope_pipeline.contract import Member
+from telescope_pipeline.contract import Member, TrainingJob
 from telescope_pipeline.store.table_checks import check_member_history
 from telescope_pipeline.study.networks.mlp import MLP
 
@@ -116,13 +116,15 @@ def _train(
     seed: int = 0,
 ) -> Any:
     return training.train(
-        case,
-        _member(model, seed),
-        data,
-        seed=0,
-        device=torch.device("cpu"),
-        checkpoint=checkpoint,
-        progress=lambda done, total: None,
+        TrainingJob(
+            case,
+            _member(model, seed),
+            data,
+            seed=0,
+            device=torch.device("cpu"),
+            checkpoint=checkpoint,
+            progress=lambda done, total: None,
+        )
     )
 
 
@@ -157,12 +159,12 @@ class _Memory:
 
 def test_members_are_every_table_model_and_seed() -> None:
     case = _case()
-    found = members(case, 0)
+    found = members(case)
     assert len({member.name for member in found}) == len(found) == 8
     assert _member("trees", 1) in found
     for member in found:
         narrowed = case.narrowed(member.values, member.seed)
-        assert member in members(narrowed, 0)
+        assert member in members(narrowed)
         assert narrowed.data.tables == [member.values["table"]]
         assert list(narrowed.training.searches) == [member.values["model"]]
 

@@ -20,12 +20,13 @@ from telescope_core.errors import (
     NonFiniteError,
 )
 from telescope_core.seeds import derive_seed
-from telescope_pipeline.cases.weight_averaging import names
+from telescope_pipeline.cases.weight_averaging import sweep
 from telescope_pipeline.cases.weight_averaging.data import prepare
 from telescope_pipeline.cases.weight_averaging.schema import WeightAveragingCase
 from telescope_pipeline.cases.weight_averaging.sweep import members
 from telescope_pipeline.cases.weight_averaging.training.images import augment
 from telescope_pipeline.cases.weight_averaging.training.train import train
+from telescope_pipeline.contract import TrainingJob
 from telescope_pipeline.store.table_checks import check_member_history
 from telescope_pipeline.study.datasets import images
 from telescope_pipeline.study.datasets.dataset import Dataset
@@ -77,15 +78,17 @@ def files() -> dict[str, dict[str, Tensor]]:
 @pytest.fixture
 def run(files: dict[str, dict[str, Tensor]], checkpoints: Any) -> Callable[..., Any]:
     def train_member(case: WeightAveragingCase, name: str, checkpoint: Any = None) -> Any:
-        (member,) = (member for member in members(case, 0) if member.name == name)
+        (member,) = (member for member in members(case) if member.name == name)
         return train(
-            case,
-            member,
-            files[member.data],
-            seed=0,
-            device=torch.device("cpu"),
-            checkpoint=checkpoint or checkpoints.StoredCheckpoint(),
-            progress=lambda done, total: None,
+            TrainingJob(
+                case,
+                member,
+                files[member.data],
+                seed=0,
+                device=torch.device("cpu"),
+                checkpoint=checkpoint or checkpoints.StoredCheckpoint(),
+                progress=lambda done, total: None,
+            )
         )
 
     return train_member
@@ -93,7 +96,7 @@ def run(files: dict[str, dict[str, Tensor]], checkpoints: Any) -> Callable[..., 
 
 def test_members_are_starts_and_seeds_and_narrowing_keeps_each() -> None:
     case = _case()
-    found = members(case, 0)
+    found = members(case)
     assert [member.name for member in found] == [
         "scratch_seed-0",
         "scratch_seed-1",
@@ -101,7 +104,7 @@ def test_members_are_starts_and_seeds_and_narrowing_keeps_each() -> None:
         "pretrained_seed-1",
     ]
     for member in found:
-        assert member in members(case.narrowed(member.values, member.seed), 0)
+        assert member in members(case.narrowed(member.values, member.seed))
 
 
 def test_the_parts_of_the_digits_are_disjoint_and_labelled(
@@ -171,16 +174,18 @@ def test_cifar_and_svhn_are_loaded_in_colour_once_for_all_seeds(
     assert asked[0][1]["train_size"] == 40
     assert asked[1][1]["train_size"] is None
     assert tensors["pretrain_inputs"].shape == (30, 3, 8, 8)
-    assert {member.data for member in members(case, 0)} == {"shared"}
-    (member,) = (member for member in members(case, 0) if member.name == "pretrained_seed-1")
+    assert {member.data for member in members(case)} == {"shared"}
+    (member,) = (member for member in members(case) if member.name == "pretrained_seed-1")
     trained = train(
-        case,
-        member,
-        tensors,
-        seed=0,
-        device=torch.device("cpu"),
-        checkpoint=checkpoints.StoredCheckpoint(),
-        progress=lambda done, total: None,
+        TrainingJob(
+            case,
+            member,
+            tensors,
+            seed=0,
+            device=torch.device("cpu"),
+            checkpoint=checkpoints.StoredCheckpoint(),
+            progress=lambda done, total: None,
+        )
     )
     assert trained.final["stem.weight"].shape == (2, 3, 3, 3)
     check_member_history(trained.history, case, "colour")
@@ -294,12 +299,12 @@ def test_measures_are_those_of_a_plain_training_loop(
     row = run(case, "scratch_seed-0").history.set_index("step").loc[2]
     children = [accuracy(weights) for weights in ends]
     average = accuracy(interpolate(*ends, 0.5))
-    assert row[names.children_column("recomputed")] == pytest.approx(sum(children) / 2)
-    assert row[names.path_column("recomputed", 0.5)] == pytest.approx(average)
-    assert row[names.gap_column("recomputed")] == pytest.approx(sum(children) / 2 - average)
+    assert row[sweep.children_column("recomputed")] == pytest.approx(sum(children) / 2)
+    assert row[sweep.path_column("recomputed", 0.5)] == pytest.approx(average)
+    assert row[sweep.gap_column("recomputed")] == pytest.approx(sum(children) / 2 - average)
     changes = gradient_change(model, at_t, later, test_x[:6])
     for layer, value in changes.items():
-        assert row[names.change_column(layer)] == pytest.approx(value, rel=1e-4)
+        assert row[sweep.change_column(layer)] == pytest.approx(value, rel=1e-4)
 
 
 def test_both_starts_share_everything_but_the_pretraining(
@@ -322,7 +327,7 @@ def test_both_starts_share_everything_but_the_pretraining(
 def test_several_pairs_are_averaged(run: Callable[..., Any]) -> None:
     one = run(_case(), "scratch_seed-0").history
     three = run(_case(lens__pairs=3), "scratch_seed-0").history
-    column = names.children_column("recomputed")
+    column = sweep.children_column("recomputed")
     assert not np.array_equal(one[column], three[column])
     pd.testing.assert_series_equal(one["test/loss"], three["test/loss"])
 
@@ -384,13 +389,15 @@ def test_the_run_tells_its_progress(files: dict[str, dict[str, Tensor]], checkpo
     told: list[tuple[int, int]] = []
     case = _case(seeds=1)
     train(
-        case,
-        members(case, 0)[1],
-        files["seed-0"],
-        seed=0,
-        device=torch.device("cpu"),
-        checkpoint=checkpoints.StoredCheckpoint(),
-        progress=lambda done, total: told.append((done, total)),
+        TrainingJob(
+            case,
+            members(case)[1],
+            files["seed-0"],
+            seed=0,
+            device=torch.device("cpu"),
+            checkpoint=checkpoints.StoredCheckpoint(),
+            progress=lambda done, total: told.append((done, total)),
+        )
     )
     # Pre-training, the parent to t' = 4 and the gap, and two children from each t'.
     total = 5 + 6 + 2 * (6 + 4 + 2)

@@ -105,18 +105,7 @@ def test_agrees_with_a_replay_of_training():
     scenario = Scenario("tied", "adam-decay", "cross-entropy-smoothed", rows=6, steps=6)
     training = scenario.start()
     direction = torch.randn(6, 2, dtype=torch.float64, generator=seeded())
-    expected = sensitivity_by_replay(
-        training.model,
-        training.optimizer,
-        training.loss,
-        training.train_inputs,
-        training.train_targets,
-        training.eval_sets,
-        training.batches,
-        direction,
-        order=2,
-        stride=2,
-    )
+    expected = sensitivity_by_replay(training, direction, order=2, stride=2)
     account = attached(RowAccount, training, stride=2)
     training.run(account)
     for name, wanted in expected.items():
@@ -196,12 +185,7 @@ def test_aliases_scalars_in_place_inputs_and_parameters_never_reached():
         attached(RowAccount, training, quadrature="trapezoid", stride=4),
         attached(DenseOracle, copy_of(training), stride=4),
     )
-    for index in training.batches:
-        with account.step(index), oracle.step(index):
-            training.optimizer.zero_grad()
-            outputs = training.model(training.train_inputs[index].clone())
-            training.loss(outputs, training.train_targets[index]).backward()
-            training.optimizer.step()
+    training.run(account, oracle)
     assert_agrees(account.smoother("test"), oracle.smoother("test"), tolerance=1e-9, what="S")
     assert_agrees(account.telescoped("test"), oracle.telescoped("test"), tolerance=1e-9, what="f̃")
     assert all(torch.equal(rows, training.eval_sets[name]) for name, rows in kept.items())

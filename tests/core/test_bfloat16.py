@@ -132,7 +132,7 @@ def test_half_precision_is_linearised_as_single_precision_at_the_same_weights(ma
         rows = rows_for(one, 6, next(one.parameters()).dtype)
         linearizer = Linearizer(one, layout, rows[:3])
         assert linearizer.form == "factors"
-        made.append(linearizer.linearize(linearizer.theta(), rows))
+        made.append(linearizer.linearize(linearizer.function.theta(), rows))
         own = one(rows).detach()
         assert_agrees(made[-1].outputs, own, tolerance=4 * torch.finfo(own.dtype).eps, what="f")
     V = torch.randn(layout.size, 5)
@@ -151,13 +151,13 @@ def test_a_forward_that_insists_on_half_precision_is_linearised_as_it_computes()
     layout = ParameterLayout(dict(model.named_parameters()), torch.float32)
     linearizer = Linearizer(model, layout, x[:3])
     assert linearizer.form == "factors"
-    made = linearizer.linearize(linearizer.theta(), x)
+    made = linearizer.linearize(linearizer.function.theta(), x)
     assert torch.equal(made.outputs, model(x))
     raised = perceptron()
     raised.load_state_dict(model.layers.state_dict())
     exact = Linearizer(raised, ParameterLayout(dict(raised.named_parameters()), torch.float32), x)
     V = torch.randn(layout.size, 5)
-    expected = exact.linearize(exact.theta(), x).jvp(V)
+    expected = exact.linearize(exact.function.theta(), x).jvp(V)
     assert_agrees(made.jvp(V), expected, tolerance=4 * ROUNDING, what="J·A")
     assert not torch.equal(made.jvp(V), expected)
 
@@ -233,10 +233,10 @@ def test_products_do_not_round_under_an_autocast_of_the_caller():
     for form in ("factors", "functional"):
         layout = ParameterLayout(dict(model.named_parameters()), torch.float32)
         linearizer = Linearizer(model, layout, x, form)
-        made = linearizer.linearize(linearizer.theta(), x)
+        made = linearizer.linearize(linearizer.function.theta(), x)
         expected = made.jvp(V), made.vjp(R), made.gram(made)
         with torch.autocast("cpu", HALF):
             assert Linearizer(model, layout, x).form == "factors"
-            again = linearizer.linearize(linearizer.theta(), x)
+            again = linearizer.linearize(linearizer.function.theta(), x)
             actual = again.jvp(V), again.vjp(R), again.gram(again)
         assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))

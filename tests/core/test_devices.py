@@ -239,12 +239,12 @@ def test_function_space_never_mixes_devices(batch_size, lens_of):
 def test_a_slip_in_the_hot_path_would_be_found(lens_of, monkeypatch):
     training = Scenario("mlp-vector", "adamw", "huber", steps=1).start()
     lens = lens_of(training, probes="exact", stride=1)
-    whole = type(lens._linearizer.function).gradient
+    whole = type(lens._run.linearizer.function).gradient
 
     def slip(function):
         gradient = whole(function)
         return gradient + torch.zeros(len(gradient), dtype=gradient.dtype)
 
-    monkeypatch.setattr(type(lens._linearizer.function), "gradient", slip)
+    monkeypatch.setattr(type(lens._run.linearizer.function), "gradient", slip)
     with TwoDevices(), pytest.raises(AssertionError, match="two devices"):
         training.run(lens)

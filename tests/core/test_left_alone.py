@@ -196,23 +196,23 @@ def readings(lens):
 )
 def test_no_call_of_the_lens_changes_anything(name, reading):
     run, alone = cell_of(name).start(), cell_of(name).start()
-    run.advance(steps=1)  # There are gradients now, and what the forward pass keeps.
+    run.run(steps=1)  # There are gradients now, and what the forward pass keeps.
     watch = Watch(run)
     lens = lens_of(run)
     watch.unchanged("attaching")
     before = everything(run)
-    run.advance(lens, steps=3)  # one block, and a step of the next
+    run.run(lens, steps=3)  # one block, and a step of the next
     require_same_structure(before, everything(run))
     watch = Watch(run)
     for what, call in readings(lens).items():
         with reading():
             call()
         watch.unchanged(what)
-    run.advance(lens, steps=1)
+    run.run(lens, steps=1)
 
     followed = everything(run), streams()
     seed_streams()
-    alone.advance(steps=5)
+    alone.run(steps=5)
     require_same_bits((everything(alone), streams()), followed)
 
 
@@ -220,7 +220,7 @@ def test_no_call_of_the_lens_changes_anything(name, reading):
 def test_no_other_call_on_a_model_changes_anything(name):
     run = cell_of(name).start()
     weights = [copy.deepcopy(run.model.state_dict())]
-    run.advance(steps=1)
+    run.run(steps=1)
     weights.append(copy.deepcopy(run.model.state_dict()))
     watch = Watch(run)
     rows = run.eval_sets["test"]
@@ -249,7 +249,7 @@ def test_no_refusal_changes_anything(name, probes):
     watch.unchanged("attaching")
     before = everything(run)
     with suppress(TelescopeError):
-        run.advance(lens, steps=2)
+        run.run(lens, steps=2)
     require_same_structure(before, everything(run))
 
 
@@ -264,7 +264,7 @@ def trained(name, *, follow, reading=nullcontext, mode=None, **options):
     for _ in range(4):
         if mode is not None:
             run.model.train(mode)
-        run.advance(*([lens] if lens else []), steps=1)
+        run.run(*([lens] if lens else []), steps=1)
         if lens:
             with reading():
                 lens.snapshot()

@@ -267,7 +267,7 @@ def test_products_are_those_of_the_full_jacobian(name, form):
     linearizer = Linearizer(model, layout, map_rows(rows, lambda leaf: leaf[:3]), form)
     assert linearizer.form == ("functional" if form == "functional" else expected_form)
     J = written_out(model, layout, rows)
-    made = linearizer.linearize(linearizer.theta(), rows)
+    made = linearizer.linearize(linearizer.function.theta(), rows)
     generator = torch.Generator().manual_seed(6)
     for m in (1, 3, 40):
         directions = torch.randn(layout.size, m, generator=generator, dtype=D)
@@ -287,7 +287,7 @@ def test_the_model_is_left_as_it_was(name):
     model, rows, layout, _ = prepare(name)
     linearizer = Linearizer(model, layout, map_rows(rows, lambda leaf: leaf[:3]))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    linearizer.linearize(linearizer.theta(), rows).jvp(torch.ones(layout.size, 2, dtype=D))
+    linearizer.linearize(linearizer.function.theta(), rows).jvp(torch.ones(layout.size, 2, dtype=D))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
     assert not any(module._forward_hooks for module in model.modules())
@@ -301,7 +301,7 @@ def test_frozen_parameters_have_no_rows():
     linearizer = Linearizer(model, layout, rows[:3])
     J = written_out(model, layout, rows)
     directions = torch.randn(layout.size, 3, dtype=D)
-    made = linearizer.linearize(linearizer.theta(), rows)
+    made = linearizer.linearize(linearizer.function.theta(), rows)
     assert_agrees(made.jvp(directions), J @ directions, tolerance=1e-11, what="J·A")
 
 

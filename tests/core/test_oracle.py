@@ -93,22 +93,7 @@ def test_smoother_times_a_direction_is_the_finite_difference_of_a_replay(scenari
     generator = torch.Generator().manual_seed(5)
     direction = torch.randn(scenario.rows, k, dtype=torch.float64, generator=generator)
 
-    def before_step(optimizer, number):
-        training.change_learning_rates(number, optimizer)
-
-    expected = sensitivity_by_replay(
-        training.model,
-        training.optimizer,
-        training.loss,
-        training.train_inputs,
-        training.train_targets,
-        training.eval_sets,
-        training.batches,
-        direction,
-        order=order,
-        stride=stride,
-        before_step=before_step if scenario.schedule else None,
-    )
+    expected = sensitivity_by_replay(training, direction, order=order, stride=stride)
     oracle = oracle_of(training, order=order, stride=stride)
     training.run(oracle)
     for name, wanted in expected.items():

@@ -111,9 +111,10 @@ def plain(model, rows, layout):
 
 def assert_products(linearizer, model, rows, layout, tolerance):
     f, J = plain(model, rows, layout)
-    made = linearizer.linearize(linearizer.theta(), rows)
+    made = linearizer.linearize(linearizer.function.theta(), rows)
     assert_agrees(made.outputs, f, tolerance=tolerance, what="f")
-    assert_agrees(linearizer.outputs(linearizer.theta(), rows), f, tolerance=tolerance, what="f")
+    outputs = linearizer.outputs(linearizer.function.theta(), rows)
+    assert_agrees(outputs, f, tolerance=tolerance, what="f")
     generator = torch.Generator().manual_seed(4)
     for m in (1, 30):
         V = torch.randn(layout.size, m, generator=generator, dtype=f.dtype)

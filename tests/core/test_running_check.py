@@ -172,7 +172,7 @@ def test_a_fault_in_a_rule_is_noticed_at_the_next_step(optimizer, fault, monkeyp
 def test_a_stale_scale_of_the_loss_is_noticed_in_function_space(monkeypatch):
     run = Run(strategy="function-space", momentum=False)
     run.train(STRIDE)
-    stale = run.lens._engines._gradient.scale(run.y[:3])
+    stale = run.lens._run.engines.problem.loss.scale(run.y[:3])
     monkeypatch.setattr(LossGradient, "scale", lambda self, targets: stale)
     run.weight = 0.8
     with pytest.raises(TelescopeError, match=r"f − y"):
@@ -185,7 +185,7 @@ def test_and_makes_no_difference_in_parameter_space(monkeypatch):
     right.train(STRIDE)
     run.weight = right.weight = 0.8
     right.train(STRIDE)
-    stale = run.lens._engines._gradient.scale(run.y[:3])
+    stale = run.lens._run.engines.problem.loss.scale(run.y[:3])
     monkeypatch.setattr(LossGradient, "scale", lambda self, targets: stale / 0.8)
     run.train(STRIDE)
     assert torch.allclose(run.lens.smoother("test"), right.lens.smoother("test"), rtol=1e-9)

@@ -53,14 +53,14 @@ def test_with_all_modes_of_a_linear_model_the_recursion_is_the_smoother_itself(n
     U = torch.linalg.qr(torch.randn(4, 4, generator=generator, dtype=torch.float64)).Q
     modes = StiffModes.begin(U)
     for _ in training.batches:
-        batch = linearizer.linearize(linearizer.theta(), training.train_inputs)
+        batch = linearizer.linearize(linearizer.function.theta(), training.train_inputs)
         training.run(lens, steps=1)
         pulled = batch.vjp(modes.cotangents(torch.arange(4), 1))
         modes.step(torch.arange(4), 1 / 4, batch, pulled, rule)
     S = lens.smoother("train")
     assert float(S.abs().max()) > 1e-2
     assert_agrees(modes.C, U.T @ S, tolerance=1e-11, what="C")
-    model = modes.model("train", lens._track.at_start)
+    model = modes.model("train", lens._run.track.at_start)
     assert model is not None
     assert_agrees((model.Phi @ model.C)[:, 0], S, tolerance=1e-9, what="Ŝ")
 
@@ -104,7 +104,7 @@ def test_two_standard_errors_cover_the_exact_value_for_nine_seeds_in_ten(name, o
     exact, probed = on_digits
     S = exact.smoother(name)[:, None, :]
     truth = exact.snapshot().to_record()[f"{name}/effective_parameters"]
-    engine = probed[0]._track.engine
+    engine = probed[0]._run.track.engine
     leading = engine.directions.basis[:, 0, :16]
     errors = {"plain": [], "controlled": []}
     covered = dict.fromkeys(errors, 0)
@@ -126,7 +126,7 @@ def test_the_records_of_the_lens_are_these_estimates(on_digits):
     truth = exact.snapshot().to_record()
     for lens in probed:
         record = lens.snapshot().to_record()
-        engine = lens._track.engine
+        engine = lens._run.track.engine
         for name in ("train", "test"):
             SV = exact.smoother(name) @ engine.directions.basis[:, 0]
             value, stderr = effective_parameters(SV[:, None], engine.directions, engine.model(name))
@@ -207,7 +207,7 @@ def test_other_losses_are_estimated_without_a_model(loss, lens_of):
     training = Scenario("mlp-outputs", "adamw", loss).start()
     lens = lens_of(training, probes=10, deflate=4)
     training.run(lens)
-    assert lens._track.engine.model("train") is None
+    assert lens._run.track.engine.model("train") is None
     assert lens.snapshot().to_record()["train/effective_parameters"] > 0
 
 
@@ -224,7 +224,7 @@ def test_a_checkpoint_carries_the_modes(lens_of):
     _, resumed = start()
     resumed.load_state_dict(saved)
     assert_agrees(
-        resumed._track.engine._stiff.C, lens._track.engine._stiff.C, tolerance=0, what="C"
+        resumed._run.track.engine._stiff.C, lens._run.track.engine._stiff.C, tolerance=0, what="C"
     )
     second = lens_of(first, probes=6, deflate=3, stride=4)
     second.load_state_dict(saved)

@@ -8,7 +8,6 @@ from torch import optim
 
 from telescope_core.lens import TelescopeLens
 from telescope_core.testing import assert_agrees
-from telescope_core.update_rules import UpdateRule, register_rule, registry
 
 VARIANTS = {
     "rmsprop": (optim.RMSprop, {}),
@@ -90,31 +89,3 @@ def test_kernel_norms_use_the_preconditioner_of_the_last_step(name):
     assert first > 0
     if name != "radam":  # Unrectified at first, so it has no preconditioner yet.
         assert first != pytest.approx(unscaled, rel=1e-3)
-
-
-def test_an_optimizer_of_ones_own(monkeypatch):
-    class HalfRate(optim.SGD):
-        """Descends at half the rate it is given."""
-
-        def step(self, closure=None):
-            for group in self.param_groups:
-                group["lr"] *= 0.5
-            super().step(closure)
-            for group in self.param_groups:
-                group["lr"] *= 2
-
-    class Halved(UpdateRule):
-        def push(self, gradient, path, skipped):
-            for slot, group in self._active(skipped):
-                rows = slot.segment.rows
-                path[rows].add_(gradient[rows], alpha=-0.5 * group["lr"])
-
-        def preconditioner(self):
-            return None
-
-    monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))
-    register_rule(HalfRate, Halved)
-    lens, _ = train(HalfRate, {"lr": 0.1})
-    assert_agrees(
-        lens.smoothed("test"), lens.predictions("test")[:, 0], tolerance=1e-10, what="S·Y + c"
-    )

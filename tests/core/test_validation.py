@@ -1,6 +1,5 @@
 """What the lens cannot follow is refused with one clear error, before training starts."""
 
-import itertools
 import re
 import types
 
@@ -10,6 +9,8 @@ from torch import nn
 from torch.nn import functional
 from torch.optim import SGD, Adam
 
+from support.small_lens import KINDS, MSE, attach, rows
+from telescope_core import memory
 from telescope_core.errors import (
     ConfigurationError,
     LossError,
@@ -22,24 +23,7 @@ from telescope_core.errors import (
     UnsupportedOptimizerError,
 )
 from telescope_core.lens import TelescopeLens
-from telescope_core.network import checks as _validation
 from telescope_core.testing import Scenario
-
-MSE = nn.MSELoss()
-KINDS = [None, 4, "exact"]
-
-
-def attach(model=None, *, optimizer=None, loss=MSE, x=None, y=None, sets=None, **options):
-    """A lens over a small model in double precision, one thing of it replaced."""
-    if model is None:
-        model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
-    x = torch.randn(8, 4, dtype=torch.float64) if x is None else x
-    y = torch.randn(8, 3, dtype=torch.float64) if y is None else y
-    if optimizer is None:
-        optimizer = SGD(model.parameters(), lr=0.1)
-    elif isinstance(optimizer, type):
-        optimizer = optimizer(model.parameters(), lr=0.1)
-    return TelescopeLens(model, optimizer, loss, x, y, sets, **{"probes": 4, **options})
 
 
 @pytest.fixture(autouse=True)
@@ -209,149 +193,6 @@ def test_an_optimizer_with_a_closure_without_probes():
     assert lens.snapshot().to_record()["train/approximation_error"] < 1e-12
 
 
-# --------------------------------------------------------------------- inputs, targets
-
-
-def rows(n=8, d=4):
-    return torch.randn(n, d, dtype=torch.float64)
-
-
-@pytest.mark.parametrize("probes", KINDS, ids=str)
-@pytest.mark.parametrize(
-    ("replaced", "message"),
-    [
-        ({"y": rows(7, 3)}, r"\(7, 3\).*8 training inputs"),
-        ({"y": rows(9, 3)}, r"\(9, 3\).*8 training inputs"),
-        ({"y": torch.tensor(1.0).double()}, r"\(\).*8 training inputs"),
-        ({"y": rows(8, 3).float()}, r"float32.*float64"),
-        ({"y": rows(8, 3).to("meta")}, r"meta.*cpu"),
-        ({"y": [[0.0, 1.0, 2.0]] * 8}, "tensor.*list"),
-        ({"x": rows().float()}, r"train inputs.*float32.*float64"),
-        ({"x": rows().to("meta")}, r"train inputs.*meta.*cpu"),
-        ({"x": rows(0), "y": rows(0, 3)}, r"train inputs.*at least one row"),
-        ({"sets": {"test": rows().float()}}, r"test inputs.*float32.*float64"),
-        ({"sets": {"test": rows().to("meta")}}, r"test inputs.*meta.*cpu"),
-        ({"sets": {"test": rows(0)}}, r"test inputs.*at least one row"),
-        ({"sets": {"test": 3}}, r"test inputs.*int"),
-    ],
-    ids=lambda value: None if isinstance(value, str) else "+".join(value),
-)
-def test_inputs_and_targets_of_the_wrong_length_dtype_or_device(replaced, message, probes):
-    with pytest.raises(ShapeError, match=message):
-        attach(**replaced, probes=probes)
-
-
-@pytest.mark.parametrize("probes", KINDS, ids=str)
-def test_inputs_of_the_wrong_width_name_their_set(probes):
-    with pytest.raises(TelescopeError, match="train"):
-        attach(x=rows(8, 5), probes=probes)
-    with pytest.raises(TelescopeError, match="test"):
-        attach(sets={"test": rows(3, 5)}, probes=probes)
-
-
-def test_targets_of_the_wrong_width():
-    with pytest.raises(LossError, match=r"\(\d, 3\).*\(\d, 2\)"):
-        attach(y=rows(8, 2), loss=lambda f, y: ((f - y) ** 2).mean())
-
-
-@pytest.mark.parametrize("probes", [4, "exact"], ids=str)
-@pytest.mark.parametrize("shape", [(8, 3), (8, 1)])
-def test_integer_targets_that_are_no_class_indices(shape, probes):
-    y = torch.zeros(shape, dtype=torch.int64)
-    with pytest.raises(ShapeError, match=r"int64.*class indices"):
-        attach(y=y, loss=lambda f, y: ((f - y) ** 2).mean(), probes=probes)
-
-
-@pytest.mark.parametrize("bad", [3, -1])
-@pytest.mark.parametrize("row", [0, 7])
-def test_class_indices_out_of_range(bad, row):
-    y = torch.arange(8) % 3
-    y[row] = bad
-    with pytest.raises(TelescopeError, match=rf"target|class|{bad}"):
-        attach(loss=nn.CrossEntropyLoss(), y=y)
-
-
-@pytest.mark.parametrize("name", ["train", "", "a/b", 3])
-def test_names_of_sets(name):
-    with pytest.raises(ConfigurationError, match="eval set"):
-        attach(sets={name: rows(2)})
-
-
-# ------------------------------------------------------------------------------- loss
-
-
-@pytest.mark.parametrize("probes", KINDS, ids=str)
-@pytest.mark.parametrize(
-    ("loss", "message"),
-    [
-        (nn.MSELoss(reduction="none"), r"\(\d, 3\).*scalar"),
-        (lambda f, y: ((f - y) ** 2).mean(dim=1), "scalar"),
-        (lambda f, y: ((f - y) ** 2).mean().item(), "float.*scalar"),
-        (lambda f, y: None, "NoneType.*scalar"),
-        (lambda f, y: ((f - y) ** 2).mean().detach(), "differentiable"),
-        (lambda f, y: ((f - y[:, :2]) ** 2).mean(), "failed"),
-        (lambda f: f.mean(), "failed"),
-        (nn.CrossEntropyLoss(weight=torch.ones(2).double()), "failed"),
-    ],
-    ids=["none", "rows", "float", "None", "detached", "fails", "one argument", "wrong weight"],
-)
-def test_losses_that_are_not_differentiable_scalars(loss, message, probes):
-    with pytest.raises(LossError, match=message):
-        attach(loss=loss, probes=probes)
-
-
-def test_a_loss_of_class_indices_without_a_derivative_in_the_labels():
-    y = torch.arange(8) % 3
-    weighted = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]).double())
-    with pytest.raises(LossError, match=r"class indices.*probes=None"):
-        attach(loss=weighted, y=y)
-    attach(loss=weighted, y=y, probes=None)
-
-
-def test_a_loss_of_class_indices_need_not_accept_probabilities():
-    y = torch.arange(8) % 3
-
-    def picked(f, target):
-        return -functional.log_softmax(f, dim=1)[torch.arange(len(f)), target].mean()
-
-    attach(loss=picked, y=y)
-
-
-# ------------------------------------------------------------------------- non-finite
-
-
-@pytest.mark.parametrize("probes", KINDS, ids=str)
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize(
-    ("where", "row"),
-    [*itertools.product(["train", "test", "targets"], [0, 7]), ("parameters", 0)],
-)
-def test_values_that_are_not_finite(where, row, bad, probes):
-    model = nn.Linear(4, 3).double()
-    touched = {"train": rows(), "test": rows(), "targets": rows(8, 3)}
-    touched["parameters"] = model.weight.data
-    touched[where][row] = bad
-    x, y, test = touched["train"], touched["targets"], touched["test"]
-    with pytest.raises((NonFiniteError, LossError), match=r"(?i)nan|inf|finite"):
-        attach(model, x=x, y=y, sets={"test": test}, probes=probes)
-
-
-@pytest.mark.parametrize("probes", KINDS, ids=str)
-def test_training_that_diverges(probes):
-    training = Scenario("mlp-vector", "sgd", "mse", steps=40).start()
-    training.optimizer = SGD(training.model.parameters(), lr=1e6)
-    lens = attach(
-        training.model,
-        optimizer=training.optimizer,
-        x=training.train_inputs,
-        y=training.train_targets,
-        probes=probes,
-        stride=5,
-    )
-    with pytest.raises(NonFiniteError, match="diverged"):
-        training.run(lens)
-
-
 # --------------------------------------------------------------------------- settings
 
 
@@ -403,7 +244,7 @@ def test_function_space_where_it_does_not_apply(replaced):
 def test_an_exact_smoother_that_does_not_fit(monkeypatch, strategy, loss):
     available = 2_000_000
     monkeypatch.setattr(
-        _validation.psutil, "virtual_memory", lambda: types.SimpleNamespace(available=available)
+        memory.psutil, "virtual_memory", lambda: types.SimpleNamespace(available=available)
     )
     model = nn.Sequential(nn.Linear(4, 50), nn.Tanh(), nn.Linear(50, 3)).double()
     things = {"x": rows(200), "y": rows(200, 3), "loss": loss, "strategy": strategy}
@@ -421,12 +262,10 @@ def test_an_exact_smoother_that_does_not_fit(monkeypatch, strategy, loss):
 
 def test_a_smoother_that_fits_is_not_refused(monkeypatch):
     monkeypatch.setattr(
-        _validation.psutil, "virtual_memory", lambda: types.SimpleNamespace(available=10**8)
+        memory.psutil, "virtual_memory", lambda: types.SimpleNamespace(available=10**8)
     )
     attach(probes="exact")
-    monkeypatch.setattr(
-        _validation.psutil, "virtual_memory", lambda: types.SimpleNamespace(available=1)
-    )
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: types.SimpleNamespace(available=1))
     attach(probes=None)  # predictions need no smoother
 
 

@@ -10,6 +10,7 @@ from telescope_core.lens import TelescopeLens
 from telescope_core.testing import assert_agrees
 from telescope_core.testing.columns import call, jacobian
 from telescope_core.testing.models import ZOO
+from telescope_core.testing.recipes import LOSSES, OPTIMIZERS
 from telescope_core.testing.registry import (
     TOLERANCE,
     Cell,
@@ -19,7 +20,6 @@ from telescope_core.testing.registry import (
     registry,
     require_refusal,
 )
-from telescope_core.testing.zoo import LOSSES, OPTIMIZERS
 
 FOLLOWED = [model for model in ZOO.values() if model.refused is None]
 REFUSED = [model for model in ZOO.values() if model.refused is not None]
@@ -77,7 +77,7 @@ def test_kernel_and_checkpoints_of_every_model(model):
         parameters = [p for p in plain.parameters() if p.requires_grad]
         J = jacobian(plain, rows, parameters)
         expected.append((call(plain, rows).detach().reshape(len(J)), J, parameters_of(plain)))
-        run.advance(steps=1)
+        run.run(steps=1)
     run.model.load_state_dict(weights[-1])
     kernel, (_, J, _) = tangent_kernel(run.model, rows), expected[-1]
     assert_agrees(kernel.flatten(0, 1).flatten(1), J @ J.T, tolerance=TOLERANCE, what="the kernel")

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from telescope_core.trackers._wandb_log import check_run_file
-from telescope_core.trackers.wandb_folders import run_file, run_folders
+from telescope_pipeline.publish.wandb.folders import run_file, run_folders
+from telescope_pipeline.publish.wandb.run_file import check_run_file
 
 
-def _run(script: Path, folder: Path) -> list[str]:
+def _run(script: Path, folder: Path, *arguments: str) -> list[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     done = subprocess.run(
-        [sys.executable, str(script)],
+        [sys.executable, str(script), *arguments],
         cwd=folder,
         env=kept | {"HOME": str(folder), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -34,14 +34,17 @@ def _numbers(lines: list[str]) -> dict[str, float]:
 
 
 def test_plain(repository: Path, tmp_path: Path) -> None:
-    printed = _numbers(_run(repository / "examples" / "plain.py", tmp_path))
+    script = repository / "examples" / "plain.py"
+    printed = _numbers(_run(script, tmp_path))
+    assert not list(tmp_path.iterdir())
+    assert _numbers(_run(script, tmp_path, "wandb")) == printed
     assert printed["step"] == 200
     # Of at most one per training row.
     assert 1 < printed["p_test"] < 500
     assert 1 < printed["p_train"] < 500
 
-    (folder,) = run_folders(tmp_path, "digits-plain")
-    check_run_file(run_file(folder, "digits-plain"), 200 // 10)
+    (folder,) = run_folders(tmp_path, "product-plain")
+    check_run_file(run_file(folder, "product-plain"), 200 // 10)
 
 
 def test_lightning(repository: Path, tmp_path: Path) -> None:

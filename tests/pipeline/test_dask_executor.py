@@ -9,7 +9,8 @@ import pytest
 
 from telescope_core.errors import ExecutionError, MissingDependencyError
 from telescope_pipeline.executors.dask import DaskExecutor
-from telescope_pipeline.executors.executor import Job, open_executor
+from telescope_pipeline.executors.executor import open_executor
+from telescope_pipeline.executors.jobs import Job
 from telescope_pipeline.parameters.model import RunSettings
 
 HERE = str(Path(__file__).parent)
@@ -22,7 +23,8 @@ sys.path.insert(0, {here!r})
 import executor_jobs
 from distributed import LocalCluster
 from telescope_core.errors import ExecutionError
-from telescope_pipeline.executors.executor import Job, open_executor
+from telescope_pipeline.executors.executor import open_executor
+from telescope_pipeline.executors.jobs import Job
 from telescope_pipeline.parameters.model import RunSettings
 from test_local_executor import Recorder
 

@@ -66,7 +66,7 @@ def test_a_users_model_belongs_into_a_pipeline_of_its_own(copy: Path) -> None:
     yaml.dump(parameters, path)
     finding = _of(copy, "dvc.yaml")
     assert finding.state == "broken"
-    assert "cases.mine is of kind own_model" in finding.detail
+    assert "cases.mine names code of yours" in finding.detail
     assert "telescope init" in finding.detail
 
 

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from telescope_core.errors import ConfigurationError, ParametersError
+from telescope_core.errors import ArtifactError, ConfigurationError, ParametersError
 from telescope_pipeline import wiring
-from telescope_pipeline.parameters.reading import load_parameters
-from telescope_pipeline.parameters.user_checks import check_user_code
-from telescope_pipeline.parameters.user_code import user_digest, user_files
+from telescope_pipeline.parameters import load_parameters
+from telescope_pipeline.parameters.user_code import check_user_code, user_paths
 from telescope_pipeline.scaffold import create, own_wiring
+from telescope_pipeline.store.code import digest
 
 _SCRIPTS = Path(sys.executable).parent
 _WRITTEN = [
@@ -27,8 +27,8 @@ _WRITTEN = [
     ".gitignore",
     "README.md",
     "dvc.yaml",
+    "my_data.py",
     "my_model/__init__.py",
-    "my_model/digits.py",
     "my_model/network.py",
     "params.yaml",
     "requirements.txt",
@@ -53,7 +53,7 @@ class Made:
     root: Path
     environment: dict[str, str]
 
-    def run(self, *command: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
         """Run ``telescope`` or ``dvc`` in the project's folder, as a user would."""
         return subprocess.run(
             [str(_SCRIPTS / command[0]), *command[1:]],
@@ -129,8 +129,7 @@ def test_the_example_runs_from_end_to_end(finished: Made) -> None:
     assert "my_model.network:build" in report
     assert len(list(finished.root.glob("wandb/offline-run-*"))) == 2
     manifest = json.loads((results / "manifest.json").read_text())
-    files = ["my_model.network"]
-    assert manifest["user_code"] == user_digest(files, finished.root)
+    assert manifest["user_code"] == digest({"my_model": finished.root / "my_model"})
     status = subprocess.run(
         ["git", "status", "--short", "--untracked-files=all"],
         cwd=finished.root,
@@ -249,7 +248,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:
-        if name.split(".")[0] in {"my_model", "own", "math_user"}:
+        if name.split(".")[0] in {"my_model", "my_data", "own", "own_part"}:
             del sys.modules[name]
 
 
@@ -352,40 +351,60 @@ def test_a_bad_reference_is_one_line_of_the_case(
     assert all(line.startswith("  cases.mine.") for line in lines)
 
 
-def test_files_are_found_by_what_is_imported(tmp_path: Path) -> None:
-    texts = {
-        "a/__init__.py": "",
-        "a/b.py": "from . import c\nimport json\nimport lone\nimport telescope_core\n",
-        "a/c.py": "def later():\n    from a.deep.d import x\n",
-        "a/deep/d.py": "from ..e import y\n",
-        "a/e.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import a.unused\n",
-        "a/unused.py": "",
-        "lone.py": "broken (",
-        "telescope_core/__init__.py": "",
-    }
-    for name, text in texts.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    found = user_files(["a.b"], tmp_path)
-    names = {path.relative_to(tmp_path).as_posix() for path in found.values()}
-    assert names == {"a/__init__.py", "a/b.py", "a/c.py", "a/deep/d.py", "a/e.py", "lone.py"}
-    before = user_digest(["a.b"], tmp_path)
-    (tmp_path / "a/unused.py").write_text("x = 1\n")
-    assert user_digest(["a.b"], tmp_path) == before
-    (tmp_path / "a/e.py").write_text("x = 1\n")
-    assert user_digest(["a.b"], tmp_path) != before
+def _with_model(path: Path, reference: str, **more: Any) -> None:
+    """Add a case called ``other`` with another model."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    parameters = yaml.load(path)
+    other = parameters["cases"]["mine"] | {"model": reference} | more
+    parameters["cases"] = {"mine": parameters["cases"]["mine"], "other": other}
+    yaml.dump(parameters, path)
+
+
+@pytest.mark.parametrize(
+    ("files", "reference", "found"),
+    [
+        (["own.py"], "own:build", ["own.py"]),
+        (["own/__init__.py"], "own:build", ["own"]),
+        (["own/deep/b.py"], "own.deep.b:build", ["own"]),
+        (["own.py", "own/notes.txt"], "own:build", ["own.py"]),
+        (["own.py", "own/__init__.py"], "own:build", ["own"]),
+        ([], "torch.nn:Linear", []),
+    ],
+)
+def test_code_is_found_by_its_first_name(
+    files: list[str], reference: str, found: list[str], project: Path
+) -> None:
+    for name in files:
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).touch()
+    _with_model(project / "params.yaml", reference)
+    cases = load_parameters(project / "params.yaml").cases
+    assert user_paths(cases["other"], "train", project) == found
+    assert user_paths(cases["other"], "prepare", project) == ["my_data.py"]
+    assert user_paths(cases["other"], "metrics", project) == []
+    assert user_paths(cases["mine"], "train", project) == ["my_model"]
+
+
+def test_code_that_would_go_unnoticed_is_refused(project: Path) -> None:
+    path = project / "params.yaml"
+    _with_model(path, "own:build")
+    (project / "own.py").write_text("import own_part\n" + _OWN_CODE)
+    (project / "own_part.py").write_text("")
+    with pytest.raises(ParametersError) as raised:
+        check_user_code(path, load_parameters(path), ["other"], ("train",))
+    (line,) = str(raised.value).splitlines()[1:]
+    assert "cases.other.model.call: got 'own:build'" in line
+    assert "own_part.py is imported, whose changes would go unnoticed: add own_part to" in line
+    _with_model(path, "own:build", code=["own_part"])
+    parameters = load_parameters(path)
+    check_user_code(path, parameters, ["other"], ("train",))
+    assert user_paths(parameters.cases["other"], "train", project) == ["own.py", "own_part.py"]
 
 
 def test_each_case_depends_on_its_own_code(project: Path) -> None:
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    path = project / "params.yaml"
-    parameters = yaml.load(path)
-    other = parameters["cases"]["mine"] | {"model": "own:build"}
-    parameters["cases"] = {"mine": parameters["cases"]["mine"], "other": other}
-    yaml.dump(parameters, path)
-    (project / "own.py").write_text("import own_part\n")
-    (project / "own_part.py").write_text("")
+    (project / "own.py").write_text(_OWN_CODE)
+    _with_model(project / "params.yaml", "own:build")
     lines = own_wiring.disagreements(project)
     assert "train-other: the stage is missing" in lines
     assert "report: deps: results/other/receipt.json is missing" in lines
@@ -393,16 +412,23 @@ def test_each_case_depends_on_its_own_code(project: Path) -> None:
         own_wiring.check(project)
     assert wiring.rewrite(project)
     own_wiring.check(project)
-    stages = yaml.load(project / "dvc.yaml")["stages"]
-    assert {"own.py", "own_part.py"} <= set(stages["train-other"]["deps"])
+    stages = YAML(typ="safe", pure=True).load(project / "dvc.yaml")["stages"]
+    assert "own.py" in stages["train-other"]["deps"]
     assert "own.py" not in stages["train-mine"]["deps"]
-    assert "my_model/network.py" in stages["train-mine"]["deps"]
-    assert "my_model/network.py" not in stages["prepare-mine"]["deps"]
-    # A new import is noticed, and a stage that a user wrote is not dropped.
-    (project / "own_part.py").write_text("import own_more\n")
+    assert "my_model" in stages["train-mine"]["deps"]
+    assert "my_model" not in stages["prepare-mine"]["deps"]
+    # What another model needs is noticed, and a stage that a user wrote is not dropped.
+    _with_model(project / "params.yaml", "own_more:build")
     (project / "own_more.py").write_text("")
     assert "train-other: deps: own_more.py is missing" in own_wiring.disagreements(project)
     text = (project / "dvc.yaml").read_text()
     (project / "dvc.yaml").write_text(text + "\n  mail:\n    cmd: mail me\n")
     with pytest.raises(ConfigurationError, match="stages of another origin, mail"):
         wiring.rewrite(project)
+
+
+@pytest.mark.parametrize("text", ["", "stages: 3\n", "stages: {train: [1\n"])
+def test_a_broken_pipeline_file_is_one_error(text: str, project: Path) -> None:
+    (project / "dvc.yaml").write_text(text)
+    with pytest.raises(ArtifactError, match=r"dvc\.yaml: not a pipeline"):
+        own_wiring.disagreements(project)

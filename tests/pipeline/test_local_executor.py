@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from telescope_core.errors import ExecutionError
-from telescope_pipeline.executors.executor import Job, worker_count
+from telescope_pipeline.executors.executor import worker_count
+from telescope_pipeline.executors.jobs import Job
 from telescope_pipeline.executors.local import LocalExecutor
 from telescope_pipeline.parameters.model import RunSettings
 
@@ -124,7 +125,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
 import executor_jobs
-from telescope_pipeline.executors.executor import Job
+from telescope_pipeline.executors.jobs import Job
 from telescope_pipeline.executors.local import LocalExecutor
 from test_local_executor import Recorder
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def test_a_misspelt_key_is_one_line_with_the_close_match(
 def test_a_misspelt_kind_key_is_recognised(copy: Path) -> None:
     _rename(copy, f"{DESCENT}.kind", "kin")
     (line,) = _problems(copy)
-    assert line.startswith(f"{DESCENT}.kind: missing; expected one of grokking_polynomial")
+    assert line.startswith(f"{DESCENT}.kind: missing; expected one of approximation_quality, ")
     assert line.endswith("is kin a misspelt kind?")
 
 

@@ -18,7 +18,7 @@ def test_a_finished_member_is_found_and_its_checkpoint_dropped(tmp_path: Path) -
     scratch.checkpoint(KEY).save({"w": torch.ones(2)}, {"epoch": 1})
     scratch.store(KEY, {"history.parquet": b"table", "final.safetensors": b"tensors"})
     assert scratch.holds(KEY)
-    assert scratch.read(KEY, "history.parquet") == b"table"
+    assert scratch.path(KEY, "history.parquet").read_bytes() == b"table"
     assert scratch.checkpoint(KEY).load() is None
 
 

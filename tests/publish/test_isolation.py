@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from telescope_core.errors import ArtifactError
-from telescope_core.trackers.wandb_delivery import Patience, deliver
+from telescope_pipeline.publish.conversation import Patience
 from telescope_pipeline.publish.records import case_records
 from telescope_pipeline.publish.revision import pipeline_revision
+from telescope_pipeline.publish.wandb import deliver
 from telescope_pipeline.stages.publish import run as publish_stage
 from telescope_pipeline.store.folders import Layout
 
@@ -126,13 +127,13 @@ def _with_client(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> No
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        ("raise ImportError", "the package wandb is not installed"),
+        ("raise ImportError", "the tracker 'wandb' needs the package wandb; `pip install telesc"),
         ("import os; os.abort()", "the W&B client was ended by signal SIGABRT"),
         ("import os; os._exit(3)", "the W&B client ended before its work was done"),
-        ("raise RuntimeError", "the W&B client ended before its work was done"),
+        ("raise RuntimeError", "the W&B client failed"),
         (
             "def init(**options): raise OSError('no space left')\ndef Settings(**options): ...",
-            "the W&B client could not write the runs",
+            "the W&B client failed",
         ),
         (
             "import sys; print('noise'); sys.exit(0)",
@@ -148,7 +149,7 @@ def test_a_client_that_fails_costs_the_runs_alone(
     receipt = _receipt(project)
 
     assert receipt["mode_used"] == "failed"
-    assert receipt["reason"] == reason
+    assert receipt["reason"].startswith(reason)
     assert receipt["synced"] is False
     assert [run["url"] for run in receipt["runs"]] == [None] * 3
     assert [run["folder"] for run in receipt["runs"]] == [None] * 3
@@ -218,7 +219,7 @@ def hunt():
                 return
         time.sleep(0.005)
 
-if any("_wandb_worker" in word for word in sys.orig_argv):
+if any("publish.wandb.client" in word for word in sys.orig_argv):
     threading.Thread(target=hunt, daemon=True).start()
 """
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from support.loopback import KEY
-from telescope_core.trackers.wandb_delivery import Patience, deliver
+from telescope_pipeline.publish.conversation import Patience
 from telescope_pipeline.publish.publication import publish
 from telescope_pipeline.publish.records import case_records
 from telescope_pipeline.publish.revision import pipeline_revision
+from telescope_pipeline.publish.wandb import deliver
 from telescope_pipeline.store.folders import Layout
 
 # What publishing may take at worst on a busy machine; the client starts up to three times.
@@ -174,7 +175,7 @@ def test_a_server_that_dies_is_not_said_to_hold_the_runs(project: Any, online: A
     assert outcome.mode == "offline"
     assert outcome.reason is not None
     assert outcome.reason.endswith("runs reached the W&B server before it stopped answering")
-    assert len(outcome.urls) < len(records)
+    assert sum(place.url is not None for place in outcome.places.values()) < len(records)
 
     online.misbehave = lambda path, operation: None
     patience = Patience()

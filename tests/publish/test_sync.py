@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from telescope_core.errors import ArtifactError
-from telescope_core.trackers.record import CONTENT_KEY
+from telescope_core.trackers import CONTENT_KEY
 from telescope_pipeline.cli import app
 from telescope_pipeline.publish import sync as syncing
 from telescope_pipeline.publish.records import case_records

@@ -4,8 +4,8 @@ import pytest
 
 from support.runs import attached
 from telescope_core.lens import TelescopeLens
+from telescope_core.testing.recipes import OPTIMIZERS
 from telescope_core.testing.registry import compare, registry
-from telescope_core.testing.zoo import OPTIMIZERS
 
 pytestmark = pytest.mark.slow
 

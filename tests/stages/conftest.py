@@ -1,4 +1,4 @@
-"""The stages in this process, with the tiny case in the place of ``double_descent``."""
+"""The stages in this process, with the tiny kind of case among the others."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
+from importlib import import_module, invalidate_caches
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from support.modules import module_from_file
 from telescope_core.errors import ExecutionError, TelescopeError
-from telescope_pipeline.executors.executor import Job, Result, Watcher
+from telescope_pipeline import cases
+from telescope_pipeline.executors.jobs import Job, Result, Watcher
 
 _TINY = Path(__file__).resolve().parent.parent / "tiny_case"
-_PARTS = ("data", "members", "training", "metrics", "figures")
+_NAME = "telescope_pipeline.cases.tiny"
 
 
 class _Inline:
@@ -39,21 +39,18 @@ class Stages:
 
     Attributes:
         root: The folder.
-        tiny: The tiny case's modules, as files that a test may edit before it runs a stage.
+        tiny: The tiny kind's folder, whose modules a test may edit before it runs a stage.
         trace: Where the tiny case notes the epochs it computes.
     """
 
     root: Path
     tiny: Path
     trace: Path
-    install: Callable[[str, object], None]
     set_leaf: Callable[[Path, str, object], None]
 
     def run(self, stage: str, case: str = "first") -> None:
         """Run a stage on the modules as they are now."""
-        for part in _PARTS:
-            name = f"telescope_pipeline.cases.double_descent.{part}"
-            self.install(name, module_from_file(name, self.tiny / f"{part}.py"))
+        _forget()
         import_module(f"telescope_pipeline.stages.{stage}").run(case, self.root / "params.yaml")
 
     def set(self, dotted: str, value: Any) -> None:
@@ -74,6 +71,12 @@ class Stages:
         return {line.split()[0] for line in lines}
 
 
+def _forget() -> None:
+    for name in [name for name in sys.modules if f"{name}.".startswith(f"{_NAME}.")]:
+        del sys.modules[name]
+    invalidate_caches()
+
+
 @pytest.fixture
 def stages(
     tmp_path: Path,
@@ -82,8 +85,11 @@ def stages(
     set_leaf: Callable[[Path, str, object], None],
 ) -> Iterator[Stages]:
     """Two tiny cases in a fresh folder."""
-    tiny = tmp_path / "tiny"
+    tiny = tmp_path / "kinds" / "tiny"
     shutil.copytree(_TINY, tiny, ignore=shutil.ignore_patterns("__pycache__"))
+    # A kind is found wherever the package of kinds has a folder.
+    monkeypatch.setattr(cases, "__path__", [*cases.__path__, str(tiny.parent)])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     (tmp_path / "params.yaml").write_text(parameter_text)
     trace = tmp_path / "trace"
     monkeypatch.setenv("TINY_TRACE", str(trace))
@@ -92,12 +98,7 @@ def stages(
     # Training sets these for its own process, which here is everybody's.
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    yield Stages(
-        tmp_path,
-        tiny,
-        trace,
-        lambda name, module: monkeypatch.setitem(sys.modules, name, module),
-        set_leaf,
-    )
+    yield Stages(tmp_path, tiny, trace, set_leaf)
+    _forget()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(strict)

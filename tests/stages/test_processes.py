@@ -41,12 +41,12 @@ def test_code_that_trains_counts_and_code_that_draws_does_not(
     before = _bytes(prepared.root / "runs")
     assert set(_epochs(trace).values()) == {1}
 
-    prepared.edit("cases/double_descent/figures.py", "Test error", "Error")
+    prepared.edit("telescope_pipeline/cases/tiny/figures.py", "Test error", "Error")
     again = prepared.telescope("train", "first", TINY_TRACE=str(trace))
     assert "4 of 4 members are there already" in again.stderr
     assert _bytes(prepared.root / "runs") == before
 
-    prepared.edit("cases/double_descent/training.py", "mse * 1.5", "mse * 1.6")
+    prepared.edit("telescope_pipeline/cases/tiny/training/train.py", "mse * 1.5", "mse * 1.6")
     failed = prepared.telescope("train", "first", TINY_FAIL="width-0003_seed-0")
     assert failed.returncode == 1
     assert "error: member width-0003_seed-0 failed: the loss is nan at step 0" in failed.stderr

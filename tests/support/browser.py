@@ -93,4 +93,4 @@ def draw_all(page: Any) -> None:
     """Scroll down to the end, so that every chart is drawn."""
     for figure in page.locator("figure[data-view]").all():
         figure.scroll_into_view_if_needed()
-        figure.locator("canvas").last.wait_for(state="attached")
+        page.wait_for_selector(f"#{figure.get_attribute('id')}[data-drawn]")

@@ -1,1 +1,1 @@
-"""A kind of case that trains in milliseconds: it stands in for ``double_descent`` in tests."""
+"""A kind of case that trains in milliseconds; all of it lies in this folder."""

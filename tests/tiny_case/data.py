@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from telescope_core.seeds import derive_seed
-from telescope_pipeline.cases.double_descent.schema import DoubleDescentCase
+from telescope_pipeline.cases.tiny.schema import TinyCase
 from telescope_pipeline.contract import Prepared
 
 
-def prepare(case: DoubleDescentCase, seed: int) -> Prepared:
+def prepare(case: TinyCase, seed: int) -> Prepared:
     """Draw one file per seed."""
     files = {}
     for replicate in range(case.seeds):

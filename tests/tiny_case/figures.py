@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import pandas as pd
 
 from telescope_pipeline.cases.double_descent.schema import DoubleDescentCase
 from telescope_pipeline.contract import Figure
 
+QUESTION = "Does the error of a tiny case fall?"
+
 
 def draw(case: DoubleDescentCase, history: pd.DataFrame) -> list[Figure]:
-    """The test error of every member."""
-    figure, axes = plt.subplots()
-    for name, frame in history.groupby("member"):
-        axes.plot(frame["step"], frame["test/mse"], label=str(name))
-    axes.legend()
+    """The test error of every member, described without a library."""
     table = history[["member", "step", "test/mse"]]
-    return [Figure("error", "Test error", "It falls.", figure, table)]
+    rows = [dict(zip(("member", "step", "error"), row, strict=True)) for row in table.to_numpy()]
+    chart = {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "data": {"values": rows},
+        "mark": "line",
+        "encoding": {
+            "x": {"field": "step", "type": "quantitative"},
+            "y": {"field": "error", "type": "quantitative"},
+            "color": {"field": "member", "type": "nominal"},
+        },
+    }
+    return [Figure("error", "Test error", "It falls.", chart, table)]

@@ -1,7 +1,8 @@
-"""The zoo: small models as they are met in public code, one family a file.
+"""The zoo: small models, one family a file, all in float64 and all seeded.
 
-``ZOO`` has every model by name.  Those of :mod:`~telescope_core.testing.models.refused` carry the
-error that a lens has to raise; all others have to be followed right.
+``ZOO`` has models as they are met in public code, by name.  Those that carry a refusal raise that
+error in a lens (most are in :mod:`~telescope_core.testing.models.refused`); all others have to be
+followed right.  ``SPECIMENS`` has the plain models of short runs beside them.
 """
 
 from telescope_core.testing.models import (
@@ -16,6 +17,7 @@ from telescope_core.testing.models import (
     hooked,
     norms,
     perceptrons,
+    plain,
     refused,
     sequences,
     shared,
@@ -25,26 +27,13 @@ from telescope_core.testing.models import (
 )
 from telescope_core.testing.models.entry import Refusal, ZooModel
 
+# In the order in which the registry draws.
 _FAMILIES = (
-    perceptrons,
-    shared,
-    gated,
-    sequences,
-    attention,
-    experts,
-    convolutions,
-    norms,
-    embeddings,
-    stateful,
-    hooked,
-    custom,
-    adapters,
-    splines,
-    graphs,
-    state_space,
-    refused,
+    *(perceptrons, shared, gated, sequences, attention, experts, convolutions, norms, embeddings),
+    *(stateful, hooked, custom, adapters, splines, graphs, state_space, refused),
 )
 
 ZOO: dict[str, ZooModel] = {model.name: model for family in _FAMILIES for model in family.MODELS}
+SPECIMENS: dict[str, ZooModel] = {model.name: model for model in plain.MODELS} | ZOO
 
-__all__ = ["ZOO", "Refusal", "ZooModel"]
+__all__ = ["SPECIMENS", "ZOO", "Refusal", "ZooModel"]

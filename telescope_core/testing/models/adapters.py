@@ -19,8 +19,7 @@ class _LoRA(nn.Module):
         self.up = zeroed(nn.Linear(1, outputs, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.base(x) + 2.0 * self.up(self.down(x))
-        return y
+        return self.base(x) + 2.0 * self.up(self.down(x))
 
 
 class _MergedLoRA(nn.Linear):
@@ -57,8 +56,7 @@ class _Prompted(nn.Module):
 
     def forward(self, indices: Tensor) -> Tensor:
         h = torch.cat([self.prompt.expand(len(indices), -1, -1), self.embedding(indices)], dim=1)
-        y: Tensor = self.head(self.layer(h)[:, 0])
-        return y
+        return self.head(self.layer(h)[:, 0])
 
 
 class _IA3(nn.Module):
@@ -74,8 +72,7 @@ class _IA3(nn.Module):
         query, key, value = self.qkv(x).chunk(3, dim=-1)
         weights = torch.softmax(query @ (self.key * key).transpose(1, 2), dim=-1)
         h = (x + weights @ (self.value * value)).mean(1)
-        y: Tensor = self.down(self.hidden * functional.gelu(self.up(h)))
-        return y
+        return self.down(self.hidden * functional.gelu(self.up(h)))
 
 
 def _biases_only() -> nn.Module:
@@ -92,22 +89,17 @@ def _linear_probe() -> nn.Module:
 
 _x = real(3)
 MODELS = (
+    ZooModel("lora", lambda: nn.Sequential(_LoRA(3, 4), nn.Tanh(), _LoRA(4, 2)), _x, (2,)),
     ZooModel(
-        name="lora",
-        build=lambda: nn.Sequential(_LoRA(3, 4), nn.Tanh(), _LoRA(4, 2)),
-        draw=_x,
-        output_shape=(2,),
-    ),
-    ZooModel(
-        name="lora-that-merges",
-        build=lambda: nn.Sequential(_MergedLoRA(3, 4), nn.Tanh(), _MergedLoRA(4, 2)),
-        draw=_x,
-        output_shape=(2,),
+        # In train mode, where it is not merged; its biases are trained, too.
+        "lora-that-merges",
+        lambda: nn.Sequential(_MergedLoRA(3, 4), nn.Tanh(), _MergedLoRA(4, 2)),
+        _x,
+        (2,),
         refused_as_copy=OTHER_COPY,
-        note="in train mode, where it is not merged; its biases are trained, too",
     ),
-    ZooModel(name="prompt-tuning", build=_Prompted, draw=tokens(5, 3), output_shape=(2,)),
-    ZooModel(name="ia3", build=_IA3, draw=real(3, 3), output_shape=(2,)),
-    ZooModel(name="biases-only", build=_biases_only, draw=_x, output_shape=(2,)),
-    ZooModel(name="linear-probe", build=_linear_probe, draw=_x, output_shape=(2,)),
+    ZooModel("prompt-tuning", _Prompted, tokens(5, 3), (2,)),
+    ZooModel("ia3", _IA3, real(3, 3), (2,)),
+    ZooModel("biases-only", _biases_only, _x, (2,)),
+    ZooModel("linear-probe", _linear_probe, _x, (2,)),
 )

@@ -21,8 +21,7 @@ class _SelfAttention(nn.Module):
     def forward(self, indices: Tensor) -> Tensor:
         h = self.embedding(indices)
         h = self.norm(h + self.attention(h, h, h, need_weights=False)[0])
-        y: Tensor = self.head(h.mean(1))
-        return y
+        return self.head(h.mean(1))
 
 
 class _Encoder(nn.Module):
@@ -33,8 +32,7 @@ class _Encoder(nn.Module):
         self.head = nn.Linear(4, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.head(self.encoder(x)[:, 0])
-        return y
+        return self.head(self.encoder(x)[:, 0])
 
 
 class _CausalBlock(nn.Module):
@@ -60,8 +58,7 @@ class _CausalBlock(nn.Module):
             mask = mask + slopes[:, None, None] * (steps[None, :] - steps[:, None])
         mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x = x + self.project(mixed.transpose(1, 2).reshape(rows, length, width))
-        y: Tensor = x + self.mlp(self.norm2(x))
-        return y
+        return x + self.mlp(self.norm2(x))
 
 
 def _rotated(x: Tensor) -> Tensor:
@@ -90,8 +87,7 @@ class _GPT(nn.Module):
             h = h + self.position(torch.arange(indices.shape[1]))
         for block in self.blocks:
             h = block(h)
-        y: Tensor = self.head(self.norm(h)[:, -1])
-        return y
+        return self.head(self.norm(h)[:, -1])
 
 
 class _NextTokens(nn.Module):
@@ -103,8 +99,7 @@ class _NextTokens(nn.Module):
         self.head = nn.Linear(4, 2)
 
     def forward(self, indices: Tensor) -> Tensor:
-        y: Tensor = self.head(self.block(self.token(indices)))
-        return y
+        return self.head(self.block(self.token(indices)))
 
 
 class _CrossAttention(nn.Module):
@@ -114,8 +109,7 @@ class _CrossAttention(nn.Module):
         self.head = nn.Linear(4, 2)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        y: Tensor = self.head((x + self.attention(x, memory, memory)[0]).mean(1))
-        return y
+        return self.head((x + self.attention(x, memory, memory)[0]).mean(1))
 
 
 class _AttentionPooling(nn.Module):
@@ -129,8 +123,7 @@ class _AttentionPooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.tanh(self.body(x))
-        y: Tensor = self.head(self.attention(self.query.expand(len(x), -1, -1), h, h)[0][:, 0])
-        return y
+        return self.head(self.attention(self.query.expand(len(x), -1, -1), h, h)[0][:, 0])
 
 
 class _Latents(nn.Module):
@@ -143,8 +136,7 @@ class _Latents(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         query = self.latents.expand(len(x), -1, -1)
-        y: Tensor = self.head((query + self.attention(query, x, x)[0]).flatten(1))
-        return y
+        return self.head((query + self.attention(query, x, x)[0]).flatten(1))
 
 
 class _VisionTransformer(nn.Module):
@@ -161,8 +153,7 @@ class _VisionTransformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.patches(x).flatten(2).transpose(1, 2)
         h = torch.cat([self.token.expand(len(x), -1, -1), h], dim=1) + self.position
-        y: Tensor = self.head(self.layer(h)[:, 0])
-        return y
+        return self.head(self.layer(h)[:, 0])
 
 
 class _MaskedTokens(nn.Module):
@@ -177,8 +168,7 @@ class _MaskedTokens(nn.Module):
         padding = attention_mask == 0
         h = self.layer(self.embedding(input_ids), src_key_padding_mask=padding)
         weights = attention_mask.to(h.dtype)[..., None]
-        y: Tensor = self.head((h * weights).sum(1) / weights.sum(1))
-        return y
+        return self.head((h * weights).sum(1) / weights.sum(1))
 
 
 def _padded(rows: int, generator: Generator) -> dict[str, Tensor]:
@@ -192,30 +182,15 @@ def _padded(rows: int, generator: Generator) -> dict[str, Tensor]:
 
 _tokens = tokens(5, 3)
 MODELS = (
-    ZooModel(name="multihead-attention", build=_SelfAttention, draw=_tokens, output_shape=(2,)),
-    ZooModel(
-        name="encoder-eval",
-        build=lambda: _Encoder().eval(),
-        draw=real(3, 4),
-        output_shape=(2,),
-        note="dropout of .1, off",
-    ),
-    ZooModel(
-        name="gpt-zero-head", build=lambda: _GPT(zero_head=True), draw=_tokens, output_shape=(3,)
-    ),
-    ZooModel(name="gpt-rotary", build=lambda: _GPT("rotary"), draw=_tokens, output_shape=(3,)),
-    ZooModel(name="gpt-alibi", build=lambda: _GPT("alibi"), draw=_tokens, output_shape=(3,)),
-    ZooModel(name="next-tokens", build=_NextTokens, draw=tokens(4, 3), output_shape=(3, 2)),
-    ZooModel(
-        name="cross-attention",
-        build=_CrossAttention,
-        draw=several(real(2, 4), real(3, 3)),
-        output_shape=(2,),
-    ),
-    ZooModel(name="attention-pooling", build=_AttentionPooling, draw=real(4, 3), output_shape=(2,)),
-    ZooModel(name="latents", build=_Latents, draw=real(3, 3), output_shape=(2,)),
-    ZooModel(
-        name="vision-transformer", build=_VisionTransformer, draw=real(1, 4, 4), output_shape=(2,)
-    ),
-    ZooModel(name="masked-tokens", build=_MaskedTokens, draw=_padded, output_shape=(2,)),
+    ZooModel("multihead-attention", _SelfAttention, _tokens, (2,)),
+    ZooModel("encoder-eval", lambda: _Encoder().eval(), real(3, 4), (2,)),
+    ZooModel("gpt-zero-head", lambda: _GPT(zero_head=True), _tokens, (3,)),
+    ZooModel("gpt-rotary", lambda: _GPT("rotary"), _tokens, (3,)),
+    ZooModel("gpt-alibi", lambda: _GPT("alibi"), _tokens, (3,)),
+    ZooModel("next-tokens", _NextTokens, tokens(4, 3), (3, 2)),
+    ZooModel("cross-attention", _CrossAttention, several(real(2, 4), real(3, 3)), (2,)),
+    ZooModel("attention-pooling", _AttentionPooling, real(4, 3), (2,)),
+    ZooModel("latents", _Latents, real(3, 3), (2,)),
+    ZooModel("vision-transformer", _VisionTransformer, real(1, 4, 4), (2,)),
+    ZooModel("masked-tokens", _MaskedTokens, _padded, (2,)),
 )

@@ -84,8 +84,7 @@ class _SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.convolution(x)
         gate = torch.sigmoid(self.excite(torch.relu(self.squeeze(h.mean((2, 3))))))
-        y: Tensor = self.head((h * gate[..., None, None]).relu().mean((2, 3)))
-        return y
+        return self.head((h * gate[..., None, None]).relu().mean((2, 3)))
 
 
 class _Residual(nn.Module):
@@ -105,8 +104,7 @@ class _Residual(nn.Module):
         x = self.stem(x)
         h = self.norm2(self.second(functional.relu(self.norm1(self.first(x)), inplace=True)))
         h += x
-        y: Tensor = self.head(functional.relu(h, inplace=True).mean((2, 3)))
-        return y
+        return self.head(functional.relu(h, inplace=True).mean((2, 3)))
 
 
 class _UNet(nn.Module):
@@ -120,8 +118,7 @@ class _UNet(nn.Module):
         across = torch.tanh(self.down(x))
         h = torch.tanh(self.middle(functional.max_pool2d(across, 2)))
         h = functional.interpolate(h, scale_factor=2, mode="bilinear", align_corners=False)
-        y: Tensor = self.up(torch.cat([h, across], dim=1))
-        return y
+        return self.up(torch.cat([h, across], dim=1))
 
 
 class _FunctionalConvolution(nn.Module):
@@ -135,8 +132,7 @@ class _FunctionalConvolution(nn.Module):
         filters = self.filters - self.filters.mean((1, 2), keepdim=True)
         filters = filters / filters.square().mean((1, 2), keepdim=True).add(1e-3).sqrt()
         h = functional.conv1d(functional.pad(x, (1, 0)), filters)
-        y: Tensor = self.head(torch.tanh(h).amax(-1))
-        return y
+        return self.head(torch.tanh(h).amax(-1))
 
 
 class _Patches(nn.Module):
@@ -147,28 +143,21 @@ class _Patches(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         patches = functional.unfold(x, 2).transpose(1, 2)
-        y: Tensor = self.head(torch.relu(self.patch(patches)).flatten(1))
-        return y
+        return self.head(torch.relu(self.patch(patches)).flatten(1))
 
 
 _image = real(1, 3, 3)
 MODELS = (
-    ZooModel(name="conv1d", build=_conv1d, draw=real(2, 6), output_shape=(2,)),
-    ZooModel(name="conv2d", build=_conv2d, draw=real(1, 5, 5), output_shape=(2,)),
-    ZooModel(name="conv3d", build=_conv3d, draw=real(1, 3, 3, 3), output_shape=(2,)),
-    ZooModel(name="conv-grouped", build=_grouped, draw=real(4, 3, 3), output_shape=(2,)),
-    ZooModel(
-        name="conv-depthwise", build=_depthwise_separable, draw=real(2, 3, 3), output_shape=(2,)
-    ),
-    ZooModel(name="conv-transposed", build=_transposed, draw=real(3), output_shape=(1, 3, 3)),
-    ZooModel(
-        name="pixel-shuffle", build=_pixel_shuffle, draw=real(1, 1, 2), output_shape=(1, 2, 4)
-    ),
-    ZooModel(name="squeeze-excite", build=_SqueezeExcite, draw=_image, output_shape=(2,)),
-    ZooModel(name="conv-residual", build=_Residual, draw=_image, output_shape=(2,)),
-    ZooModel(name="u-net", build=_UNet, draw=real(1, 2, 4), output_shape=(1, 2, 4)),
-    ZooModel(
-        name="conv-functional", build=_FunctionalConvolution, draw=real(2, 4), output_shape=(2,)
-    ),
-    ZooModel(name="conv-unfolded", build=_Patches, draw=_image, output_shape=(2,)),
+    ZooModel("conv1d", _conv1d, real(2, 6), (2,)),
+    ZooModel("conv2d", _conv2d, real(1, 5, 5), (2,)),
+    ZooModel("conv3d", _conv3d, real(1, 3, 3, 3), (2,)),
+    ZooModel("conv-grouped", _grouped, real(4, 3, 3), (2,)),
+    ZooModel("conv-depthwise", _depthwise_separable, real(2, 3, 3), (2,)),
+    ZooModel("conv-transposed", _transposed, real(3), (1, 3, 3)),
+    ZooModel("pixel-shuffle", _pixel_shuffle, real(1, 1, 2), (1, 2, 4)),
+    ZooModel("squeeze-excite", _SqueezeExcite, _image, (2,)),
+    ZooModel("conv-residual", _Residual, _image, (2,)),
+    ZooModel("u-net", _UNet, real(1, 2, 4), (1, 2, 4)),
+    ZooModel("conv-functional", _FunctionalConvolution, real(2, 4), (2,)),
+    ZooModel("conv-unfolded", _Patches, _image, (2,)),
 )

@@ -25,8 +25,7 @@ class _Checkpointed(nn.Module):
             h = checkpoint(self.block, h, use_reentrant=self.reentrant)
         else:
             h = self.block(h)
-        y: Tensor = self.head(h)
-        return y
+        return self.head(h)
 
 
 class _Forces(nn.Module):
@@ -54,8 +53,7 @@ class _Swish(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         s = torch.sigmoid(x)
-        inner: Tensor = gradients[0] * (s * (1 + x * (1 - s)))
-        return inner
+        return gradients[0] * (s * (1 + x * (1 - s)))
 
 
 class _MemorySaving(nn.Module):
@@ -67,8 +65,7 @@ class _MemorySaving(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.first(x)
         h = _Swish.apply(h) if self.custom else h * torch.sigmoid(h)  # type: ignore[no-untyped-call]
-        y: Tensor = self.second(h)
-        return y
+        return self.second(h)
 
 
 class _Spectral(nn.Module):
@@ -81,8 +78,7 @@ class _Spectral(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         spectrum = torch.fft.rfft(x)
         kept = spectrum[:, :2] * torch.complex(self.weight[0], self.weight[1])
-        y: Tensor = self.head(torch.tanh(torch.fft.irfft(kept, n=4)))
-        return y
+        return self.head(torch.tanh(torch.fft.irfft(kept, n=4)))
 
 
 class _Solves(nn.Module):
@@ -94,8 +90,7 @@ class _Solves(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         matrix = self.factor @ self.factor.T + torch.eye(3, dtype=x.dtype)
-        y: Tensor = self.head(torch.tanh(torch.linalg.solve(matrix, x.T).T))
-        return y
+        return self.head(torch.tanh(torch.linalg.solve(matrix, x.T).T))
 
 
 class _Detached(nn.Module):
@@ -108,8 +103,7 @@ class _Detached(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
             gate = torch.sigmoid(self.frozen(x))
-        y: Tensor = self.head(gate * torch.tanh(self.first(x)))
-        return y
+        return self.head(gate * torch.tanh(self.first(x)))
 
 
 _x = real(3)
@@ -117,34 +111,29 @@ _x = real(3)
 _REENTRANT = Refusal((ModelError,), "checkpoint")
 MODELS = (
     ZooModel(
-        name="checkpoint",
-        build=lambda: _Checkpointed(reentrant=False),
+        "checkpoint",
+        lambda: _Checkpointed(reentrant=False),
+        _x,
+        (2,),
         reference=lambda: _Checkpointed(reentrant=None),
-        draw=_x,
-        output_shape=(2,),
     ),
     ZooModel(
-        name="checkpoint-reentrant",
-        build=lambda: _Checkpointed(reentrant=True),
-        draw=_x,
-        output_shape=(2,),
+        "checkpoint-reentrant",
+        lambda: _Checkpointed(reentrant=True),
+        _x,
+        (2,),
         refused=_REENTRANT,
         refused_without_probes=_REENTRANT,
     ),
+    ZooModel("forces", _Forces, real(2, 2), (2, 2)),
     ZooModel(
-        name="forces",
-        build=_Forces,
-        draw=real(2, 2),
-        output_shape=(2, 2),
-    ),
-    ZooModel(
-        name="custom-function",
-        build=lambda: _MemorySaving(custom=True),
+        "custom-function",
+        lambda: _MemorySaving(custom=True),
+        _x,
+        (2,),
         reference=lambda: _MemorySaving(custom=False),
-        draw=_x,
-        output_shape=(2,),
     ),
-    ZooModel(name="fourier-operator", build=_Spectral, draw=real(4), output_shape=(2,)),
-    ZooModel(name="linear-solve", build=_Solves, draw=_x, output_shape=(2,)),
-    ZooModel(name="frozen-branch", build=_Detached, draw=_x, output_shape=(2,)),
+    ZooModel("fourier-operator", _Spectral, real(4), (2,)),
+    ZooModel("linear-solve", _Solves, _x, (2,)),
+    ZooModel("frozen-branch", _Detached, _x, (2,)),
 )

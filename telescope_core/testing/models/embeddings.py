@@ -20,8 +20,7 @@ class _Padded(nn.Module):
         self.head = nn.Linear(3, 2)
 
     def forward(self, indices: Tensor) -> Tensor:
-        y: Tensor = self.head(torch.tanh(self.embedding(indices)).sum(1))
-        return y
+        return self.head(torch.tanh(self.embedding(indices)).sum(1))
 
 
 class _Words(nn.Module):
@@ -31,8 +30,7 @@ class _Words(nn.Module):
         self.head = nn.Linear(3, 2)
 
     def forward(self, indices: Tensor) -> Tensor:
-        y: Tensor = self.head(torch.tanh(self.embedding(indices).mean(1)))
-        return y
+        return self.head(torch.tanh(self.embedding(indices).mean(1)))
 
 
 class _Bag(nn.Module):
@@ -42,8 +40,7 @@ class _Bag(nn.Module):
         self.head = nn.Linear(3, 2)
 
     def forward(self, indices: Tensor) -> Tensor:
-        y: Tensor = self.head(torch.tanh(self.bag(indices)))
-        return y
+        return self.head(torch.tanh(self.bag(indices)))
 
 
 class _FactorisationMachine(nn.Module):
@@ -56,8 +53,7 @@ class _FactorisationMachine(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         v = self.factors(features)
         pairs = (v.sum(1) ** 2 - (v**2).sum(1)).sum(1) / 2
-        y: Tensor = self.bias + self.linear(features).sum((1, 2)) + pairs
-        return y
+        return self.bias + self.linear(features).sum((1, 2)) + pairs
 
 
 class _MatrixFactorisation(nn.Module):
@@ -70,8 +66,7 @@ class _MatrixFactorisation(nn.Module):
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         product = (self.user(user) * self.item(item)).sum(-1)
-        y: Tensor = product + self.user_bias(user)[:, 0] + self.item_bias(item)[:, 0]
-        return y
+        return product + self.user_bias(user)[:, 0] + self.item_bias(item)[:, 0]
 
 
 class _RowsOfATable(nn.Module):
@@ -82,8 +77,7 @@ class _RowsOfATable(nn.Module):
         self.head = nn.Linear(3, 2)
 
     def forward(self, position: Tensor) -> Tensor:
-        y: Tensor = self.head(torch.tanh(self.table[position]))
-        return y
+        return self.head(torch.tanh(self.table[position]))
 
 
 def _positions(rows: int, generator: Generator) -> Tensor:
@@ -92,40 +86,25 @@ def _positions(rows: int, generator: Generator) -> Tensor:
 
 _words = tokens(5, 3)
 MODELS = (
-    ZooModel(name="embedding-padding", build=_Padded, draw=_words, output_shape=(2,)),
+    ZooModel("embedding-padding", _Padded, _words, (2,)),
     ZooModel(
-        name="embedding-sparse",
-        build=lambda: _Words(sparse=True),
+        "embedding-sparse",
+        lambda: _Words(sparse=True),
+        _words,
+        (2,),
         reference=lambda: _Words(sparse=False),
-        draw=_words,
-        output_shape=(2,),
         rules=_SPARSE_RULES,
     ),
+    ZooModel("embedding-bag", lambda: _Bag("sum"), _words, (2,)),
     ZooModel(
-        name="embedding-bag",
-        build=lambda: _Bag("sum"),
-        draw=_words,
-        output_shape=(2,),
-    ),
-    ZooModel(
-        name="embedding-bag-sparse",
-        build=lambda: _Bag("mean", sparse=True),
-        draw=_words,
-        output_shape=(2,),
+        "embedding-bag-sparse",
+        lambda: _Bag("mean", sparse=True),
+        _words,
+        (2,),
         reference=lambda: _Bag("mean"),
         rules=_SPARSE_RULES,
     ),
-    ZooModel(
-        name="factorisation-machine",
-        build=_FactorisationMachine,
-        draw=tokens(6, 3),
-        output_shape=(),
-    ),
-    ZooModel(
-        name="matrix-factorisation",
-        build=_MatrixFactorisation,
-        draw=several(tokens(4), tokens(5)),
-        output_shape=(),
-    ),
-    ZooModel(name="rows-of-a-table", build=_RowsOfATable, draw=_positions, output_shape=(2,)),
+    ZooModel("factorisation-machine", _FactorisationMachine, tokens(6, 3), ()),
+    ZooModel("matrix-factorisation", _MatrixFactorisation, several(tokens(4), tokens(5)), ()),
+    ZooModel("rows-of-a-table", _RowsOfATable, _positions, (2,)),
 )

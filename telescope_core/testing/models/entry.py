@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from math import prod
 
 import torch
@@ -34,9 +34,9 @@ class Refusal:
 OTHER_COPY = Refusal((ModelError,), "another function")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ZooModel:
-    """A small model as it is met in public code, with inputs that suit it.
+    """A small model with inputs and targets that suit it.
 
     Attributes:
         name: Its name in the zoo.
@@ -51,19 +51,18 @@ class ZooModel:
         refused_without_probes: What a lens for predictions only has to raise.
         refused_as_copy: What has to be raised where a copy of it in eval mode is needed, since the
             copy cannot be made or is another function.
-        note: What is peculiar about it.
     """
 
     name: str
     build: Callable[[], nn.Module]
     draw: Draw
     output_shape: tuple[int, ...]
+    _: KW_ONLY
     reference: Callable[[], nn.Module] | None = None
     rules: tuple[str, ...] | None = None
     refused: Refusal | None = None
     refused_without_probes: Refusal | None = None
     refused_as_copy: Refusal | None = None
-    note: str = ""
 
     @property
     def outputs(self) -> int:
@@ -71,17 +70,11 @@ class ZooModel:
         return prod(self.output_shape)
 
     @property
-    def squared_losses(self) -> tuple[str, ...]:
-        """Names of quadratic losses that suit it."""
-        return ("mse", "half-squared")
-
-    @property
-    def other_losses(self) -> tuple[str, ...]:
-        """Names of further losses that suit it."""
-        either = ("huber", "binary-cross-entropy")
-        if len(self.output_shape) == 1 and self.outputs > 1:
-            return ("cross-entropy", "cross-entropy-smoothed", *either)
-        return either
+    def losses(self) -> tuple[str, ...]:
+        """Names of the losses that suit it and are not quadratic."""
+        several = len(self.output_shape) == 1 and self.outputs > 1
+        with_classes = ("cross-entropy", "cross-entropy-smoothed") if several else ()
+        return (*with_classes, "huber", "binary-cross-entropy")
 
     def model(self, seed: int = 0) -> nn.Module:
         """Build the module in float64, leaving the global random state as it was."""
@@ -111,17 +104,18 @@ class ZooModel:
             Float64 targets, or int64 class indices.
 
         Raises:
-            ValueError: The kind is none of these.
+            ValueError: The kind is none of these, or classes are asked of a single output.
         """
         generator = torch.Generator().manual_seed(seed)
-        if kind == "classes":
+        if kind == "classes" and self.outputs > 1:
             return torch.randint(self.outputs, (rows,), generator=generator)
+        if kind not in ("real", "binary"):
+            raise ValueError(
+                f"{self.name} has {self.outputs} output(s); expected kind 'real', 'binary' or, of "
+                f"two or more, 'classes', got {kind!r}"
+            )
         drawn = torch.randn((rows, *self.output_shape), generator=generator, dtype=torch.float64)
-        if kind == "real":
-            return drawn
-        if kind == "binary":
-            return (drawn > 0).double()
-        raise ValueError(f"kind must be 'real', 'binary' or 'classes', got {kind!r}")
+        return drawn if kind == "real" else (drawn > 0).double()
 
 
 def _built(build: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -138,20 +132,14 @@ def _built(build: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 def real(*shape: int) -> Draw:
     """Rows of standard normal numbers of this shape."""
-
-    def draw(rows: int, generator: Generator) -> Tensor:
-        return torch.randn((rows, *shape), generator=generator, dtype=torch.float64)
-
-    return draw
+    return lambda rows, generator: torch.randn(
+        (rows, *shape), generator=generator, dtype=torch.float64
+    )
 
 
 def tokens(vocabulary: int, *shape: int) -> Draw:
     """Rows of token indices of this shape."""
-
-    def draw(rows: int, generator: Generator) -> Tensor:
-        return torch.randint(vocabulary, (rows, *shape), generator=generator)
-
-    return draw
+    return lambda rows, generator: torch.randint(vocabulary, (rows, *shape), generator=generator)
 
 
 def several(*draws: Draw) -> Draw:
@@ -160,15 +148,5 @@ def several(*draws: Draw) -> Draw:
     def draw(rows: int, generator: Generator) -> tuple[Tensor, ...]:
         drawn = [each(rows, generator) for each in draws]
         return tuple(leaf for leaf in drawn if isinstance(leaf, Tensor))
-
-    return draw
-
-
-def named(**draws: Draw) -> Draw:
-    """Rows of several tensors by name, for a model that takes keywords or one mapping."""
-
-    def draw(rows: int, generator: Generator) -> dict[str, Tensor]:
-        drawn = {name: each(rows, generator) for name, each in draws.items()}
-        return {name: leaf for name, leaf in drawn.items() if isinstance(leaf, Tensor)}
 
     return draw

@@ -83,8 +83,7 @@ class _EarlyExit(nn.Module):
         if bool(unsure.any()):
             h = h.clone()
             h[unsure] = h[unsure] + torch.tanh(self.second(h[unsure]))
-        y: Tensor = self.head(h)
-        return y
+        return self.head(h)
 
 
 class _WeightByTask(nn.Module):
@@ -95,8 +94,7 @@ class _WeightByTask(nn.Module):
         self.bias = nn.Embedding(3, 2)
 
     def forward(self, x: Tensor, task: Tensor) -> Tensor:
-        y: Tensor = torch.einsum("ni,nio->no", x, self.weight[task]) + self.bias(task)
-        return torch.tanh(y)
+        return torch.tanh(torch.einsum("ni,nio->no", x, self.weight[task]) + self.bias(task))
 
 
 def _with_sorted_kinds(rows: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -106,12 +104,10 @@ def _with_sorted_kinds(rows: int, generator: Generator) -> tuple[Tensor, Tensor]
 
 
 MODELS = (
-    ZooModel(name="experts-top-one", build=_TopOne, draw=real(3), output_shape=(2,)),
-    ZooModel(name="experts-mixture", build=_Mixture, draw=real(3), output_shape=(2,)),
-    ZooModel(name="experts-by-domain", build=_ByDomain, draw=_with_sorted_kinds, output_shape=()),
-    ZooModel(name="heads-by-task", build=_HeadsByTask, draw=_with_sorted_kinds, output_shape=(2,)),
-    ZooModel(
-        name="weight-by-task", build=_WeightByTask, draw=_with_sorted_kinds, output_shape=(2,)
-    ),
-    ZooModel(name="early-exit", build=_EarlyExit, draw=real(3), output_shape=(2,)),
+    ZooModel("experts-top-one", _TopOne, real(3), (2,)),
+    ZooModel("experts-mixture", _Mixture, real(3), (2,)),
+    ZooModel("experts-by-domain", _ByDomain, _with_sorted_kinds, ()),
+    ZooModel("heads-by-task", _HeadsByTask, _with_sorted_kinds, (2,)),
+    ZooModel("weight-by-task", _WeightByTask, _with_sorted_kinds, (2,)),
+    ZooModel("early-exit", _EarlyExit, real(3), (2,)),
 )

@@ -23,8 +23,7 @@ class _Highway(nn.Module):
         for carry, change in zip(self.carry, self.change, strict=True):
             gate = torch.sigmoid(carry(x))
             x = gate * torch.relu(change(x)) + (1 - gate) * x
-        y: Tensor = self.head(x)
-        return y
+        return self.head(x)
 
 
 class _SwiGLU(nn.Module):
@@ -37,8 +36,7 @@ class _SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_and_up(self.norm(x)).chunk(2, dim=-1)
-        y: Tensor = self.head(x + self.down(functional.silu(gate) * up))
-        return y
+        return self.head(x + self.down(functional.silu(gate) * up))
 
 
 class _SpatialGate(nn.Module):
@@ -56,8 +54,7 @@ class _SpatialGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         u, v = functional.gelu(self.expand(self.norm(x))).chunk(2, dim=-1)
         h = x + self.contract(u * self.mix(self.gate_norm(v)))
-        y: Tensor = self.head(h.mean(1))
-        return y
+        return self.head(h.mean(1))
 
 
 class _Mixer(nn.Module):
@@ -71,8 +68,7 @@ class _Mixer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.positions(self.norm1(x).transpose(1, 2)).transpose(1, 2)
         x = x + self.channels(self.norm2(x))
-        y: Tensor = self.head(x.mean(1))
-        return y
+        return self.head(x.mean(1))
 
 
 class _Bilinear(nn.Module):
@@ -82,8 +78,7 @@ class _Bilinear(nn.Module):
         self.head = nn.Linear(3, 2)
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        y: Tensor = self.head(torch.tanh(self.product(left, right)))
-        return y
+        return self.head(torch.tanh(self.product(left, right)))
 
 
 class _HyperNetwork(nn.Module):
@@ -95,8 +90,7 @@ class _HyperNetwork(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         written = self.writer(context)
         weight, bias = written[:, :6].reshape(-1, 2, 3), written[:, 6:]
-        y: Tensor = torch.einsum("noi,ni->no", weight, x) + bias
-        return y
+        return torch.einsum("noi,ni->no", weight, x) + bias
 
 
 class _FiLM(nn.Module):
@@ -107,8 +101,7 @@ class _FiLM(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         scale, shift = self.modulate(context).chunk(2, dim=-1)
-        y: Tensor = self.head(torch.relu((1 + scale) * self.features(x) + shift))
-        return y[:, 0]
+        return self.head(torch.relu((1 + scale) * self.features(x) + shift))[:, 0]
 
 
 class _MaxOut(nn.Module):
@@ -118,18 +111,17 @@ class _MaxOut(nn.Module):
         self.head = nn.Linear(4, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.head(self.pieces(x).unflatten(-1, (4, 3)).amax(-1))
-        return y
+        return self.head(self.pieces(x).unflatten(-1, (4, 3)).amax(-1))
 
 
 _two = several(real(3), real(2))
 MODELS = (
-    ZooModel(name="highway", build=_Highway, draw=real(3), output_shape=(2,)),
-    ZooModel(name="swiglu", build=_SwiGLU, draw=real(4), output_shape=(2,)),
-    ZooModel(name="gmlp", build=_SpatialGate, draw=real(3, 2), output_shape=(2,)),
-    ZooModel(name="mlp-mixer", build=_Mixer, draw=real(4, 3), output_shape=(2,)),
-    ZooModel(name="bilinear", build=_Bilinear, draw=_two, output_shape=(2,)),
-    ZooModel(name="hypernetwork", build=_HyperNetwork, draw=_two, output_shape=(2,)),
-    ZooModel(name="film", build=_FiLM, draw=_two, output_shape=()),
-    ZooModel(name="maxout", build=_MaxOut, draw=real(3), output_shape=(2,)),
+    ZooModel("highway", _Highway, real(3), (2,)),
+    ZooModel("swiglu", _SwiGLU, real(4), (2,)),
+    ZooModel("gmlp", _SpatialGate, real(3, 2), (2,)),
+    ZooModel("mlp-mixer", _Mixer, real(4, 3), (2,)),
+    ZooModel("bilinear", _Bilinear, _two, (2,)),
+    ZooModel("hypernetwork", _HyperNetwork, _two, (2,)),
+    ZooModel("film", _FiLM, _two, ()),
+    ZooModel("maxout", _MaxOut, real(3), (2,)),
 )

@@ -19,8 +19,7 @@ class _GraphConvolution(nn.Module):
         degree = adjacency.sum(-1).rsqrt()
         along = degree[..., None] * adjacency * degree[:, None]
         h = torch.relu(along @ self.first(nodes))
-        y: Tensor = (along @ self.second(h)).mean(1)
-        return y
+        return (along @ self.second(h)).mean(1)
 
 
 class _GraphAttention(nn.Module):
@@ -34,8 +33,7 @@ class _GraphAttention(nn.Module):
         h = self.features(nodes)
         scores = (h @ self.receiver)[:, :, None] + (h @ self.sender)[:, None]
         scores = functional.leaky_relu(scores, 0.2).masked_fill(adjacency == 0, float("-inf"))
-        y: Tensor = self.head(functional.elu(torch.softmax(scores, dim=-1) @ h).sum(1))
-        return y
+        return self.head(functional.elu(torch.softmax(scores, dim=-1) @ h).sum(1))
 
 
 class _Messages(nn.Module):
@@ -48,16 +46,12 @@ class _Messages(nn.Module):
     def forward(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
         rows, count, width = nodes.shape
         pairs = torch.cat(
-            [
-                nodes[:, :, None].expand(-1, -1, count, -1),
-                nodes[:, None].expand(-1, count, -1, -1),
-            ],
+            [nodes[:, :, None].expand(-1, -1, count, -1), nodes[:, None].expand(-1, count, -1, -1)],
             dim=-1,
         )
         received = (adjacency[..., None] * self.message(pairs)).sum(2)
         h = self.update(received.reshape(-1, 3), nodes.reshape(-1, width))
-        y: Tensor = self.head(h.reshape(rows, count, width).sum(1))
-        return y[:, 0]
+        return self.head(h.reshape(rows, count, width).sum(1))[:, 0]
 
 
 class _NodeOutputs(nn.Module):
@@ -70,8 +64,7 @@ class _NodeOutputs(nn.Module):
 
     def forward(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
         h = torch.tanh((1 + self.epsilon) * self.own(nodes) + adjacency @ self.other(nodes))
-        y: Tensor = self.head(h)
-        return y[..., 0]
+        return self.head(h)[..., 0]
 
 
 class _DeepSets(nn.Module):
@@ -81,8 +74,7 @@ class _DeepSets(nn.Module):
         self.whole = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2))
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.whole(self.element(x).sum(1))
-        return y
+        return self.whole(self.element(x).sum(1))
 
 
 class _PointCloud(nn.Module):
@@ -93,8 +85,7 @@ class _PointCloud(nn.Module):
         self.head = nn.Linear(3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.head(self.points(x.transpose(1, 2)).amax(-1))
-        return y
+        return self.head(self.points(x.transpose(1, 2)).amax(-1))
 
 
 def _graphs(rows: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -104,10 +95,10 @@ def _graphs(rows: int, generator: Generator) -> tuple[Tensor, Tensor]:
 
 
 MODELS = (
-    ZooModel(name="graph-convolution", build=_GraphConvolution, draw=_graphs, output_shape=(2,)),
-    ZooModel(name="graph-attention", build=_GraphAttention, draw=_graphs, output_shape=(2,)),
-    ZooModel(name="graph-messages", build=_Messages, draw=_graphs, output_shape=()),
-    ZooModel(name="graph-nodes", build=_NodeOutputs, draw=_graphs, output_shape=(3,)),
-    ZooModel(name="deep-sets", build=_DeepSets, draw=real(3, 2), output_shape=(2,)),
-    ZooModel(name="point-cloud", build=_PointCloud, draw=real(4, 2), output_shape=(2,)),
+    ZooModel("graph-convolution", _GraphConvolution, _graphs, (2,)),
+    ZooModel("graph-attention", _GraphAttention, _graphs, (2,)),
+    ZooModel("graph-messages", _Messages, _graphs, ()),
+    ZooModel("graph-nodes", _NodeOutputs, _graphs, (3,)),
+    ZooModel("deep-sets", _DeepSets, real(3, 2), (2,)),
+    ZooModel("point-cloud", _PointCloud, real(4, 2), (2,)),
 )

@@ -41,8 +41,7 @@ class _Keywords(nn.Module):
         self.gain = nn.Linear(3, 2)
 
     def forward(self, x: Tensor, *, scale: float = 1.0) -> Tensor:
-        y: Tensor = scale * torch.tanh(self.gain(x))
-        return y
+        return scale * torch.tanh(self.gain(x))
 
 
 def _changed_keywords() -> nn.Module:
@@ -73,21 +72,14 @@ class _Watched(nn.Module):
         return keep
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.body(x)
-        return y
+        return self.body(x)
 
 
 _x = real(3)
 MODELS = (
-    ZooModel(name="hook-scales-output", build=_scaled_output, draw=_x, output_shape=(2,)),
-    ZooModel(name="hook-changes-input", build=_changed_input, draw=_x, output_shape=(2,)),
-    ZooModel(
-        name="hook-steers",
-        build=_steered,
-        draw=_x,
-        output_shape=(2,),
-        refused_as_copy=OTHER_COPY,
-    ),
-    ZooModel(name="hook-changes-keywords", build=_changed_keywords, draw=_x, output_shape=(2,)),
-    ZooModel(name="hook-watches", build=_Watched, draw=_x, output_shape=(2,)),
+    ZooModel("hook-scales-output", _scaled_output, _x, (2,)),
+    ZooModel("hook-changes-input", _changed_input, _x, (2,)),
+    ZooModel("hook-steers", _steered, _x, (2,), refused_as_copy=OTHER_COPY),
+    ZooModel("hook-changes-keywords", _changed_keywords, _x, (2,)),
+    ZooModel("hook-watches", _Watched, _x, (2,)),
 )

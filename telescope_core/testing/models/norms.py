@@ -119,29 +119,26 @@ class _StandardisedWeights(nn.Module):
         weight = self.layer.weight
         weight = (weight - weight.mean(1, keepdim=True)) / (weight.std(1, keepdim=True) + 1e-3)
         h = nn.functional.linear(x, weight, self.layer.bias)
-        y: Tensor = self.head(self.g * h / h.norm(dim=1, keepdim=True))
-        return y
+        return self.head(self.g * h / h.norm(dim=1, keepdim=True))
 
 
 _x = real(3)
 MODELS = (
-    ZooModel(name="batch-norm-eval", build=_batch_norm, draw=real(1, 3, 3), output_shape=(2,)),
-    ZooModel(name="instance-norm-eval", build=_instance_norm, draw=real(2, 4), output_shape=(2,)),
-    ZooModel(name="group-norm", build=_group_norm, draw=real(2, 4), output_shape=(2,)),
-    ZooModel(name="layer-norm-no-affine", build=_layer_norm, draw=_x, output_shape=(2,)),
-    ZooModel(name="rms-norm", build=_rms_norm, draw=_x, output_shape=(2,)),
-    ZooModel(name="weight-norm", build=_weight_norm, draw=_x, output_shape=(2,)),
+    ZooModel("batch-norm-eval", _batch_norm, real(1, 3, 3), (2,)),
+    ZooModel("instance-norm-eval", _instance_norm, real(2, 4), (2,)),
+    ZooModel("group-norm", _group_norm, real(2, 4), (2,)),
+    ZooModel("layer-norm-no-affine", _layer_norm, _x, (2,)),
+    ZooModel("rms-norm", _rms_norm, _x, (2,)),
+    ZooModel("weight-norm", _weight_norm, _x, (2,)),
     ZooModel(
-        name="weight-norm-hook",
-        build=_hooked_weight_norm,
-        draw=_x,
-        output_shape=(2,),
+        "weight-norm-hook",
+        _hooked_weight_norm,
+        _x,
+        (2,),
         refused_as_copy=Refusal((ModelError,), "copied"),
     ),
-    ZooModel(name="spectral-norm-eval", build=_spectral_norm, draw=_x, output_shape=(2,)),
-    ZooModel(name="orthogonal", build=_orthogonal, draw=_x, output_shape=(2,)),
-    ZooModel(name="symmetric-weight", build=_symmetric, draw=_x, output_shape=(1,)),
-    ZooModel(
-        name="weight-standardisation", build=_StandardisedWeights, draw=real(4), output_shape=(2,)
-    ),
+    ZooModel("spectral-norm-eval", _spectral_norm, _x, (2,)),
+    ZooModel("orthogonal", _orthogonal, _x, (2,)),
+    ZooModel("symmetric-weight", _symmetric, _x, (1,)),
+    ZooModel("weight-standardisation", _StandardisedWeights, real(4), (2,)),
 )

@@ -38,8 +38,7 @@ class _ReZero(nn.Module):
         h = self.stem(x)
         for gate, branch in zip(self.gates, self.branches, strict=True):
             h = h + gate * torch.tanh(branch(h))
-        y: Tensor = self.head(h)
-        return y
+        return self.head(h)
 
 
 class _LayerScale(nn.Module):
@@ -51,8 +50,7 @@ class _LayerScale(nn.Module):
         self.head = nn.Linear(3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.head(x + self.gamma * self.branch(self.norm(x)))
-        return y
+        return self.head(x + self.gamma * self.branch(self.norm(x)))
 
 
 class _FixupBlock(nn.Module):
@@ -67,8 +65,7 @@ class _FixupBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.relu(self.first(x + self.bias1) + self.bias2)
-        y: Tensor = x + self.second(h) * self.scale + self.bias3
-        return y
+        return x + self.second(h) * self.scale + self.bias3
 
 
 def _fixup() -> nn.Module:
@@ -91,8 +88,7 @@ class _ChangesItsInput(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x if self.inplace else x.clone()
         x = x.clamp_(-0.8, 0.8) if self.clamp else x.add_(0.5).mul_(0.7)
-        y: Tensor = self.body(x)
-        return y[:, 0]
+        return self.body(x)[:, 0]
 
 
 class _InPlaceInside(nn.Module):
@@ -110,8 +106,7 @@ class _InPlaceInside(nn.Module):
         functional.leaky_relu_(h)
         h = h * 1.5
         h[:, 0] = 0.3
-        y: Tensor = self.head(h)
-        return y
+        return self.head(h)
 
 
 class _Temperature(nn.Module):
@@ -121,8 +116,7 @@ class _Temperature(nn.Module):
         self.temperature = nn.Parameter(torch.tensor(1.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.body(x) / self.temperature
-        return y
+        return self.body(x) / self.temperature
 
 
 class _LogitScale(nn.Module):
@@ -147,8 +141,7 @@ class _OneEntryParameters(nn.Module):
         self.gain, self.offset = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.gain * self.second(self.slope(self.first(x))) + self.offset
-        return y
+        return self.gain * self.second(self.slope(self.first(x))) + self.offset
 
 
 class _DenseConnections(nn.Module):
@@ -161,8 +154,7 @@ class _DenseConnections(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
             x = torch.cat([x, torch.tanh(layer(x))], dim=-1)
-        y: Tensor = self.head(x)
-        return y
+        return self.head(x)
 
 
 class _PartlyUnused(nn.Module):
@@ -173,41 +165,40 @@ class _PartlyUnused(nn.Module):
         self.spare = nn.Parameter(torch.ones(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.head(torch.sigmoid(self.body(x)))
-        return y
+        return self.head(torch.sigmoid(self.body(x)))
 
 
 _x = real(3)
 MODELS = (
-    ZooModel(name="mlp-zero-head", build=_zero_head, draw=_x, output_shape=(2,)),
-    ZooModel(name="rezero", build=_ReZero, draw=_x, output_shape=(2,)),
-    ZooModel(name="layer-scale", build=_LayerScale, draw=_x, output_shape=(2,)),
-    ZooModel(name="fixup", build=_fixup, draw=_x, output_shape=(2,)),
+    ZooModel("mlp-zero-head", _zero_head, _x, (2,)),
+    ZooModel("rezero", _ReZero, _x, (2,)),
+    ZooModel("layer-scale", _LayerScale, _x, (2,)),
+    ZooModel("fixup", _fixup, _x, (2,)),
     ZooModel(
-        name="relu-in-place-first",
-        build=lambda: _relu_first(inplace=True),
+        "relu-in-place-first",
+        lambda: _relu_first(inplace=True),
+        _x,
+        (2,),
         reference=lambda: _relu_first(inplace=False),
-        draw=_x,
-        output_shape=(2,),
     ),
     ZooModel(
-        name="clamp-in-place-first",
-        build=lambda: _ChangesItsInput(clamp=True, inplace=True),
+        "clamp-in-place-first",
+        lambda: _ChangesItsInput(clamp=True, inplace=True),
+        _x,
+        (),
         reference=lambda: _ChangesItsInput(clamp=True, inplace=False),
-        draw=_x,
-        output_shape=(),
     ),
     ZooModel(
-        name="add-in-place-first",
-        build=lambda: _ChangesItsInput(clamp=False, inplace=True),
+        "add-in-place-first",
+        lambda: _ChangesItsInput(clamp=False, inplace=True),
+        _x,
+        (),
         reference=lambda: _ChangesItsInput(clamp=False, inplace=False),
-        draw=_x,
-        output_shape=(),
     ),
-    ZooModel(name="in-place-inside", build=_InPlaceInside, draw=_x, output_shape=(2,)),
-    ZooModel(name="temperature", build=_Temperature, draw=_x, output_shape=(3,)),
-    ZooModel(name="logit-scale", build=_LogitScale, draw=real(4), output_shape=(2,)),
-    ZooModel(name="one-entry-parameters", build=_OneEntryParameters, draw=_x, output_shape=(1,)),
-    ZooModel(name="dense-connections", build=_DenseConnections, draw=_x, output_shape=(2,)),
-    ZooModel(name="partly-unused", build=_PartlyUnused, draw=_x, output_shape=(2,)),
+    ZooModel("in-place-inside", _InPlaceInside, _x, (2,)),
+    ZooModel("temperature", _Temperature, _x, (3,)),
+    ZooModel("logit-scale", _LogitScale, real(4), (2,)),
+    ZooModel("one-entry-parameters", _OneEntryParameters, _x, (1,)),
+    ZooModel("dense-connections", _DenseConnections, _x, (2,)),
+    ZooModel("partly-unused", _PartlyUnused, _x, (2,)),
 )

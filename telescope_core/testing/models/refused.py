@@ -84,8 +84,7 @@ class _Straight(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        inner: Tensor = gradients[0] * (x.abs() <= 1)
-        return inner
+        return gradients[0] * (x.abs() <= 1)
 
 
 class _ReversedHalfway(nn.Module):
@@ -97,8 +96,7 @@ class _ReversedHalfway(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.function.apply(torch.tanh(self.features(x)))  # type: ignore[no-untyped-call]
-        y: Tensor = self.head(h)
-        return y
+        return self.head(h)
 
 
 class _DetachTrick(nn.Module):
@@ -109,8 +107,7 @@ class _DetachTrick(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.tanh(self.first(x))
-        y: Tensor = self.quantised(h + ((4 * h).round() / 4 - h).detach())
-        return y
+        return self.quantised(h + ((4 * h).round() / 4 - h).detach())
 
 
 # ------------------------------------------------------------------------- rows that are coupled
@@ -123,8 +120,7 @@ class _ForgotBatchFirst(nn.Module):
         self.lstm, self.head = nn.LSTM(2, 3), nn.Linear(3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.head(self.lstm(x)[0][:, -1])
-        return y
+        return self.head(self.lstm(x)[0][:, -1])
 
 
 class _Coupled(nn.Module):
@@ -145,8 +141,7 @@ class _Coupled(nn.Module):
             h = torch.softmax(h, dim=0)
         else:
             h = h - h.mean(0)
-        y: Tensor = self.head(h)
-        return y
+        return self.head(h)
 
 
 def _batch_norm() -> nn.Module:
@@ -170,8 +165,7 @@ class _Random(nn.Module):
             h = h + 0.05 * torch.randn_like(h)
         else:
             h = torch.stack([h, -h])[int(torch.rand(()) < 0.5)]
-        y: Tensor = self.head(h)
-        return y
+        return self.head(h)
 
 
 def _dropout_in_train_mode() -> nn.Module:
@@ -195,8 +189,7 @@ class _ComplexLayer(nn.Module):
         self.head = nn.Linear(4, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.head((x.to(self.weight.dtype) @ self.weight).abs())
-        return y
+        return self.head((x.to(self.weight.dtype) @ self.weight).abs())
 
 
 def _scripted() -> nn.Module:
@@ -217,25 +210,11 @@ def _changed_gradient(
     name: str, build: Any, pattern: str, reference: Callable[[], nn.Module] = _body
 ) -> ZooModel:
     # Predictions need no gradients of training, so that a lens without probes follows the model.
-    return ZooModel(
-        name=name,
-        build=build,
-        reference=reference,
-        draw=_x,
-        output_shape=(2,),
-        refused=Refusal(_GRADIENT, pattern),
-    )
+    return ZooModel(name, build, _x, (2,), reference=reference, refused=Refusal(_GRADIENT, pattern))
 
 
 def _refused(name: str, build: Any, refusal: Refusal, draw: Any = _x) -> ZooModel:
-    return ZooModel(
-        name=name,
-        build=build,
-        draw=draw,
-        output_shape=(2,),
-        refused=refusal,
-        refused_without_probes=refusal,
-    )
+    return ZooModel(name, build, draw, (2,), refused=refusal, refused_without_probes=refusal)
 
 
 MODELS = (
@@ -243,16 +222,10 @@ MODELS = (
     _changed_gradient("parameter-hook-mask", lambda: _hooked_parameter("mask"), r"0\.weight"),
     _changed_gradient("accumulated-mask", lambda: _hooked_parameter("accumulated"), r"0\.weight"),
     _changed_gradient(
-        "backward-hook",
-        lambda: _backward_hook(before=False),
-        r"\b1\b|0\.weight",
-        _deeper_body,
+        "backward-hook", lambda: _backward_hook(before=False), r"\b1\b|0\.weight", _deeper_body
     ),
     _changed_gradient(
-        "backward-pre-hook",
-        lambda: _backward_hook(before=True),
-        r"\b2\b",
-        _deeper_body,
+        "backward-pre-hook", lambda: _backward_hook(before=True), r"\b2\b", _deeper_body
     ),
     _refused(
         "gradient-reversal",
@@ -277,18 +250,16 @@ MODELS = (
     _refused("stochastic-depth", lambda: _Random("branch"), _RANDOM),
     _refused("dropout-train", _dropout_in_train_mode, _rows(r"1 \(Dropout\)")),
     ZooModel(
-        name="spectral-norm-train",
-        build=_spectral_norm_in_train_mode,
-        draw=_x,
-        output_shape=(2,),
+        # Without probes the change of function is taken as one between steps.
+        "spectral-norm-train",
+        _spectral_norm_in_train_mode,
+        _x,
+        (2,),
         refused=Refusal(_GRADIENT, r"0\.parametrizations\.weight\.0"),
-        note="without probes the change of function is taken as one between steps",
     ),
     _refused("complex-parameters", _ComplexLayer, Refusal((ModelError,), r"weight")),
     _refused("scripted", _scripted, Refusal((ModelError,), r"(?i)script")),
     _refused(
-        "data-parallel",
-        lambda: nn.DataParallel(_body()),
-        Refusal((ModelError,), "DataParallel"),
+        "data-parallel", lambda: nn.DataParallel(_body()), Refusal((ModelError,), "DataParallel")
     ),
 )

@@ -9,8 +9,9 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from telescope_core.testing.models.entry import ZooModel, real
 
 
-class _LastState(nn.Module):
-    # (rows, steps, features) for a recurrent module of either layout.
+class LastState(nn.Module):
+    """(rows, steps, features) through a recurrent module of either layout to the last state."""
+
     def __init__(self, recurrent: nn.RNNBase, outputs: int) -> None:
         super().__init__()
         self.recurrent = recurrent
@@ -18,12 +19,12 @@ class _LastState(nn.Module):
         self.head = nn.Linear(width * (2 if recurrent.bidirectional else 1), outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (rows, steps, features) to (rows, outputs)."""
         if self.recurrent.batch_first:
             last = self.recurrent(x)[0][:, -1]
         else:
             last = self.recurrent(x.transpose(0, 1))[0][-1]
-        y: Tensor = self.head(last)
-        return y
+        return self.head(last)
 
 
 class _Packed(nn.Module):
@@ -35,8 +36,7 @@ class _Packed(nn.Module):
 
     def forward(self, sequence: Tensor, length: Tensor) -> Tensor:
         packed = pack_padded_sequence(sequence, length, batch_first=True, enforce_sorted=False)
-        y: Tensor = self.head(self.gru(packed)[1][-1])
-        return y
+        return self.head(self.gru(packed)[1][-1])
 
 
 class _Cells(nn.Module):
@@ -49,8 +49,7 @@ class _Cells(nn.Module):
         h = x.new_zeros(len(x), 3)
         for step in x.unbind(1):
             h = self.cell(step, h)
-        y: Tensor = self.head(h)
-        return y
+        return self.head(h)
 
 
 class _LSTMCells(nn.Module):
@@ -64,8 +63,7 @@ class _LSTMCells(nn.Module):
         h, c = self.start.expand(2, len(x), 3)
         for step in x.unbind(1):
             h, c = self.cell(step, (h, c))
-        y: Tensor = h[:, :2] * c[:, 1:]
-        return y
+        return h[:, :2] * c[:, 1:]
 
 
 class _StepsFirst(nn.Module):
@@ -77,8 +75,7 @@ class _StepsFirst(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.tanh(self.norm(self.first(x.transpose(0, 1).contiguous())))
-        y: Tensor = self.head(h.cumsum(0)).mean(0)
-        return y
+        return self.head(h.cumsum(0)).mean(0)
 
 
 class _EncoderStepsFirst(nn.Module):
@@ -89,8 +86,7 @@ class _EncoderStepsFirst(nn.Module):
         self.head = nn.Linear(4, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.head(self.layer(self.embed(x.transpose(0, 1)))[0])
-        return y
+        return self.head(self.layer(self.embed(x.transpose(0, 1)))[0])
 
 
 class _TwoRowsAtATime(nn.Module):
@@ -112,8 +108,7 @@ class _TwoStepsAtATime(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         parts = [self.layer(pair.reshape(-1, 2)).relu() for pair in torch.split(x, 2, dim=1)]
         h = torch.cat([part.reshape(len(x), -1, 3) for part in parts], dim=1)
-        y: Tensor = self.head(h.mean(1))
-        return y
+        return self.head(h.mean(1))
 
 
 class _EveryStep(nn.Module):
@@ -124,8 +119,7 @@ class _EveryStep(nn.Module):
         self.head = nn.Linear(3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.head(self.rnn(x)[0])
-        return y
+        return self.head(self.rnn(x)[0])
 
 
 def _sequences_with_lengths(rows: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -135,43 +129,28 @@ def _sequences_with_lengths(rows: int, generator: Generator) -> tuple[Tensor, Te
 
 _x = real(4, 2)
 MODELS = (
+    ZooModel("lstm", lambda: LastState(nn.LSTM(2, 3, 2, batch_first=True), 2), _x, (2,)),
+    ZooModel("lstm-steps-first", lambda: LastState(nn.LSTM(2, 3), 1), _x, (1,)),
     ZooModel(
-        name="lstm",
-        build=lambda: _LastState(nn.LSTM(2, 3, 2, batch_first=True), 2),
-        draw=_x,
-        output_shape=(2,),
+        "lstm-projected",
+        lambda: LastState(nn.LSTM(2, 4, proj_size=2, batch_first=True), 2),
+        _x,
+        (2,),
     ),
+    ZooModel("gru-bidirectional", lambda: LastState(nn.GRU(2, 2, bidirectional=True), 2), _x, (2,)),
     ZooModel(
-        name="lstm-steps-first",
-        build=lambda: _LastState(nn.LSTM(2, 3), 1),
-        draw=_x,
-        output_shape=(1,),
+        "rnn-relu",
+        lambda: LastState(nn.RNN(2, 3, nonlinearity="relu", batch_first=True), 2),
+        _x,
+        (2,),
     ),
-    ZooModel(
-        name="lstm-projected",
-        build=lambda: _LastState(nn.LSTM(2, 4, proj_size=2, batch_first=True), 2),
-        draw=_x,
-        output_shape=(2,),
-    ),
-    ZooModel(
-        name="gru-bidirectional",
-        build=lambda: _LastState(nn.GRU(2, 2, bidirectional=True), 2),
-        draw=_x,
-        output_shape=(2,),
-    ),
-    ZooModel(
-        name="rnn-relu",
-        build=lambda: _LastState(nn.RNN(2, 3, nonlinearity="relu", batch_first=True), 2),
-        draw=_x,
-        output_shape=(2,),
-    ),
-    ZooModel(name="gru-packed", build=_Packed, draw=_sequences_with_lengths, output_shape=(2,)),
-    ZooModel(name="rnn-cells", build=lambda: _Cells(nn.RNNCell), draw=_x, output_shape=(2,)),
-    ZooModel(name="gru-cells", build=lambda: _Cells(nn.GRUCell), draw=_x, output_shape=(2,)),
-    ZooModel(name="lstm-cells", build=_LSTMCells, draw=_x, output_shape=(2,)),
-    ZooModel(name="linear-steps-first", build=_StepsFirst, draw=_x, output_shape=(2,)),
-    ZooModel(name="encoder-steps-first", build=_EncoderStepsFirst, draw=_x, output_shape=(2,)),
-    ZooModel(name="two-rows-at-a-time", build=_TwoRowsAtATime, draw=real(3), output_shape=(2,)),
-    ZooModel(name="two-steps-at-a-time", build=_TwoStepsAtATime, draw=_x, output_shape=(2,)),
-    ZooModel(name="every-step", build=_EveryStep, draw=real(3, 2), output_shape=(3, 2)),
+    ZooModel("gru-packed", _Packed, _sequences_with_lengths, (2,)),
+    ZooModel("rnn-cells", lambda: _Cells(nn.RNNCell), _x, (2,)),
+    ZooModel("gru-cells", lambda: _Cells(nn.GRUCell), _x, (2,)),
+    ZooModel("lstm-cells", _LSTMCells, _x, (2,)),
+    ZooModel("linear-steps-first", _StepsFirst, _x, (2,)),
+    ZooModel("encoder-steps-first", _EncoderStepsFirst, _x, (2,)),
+    ZooModel("two-rows-at-a-time", _TwoRowsAtATime, real(3), (2,)),
+    ZooModel("two-steps-at-a-time", _TwoStepsAtATime, _x, (2,)),
+    ZooModel("every-step", _EveryStep, real(3, 2), (3, 2)),
 )

@@ -21,8 +21,7 @@ class _TiedLanguageModel(nn.Module):
         self.head.weight = self.embedding.weight
 
     def forward(self, indices: Tensor) -> Tensor:
-        y: Tensor = self.head(torch.tanh(self.mix(self.embedding(indices).mean(1))))
-        return y
+        return self.head(torch.tanh(self.mix(self.embedding(indices).mean(1))))
 
 
 class _WeightOfAnotherLayer(nn.Module):
@@ -35,8 +34,7 @@ class _WeightOfAnotherLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.tanh(self.b(torch.tanh(self.a(x))))
-        y: Tensor = self.head(functional.linear(h, self.b.weight))
-        return y
+        return self.head(functional.linear(h, self.b.weight))
 
 
 class _TransposedDecoder(nn.Module):
@@ -60,8 +58,7 @@ class _RegisteredTwice(nn.Module):
         self.both = both
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.net(torch.tanh(self.enc(x)) if self.both else x)
-        return y
+        return self.net(torch.tanh(self.enc(x)) if self.both else x)
 
 
 class _ParameterTwice(nn.Module):
@@ -73,8 +70,7 @@ class _ParameterTwice(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.tanh(x @ self.query) @ self.key.T
-        y: Tensor = self.head(h)
-        return y
+        return self.head(h)
 
 
 class _ParametersInAList(nn.Module):
@@ -89,8 +85,7 @@ class _ParametersInAList(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for scale in self.scales:
             x = torch.tanh(scale * x)
-        y: Tensor = self.head(x)
-        return y
+        return self.head(x)
 
 
 class _ModulesInADict(nn.Module):
@@ -106,8 +101,7 @@ class _ModulesInADict(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.tanh(self.by_key["left"](x[:, :2])) * self.by_key["right"](x[:, 1:])
-        y: Tensor = self.head(h) + self.weights["bias"]
-        return y
+        return self.head(h) + self.weights["bias"]
 
 
 class _Siamese(nn.Module):
@@ -117,8 +111,7 @@ class _Siamese(nn.Module):
         self.head = nn.Linear(3, 1)
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        y: Tensor = self.head((self.encoder(left) - self.encoder(right)) ** 2)
-        return y[:, 0]
+        return self.head((self.encoder(left) - self.encoder(right)) ** 2)[:, 0]
 
 
 class _OneLayerThrice(nn.Module):
@@ -132,8 +125,7 @@ class _OneLayerThrice(nn.Module):
         h = self.stem(x)
         for _ in range(3):
             h = h + torch.tanh(self.block(self.norm(h)))
-        y: Tensor = self.head(h)
-        return y
+        return self.head(h)
 
 
 class _FrozenTarget(nn.Module):
@@ -144,33 +136,20 @@ class _FrozenTarget(nn.Module):
         self.target = copy.deepcopy(self.online).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.online(x) - self.target(x)
-        return y
+        return self.online(x) - self.target(x)
 
 
 _x = real(3)
 MODELS = (
-    ZooModel(name="tied-embedding", build=_TiedLanguageModel, draw=tokens(5, 3), output_shape=(5,)),
-    ZooModel(
-        name="weight-of-another-layer", build=_WeightOfAnotherLayer, draw=_x, output_shape=(2,)
-    ),
-    ZooModel(name="transposed-decoder", build=_TransposedDecoder, draw=_x, output_shape=(3,)),
-    ZooModel(
-        name="registered-twice",
-        build=lambda: _RegisteredTwice(both=False),
-        draw=_x,
-        output_shape=(2,),
-    ),
-    ZooModel(
-        name="registered-and-used-twice",
-        build=lambda: _RegisteredTwice(both=True),
-        draw=_x,
-        output_shape=(2,),
-    ),
-    ZooModel(name="parameter-twice", build=_ParameterTwice, draw=_x, output_shape=(2,)),
-    ZooModel(name="parameters-in-a-list", build=_ParametersInAList, draw=_x, output_shape=(2,)),
-    ZooModel(name="modules-in-a-dict", build=_ModulesInADict, draw=_x, output_shape=(2,)),
-    ZooModel(name="siamese", build=_Siamese, draw=several(_x, _x), output_shape=()),
-    ZooModel(name="one-layer-thrice", build=_OneLayerThrice, draw=_x, output_shape=(2,)),
-    ZooModel(name="frozen-target", build=_FrozenTarget, draw=_x, output_shape=(2,)),
+    ZooModel("tied-embedding", _TiedLanguageModel, tokens(5, 3), (5,)),
+    ZooModel("weight-of-another-layer", _WeightOfAnotherLayer, _x, (2,)),
+    ZooModel("transposed-decoder", _TransposedDecoder, _x, (3,)),
+    ZooModel("registered-twice", lambda: _RegisteredTwice(both=False), _x, (2,)),
+    ZooModel("registered-and-used-twice", lambda: _RegisteredTwice(both=True), _x, (2,)),
+    ZooModel("parameter-twice", _ParameterTwice, _x, (2,)),
+    ZooModel("parameters-in-a-list", _ParametersInAList, _x, (2,)),
+    ZooModel("modules-in-a-dict", _ModulesInADict, _x, (2,)),
+    ZooModel("siamese", _Siamese, several(_x, _x), ()),
+    ZooModel("one-layer-thrice", _OneLayerThrice, _x, (2,)),
+    ZooModel("frozen-target", _FrozenTarget, _x, (2,)),
 )

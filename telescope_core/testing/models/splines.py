@@ -49,8 +49,7 @@ class _Interpolated(nn.Module):
         left = place.detach().floor().long()
         share = place - left
         h = (1 - share) * self.nodes[left] + share * self.nodes[left + 1]
-        y: Tensor = self.head(h)
-        return y
+        return self.head(h)
 
 
 class _FourierFeatures(nn.Module):
@@ -62,8 +61,7 @@ class _FourierFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         angles = 2 * torch.pi * x @ self.frequencies
-        y: Tensor = self.body(torch.cat([angles.sin(), angles.cos()], dim=-1))
-        return y[:, 0]
+        return self.body(torch.cat([angles.sin(), angles.cos()], dim=-1))[:, 0]
 
 
 class _Sine(nn.Module):
@@ -87,8 +85,7 @@ class _RadialBasis(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         squares = (x[:, None] - self.centres).square().sum(-1)
-        y: Tensor = self.head(torch.exp(-squares / 4 * torch.exp(-self.log_widths)))
-        return y
+        return self.head(torch.exp(-squares / 4 * torch.exp(-self.log_widths)))
 
 
 class _Polynomial(nn.Module):
@@ -99,26 +96,22 @@ class _Polynomial(nn.Module):
         self.quadratic = nn.Parameter(torch.zeros(3, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.linear(x)[:, 0] + torch.einsum("ni,ij,nj->n", x, self.quadratic, x)
-        return y / 3
+        return (self.linear(x)[:, 0] + torch.einsum("ni,ij,nj->n", x, self.quadratic, x)) / 3
 
 
 _x = real(3)
 MODELS = (
     ZooModel(
-        name="spline-network",
-        build=lambda: nn.Sequential(_SplineLayer(3, 2), _SplineLayer(2, 2)),
-        draw=_x,
-        output_shape=(2,),
+        "spline-network", lambda: nn.Sequential(_SplineLayer(3, 2), _SplineLayer(2, 2)), _x, (2,)
     ),
-    ZooModel(name="learned-activation", build=_Interpolated, draw=_x, output_shape=(2,)),
-    ZooModel(name="fourier-features", build=_FourierFeatures, draw=real(2), output_shape=()),
+    ZooModel("learned-activation", _Interpolated, _x, (2,)),
+    ZooModel("fourier-features", _FourierFeatures, real(2), ()),
     ZooModel(
-        name="siren",
-        build=lambda: nn.Sequential(_Sine(2, 4, 3.0), _Sine(4, 4, 2.0), nn.Linear(4, 1)),
-        draw=real(2),
-        output_shape=(1,),
+        "siren",
+        lambda: nn.Sequential(_Sine(2, 4, 3.0), _Sine(4, 4, 2.0), nn.Linear(4, 1)),
+        real(2),
+        (1,),
     ),
-    ZooModel(name="radial-basis", build=_RadialBasis, draw=_x, output_shape=(2,)),
-    ZooModel(name="polynomial-features", build=_Polynomial, draw=_x, output_shape=()),
+    ZooModel("radial-basis", _RadialBasis, _x, (2,)),
+    ZooModel("polynomial-features", _Polynomial, _x, ()),
 )

@@ -21,8 +21,7 @@ class _DiagonalScan(nn.Module):
         h = u.new_zeros(len(u), 3)
         for step in u.unbind(1):
             h = decay * h + self.enter(step)
-        y: Tensor = self.leave(h) + self.direct * u[:, -1]
-        return y
+        return self.leave(h) + self.direct * u[:, -1]
 
 
 class _ComplexState(nn.Module):
@@ -40,8 +39,7 @@ class _ComplexState(nn.Module):
         steps = torch.arange(u.shape[1], dtype=u.dtype).flip(0)
         kernel = torch.exp(rate * step * steps[:, None])  # (steps, states)
         state = u.to(kernel.dtype) @ kernel * step
-        y: Tensor = (state @ torch.view_as_complex(self.c).T).real
-        return y
+        return (state @ torch.view_as_complex(self.c).T).real
 
 
 class _Selective(nn.Module):
@@ -59,8 +57,7 @@ class _Selective(nn.Module):
             decay = torch.exp(-step[:, t, :, None] * torch.exp(self.log_rate))
             h = decay * h + step[:, t, :, None] * u[:, t, :, None] * b[:, t, None]
             y = (h * c[:, t, None]).sum(-1)
-        out: Tensor = self.head(y)
-        return out
+        return self.head(y)
 
 
 class _EulerFlow(nn.Module):
@@ -72,8 +69,7 @@ class _EulerFlow(nn.Module):
         self.fourth_order = fourth_order
 
     def _slope(self, x: Tensor, time: float) -> Tensor:
-        slope: Tensor = self.field(torch.cat([x, torch.full_like(x[:, :1], time)], dim=1))
-        return slope
+        return self.field(torch.cat([x, torch.full_like(x[:, :1], time)], dim=1))
 
     def forward(self, x: Tensor) -> Tensor:
         h = 0.5
@@ -85,8 +81,7 @@ class _EulerFlow(nn.Module):
                 k4 = self._slope(x + h * k3, (n + 1) * h)
                 k1 = (k1 + 2 * k2 + 2 * k3 + k4) / 6
             x = x + h * k1
-        y: Tensor = self.head(x)
-        return y
+        return self.head(x)
 
 
 class _FixedPoint(nn.Module):
@@ -100,8 +95,7 @@ class _FixedPoint(nn.Module):
         u, z = self.enter(x), x.new_zeros(len(x), 3)
         for _ in range(5):
             z = torch.tanh(0.5 * self.inner(z) + u)
-        y: Tensor = self.head(z)
-        return y
+        return self.head(z)
 
 
 class _LinearAttention(nn.Module):
@@ -115,27 +109,16 @@ class _LinearAttention(nn.Module):
         q, k = nn.functional.elu(q) + 1, nn.functional.elu(k) + 1
         memory = torch.einsum("nti,ntj->ntij", k, v).cumsum(1)
         mixed = torch.einsum("nti,ntij->ntj", q, memory) / (q * k.cumsum(1)).sum(-1, keepdim=True)
-        y: Tensor = self.head(mixed[:, -1])
-        return y[:, 0]
+        return self.head(mixed[:, -1])[:, 0]
 
 
 _sequence = real(4, 2)
 MODELS = (
-    ZooModel(name="state-space-scan", build=_DiagonalScan, draw=_sequence, output_shape=(2,)),
-    ZooModel(name="state-space-complex", build=_ComplexState, draw=real(5), output_shape=(2,)),
-    ZooModel(name="state-space-selective", build=_Selective, draw=real(3, 2), output_shape=(2,)),
-    ZooModel(
-        name="ode-euler",
-        build=lambda: _EulerFlow(fourth_order=False),
-        draw=real(3),
-        output_shape=(2,),
-    ),
-    ZooModel(
-        name="ode-runge-kutta",
-        build=lambda: _EulerFlow(fourth_order=True),
-        draw=real(3),
-        output_shape=(2,),
-    ),
-    ZooModel(name="fixed-point", build=_FixedPoint, draw=real(3), output_shape=(2,)),
-    ZooModel(name="linear-attention", build=_LinearAttention, draw=_sequence, output_shape=()),
+    ZooModel("state-space-scan", _DiagonalScan, _sequence, (2,)),
+    ZooModel("state-space-complex", _ComplexState, real(5), (2,)),
+    ZooModel("state-space-selective", _Selective, real(3, 2), (2,)),
+    ZooModel("ode-euler", lambda: _EulerFlow(fourth_order=False), real(3), (2,)),
+    ZooModel("ode-runge-kutta", lambda: _EulerFlow(fourth_order=True), real(3), (2,)),
+    ZooModel("fixed-point", _FixedPoint, real(3), (2,)),
+    ZooModel("linear-attention", _LinearAttention, _sequence, ()),
 )

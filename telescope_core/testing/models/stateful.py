@@ -20,8 +20,7 @@ class _Counts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.calls += 1
         self.seen += len(x)
-        y: Tensor = self.body(x)
-        return y
+        return self.body(x)
 
 
 class _KeepsActivations(nn.Module):
@@ -38,8 +37,7 @@ class _KeepsActivations(nn.Module):
         self.last = h
         self.norms.append(float(h.detach().norm()))
         self.by_layer["first"] = h.detach()
-        y: Tensor = self.second(h)
-        return y[:, 0]
+        return self.second(h)[:, 0]
 
 
 class _RunningMean(nn.Module):
@@ -57,8 +55,7 @@ class _RunningMean(nn.Module):
         with torch.no_grad():
             self.mean.lerp_(h.mean(0), 0.1)
             self.replaced = 0.9 * self.replaced + 0.1 * h.mean(0)  # A new tensor, not the old one.
-        y: Tensor = self.second(h)
-        return y
+        return self.second(h)
 
 
 def _with_dropout() -> nn.Module:
@@ -89,8 +86,7 @@ class _OwnGenerator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             x = x + 0.1 * torch.randn(x.shape, generator=self.generator, dtype=x.dtype)
-        y: Tensor = self.body(x)
-        return y
+        return self.body(x)
 
 
 class _BuiltOnFirstUse(nn.Module):
@@ -103,19 +99,16 @@ class _BuiltOnFirstUse(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self._positions is None or len(self._positions) < x.shape[1]:
             self._positions = torch.linspace(0, 1, x.shape[1], dtype=x.dtype)[:, None]
-        y: Tensor = self.head(torch.tanh(self.layer(x + self._positions)).mean(1))
-        return y
+        return self.head(torch.tanh(self.layer(x + self._positions)).mean(1))
 
 
 _x = real(3)
 MODELS = (
-    ZooModel(name="counts-calls", build=_Counts, draw=_x, output_shape=(2,)),
-    ZooModel(name="keeps-activations", build=_KeepsActivations, draw=_x, output_shape=()),
-    ZooModel(name="running-mean", build=_RunningMean, draw=_x, output_shape=(2,)),
-    ZooModel(name="dropout-eval", build=_with_dropout, draw=_x, output_shape=(2,)),
-    ZooModel(name="norm-and-dropout-eval", build=_norm_and_dropout, draw=_x, output_shape=(2,)),
-    ZooModel(
-        name="own-generator-eval", build=lambda: _OwnGenerator().eval(), draw=_x, output_shape=(2,)
-    ),
-    ZooModel(name="built-on-first-use", build=_BuiltOnFirstUse, draw=real(3, 2), output_shape=(2,)),
+    ZooModel("counts-calls", _Counts, _x, (2,)),
+    ZooModel("keeps-activations", _KeepsActivations, _x, ()),
+    ZooModel("running-mean", _RunningMean, _x, (2,)),
+    ZooModel("dropout-eval", _with_dropout, _x, (2,)),
+    ZooModel("norm-and-dropout-eval", _norm_and_dropout, _x, (2,)),
+    ZooModel("own-generator-eval", lambda: _OwnGenerator().eval(), _x, (2,)),
+    ZooModel("built-on-first-use", _BuiltOnFirstUse, real(3, 2), (2,)),
 )

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases.approximation_quality.schema import ApproximationQualityCase
+from telescope_pipeline.cases.approximation_quality.sweep import FILE_STEM
 from telescope_pipeline.contract import Prepared
 from telescope_pipeline.study.datasets.sources import draw_binary
-
-FILE_STEM = "shared"
 
 
 def prepare(case: ApproximationQualityCase, seed: int) -> Prepared:
     """Draw one training and one test set.
 
-    Args:
-        case: The case's parameters.
-        seed: The run's seed.
-
     Returns:
-        One file with its card.
+        One data file for all members, with its card.
 
     Raises:
         DataError: The files of the data set are missing or damaged, or hold too few rows.

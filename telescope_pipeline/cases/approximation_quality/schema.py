@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -11,9 +11,10 @@ from telescope_pipeline.schemas.sections import (
     SGD,
     Case,
     HiddenLayers,
+    MinibatchTraining,
     Optimizer,
     Order,
-    PlotSection,
+    Output,
     PositiveFloat,
     PositiveInt,
     Scalar,
@@ -26,8 +27,6 @@ from telescope_pipeline.schemas.sections import (
 from telescope_pipeline.schemas.sources import BinarySource, source_or
 
 _NAME = "letters, digits, dots and single dashes"
-
-Output = Literal["linear", "sigmoid"]
 
 
 class TrainingSetting(Section):
@@ -59,11 +58,9 @@ class TrainingSetting(Section):
         return "-".join([*parts, self.output] if self.output != "linear" else parts)
 
 
-class SettingsTraining(Section):
+class SettingsTraining(MinibatchTraining):
     """Minibatch training, once for each setting and learning rate."""
 
-    steps: PositiveInt
-    batch_size: PositiveInt
     settings: Annotated[list[TrainingSetting], Field(min_length=1)]
 
 
@@ -81,6 +78,11 @@ class ComparedLenses(Section):
     records: PositiveInt = 25
     checkpoint_every: PositiveInt = 500
 
+    @property
+    def stride(self) -> int:
+        """The longest stride, at whose end a record costs least."""
+        return max(variant.stride for variant in self.lenses)
+
 
 class ApproximationClaims(Section):
     """Thresholds of the claims.
@@ -97,15 +99,12 @@ class ApproximationClaims(Section):
 class ApproximationQualityCase(Case):
     """A case of kind ``approximation_quality``; members differ by setting, rate and seed."""
 
-    required_columns: ClassVar[tuple[str, ...]] = ("train/mse", "test/mse")
-
     kind: Literal["approximation_quality"]
     data: Annotated[BinarySource, source_or("digits")]
     model: HiddenLayers
     training: SettingsTraining
     lens: ComparedLenses
     claims: ApproximationClaims
-    plot: PlotSection
 
     @model_validator(mode="after")
     def _batches_and_settings(self) -> Self:
@@ -120,12 +119,12 @@ class ApproximationQualityCase(Case):
     def narrowed(self, values: Mapping[str, Scalar], seed: int) -> Self:
         """Restrict to ``values["setting"]`` and ``values["learning_rate"]``.
 
-        See :meth:`Case.narrowed`.
+        Returns:
+            The case of the one member, see :meth:`Case.narrowed`.
         """
-        kept: list[Any] = [
+        kept = [
             setting.model_copy(update={"learning_rates": [values["learning_rate"]]})
             for setting in self.training.settings
             if setting.label == values["setting"]
         ]
-        training = self.training.model_copy(update={"settings": kept})
-        return self.model_copy(update={"training": training, "seeds": seed + 1})
+        return self.with_leaves(seed, training={"settings": kept})

@@ -1,36 +1,41 @@
-"""Tables, their irregular rows kept out of training, and fresh splits for every seed."""
+"""Tables, their irregular rows kept out of training, and fresh splits for every seed.
+
+What counts as irregular follows Section 4.2 and the Appendix of the paper, which leave open when a
+feature counts as skewed, and over which rows scales and the principal component are computed. Here
+a feature is skewed when the absolute value of its sample skewness exceeds a threshold, and all of
+these are computed over the whole table; labels play no part in it.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from telescope_core.errors import DataError
 from telescope_core.seeds import derive_seed
-from telescope_pipeline.cases.boosting_vs_networks.irregularity import (
-    Flags,
-    Floats,
-    irregular_rows,
-    irregularity,
-    standardize,
-    unskew,
-)
-from telescope_pipeline.cases.boosting_vs_networks.names import file_stem
 from telescope_pipeline.cases.boosting_vs_networks.schema import BoostingVsNetworksCase, TabularData
-from telescope_pipeline.cases.boosting_vs_networks.source import load_table
 from telescope_pipeline.contract import Prepared
-from telescope_pipeline.study.datasets.tables import Table
+from telescope_pipeline.study.datasets.entry import DataFile
+from telescope_pipeline.study.datasets.registry import lookup
+from telescope_pipeline.study.datasets.tabular import Table, table
+from telescope_pipeline.study.sweep import seed_stem
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+# plotnine ships ggplot2's table, byte for byte the registered file.
+_SHIPPED = {"diamonds": ("plotnine", "data/diamonds.csv")}
 
 
 def prepare(case: BoostingVsNetworksCase, seed: int) -> Prepared:
     """Transform every table once and split it anew for every seed.
-
-    Args:
-        case: The case's parameters.
-        seed: The run's seed.
 
     Returns:
         One file per table and seed with the inputs (rows, d) and targets (rows,) of ``train``,
@@ -56,7 +61,7 @@ def prepare(case: BoostingVsNetworksCase, seed: int) -> Prepared:
             for part, index in rows.items():
                 tensors[f"{part}_inputs"] = _float32(transformed[index])
                 tensors[f"{part}_targets"] = _float32((target[index] - mean) / scale)
-            stem = file_stem(name, replicate)
+            stem = seed_stem(replicate, name)
             files[stem] = tensors
             cards[stem] = card | {
                 "split_seed": split_seed,
@@ -106,3 +111,122 @@ def _split(name: str, flags: Flags, settings: TabularData, seed: int) -> dict[st
 
 def _float32(values: Floats) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def skewness(features: Floats) -> Floats:
+    """Third standardised moment of every column, 0 for a constant one.
+
+    Args:
+        features: (rows, d).
+
+    Returns:
+        (d,).
+    """
+    centred = features - features.mean(axis=0)
+    spread = np.sqrt(np.square(centred).mean(axis=0))
+    third = (centred**3).mean(axis=0)
+    return np.asarray(np.divide(third, spread**3, out=np.zeros_like(spread), where=spread > 0))
+
+
+def unskew(features: Floats, threshold: float) -> tuple[Floats, Flags]:
+    """Log-transform skewed columns: ``sign(x) · log(1 + |x|)``, which takes zeros and signs.
+
+    Args:
+        features: (rows, d).
+        threshold: A column of larger absolute skewness is transformed.
+
+    Returns:
+        The columns and, for each, whether it was transformed.
+    """
+    skewed = np.abs(skewness(features)) > threshold
+    logs = np.sign(features) * np.log1p(np.abs(features))
+    return np.where(skewed, logs, features), skewed
+
+
+def standardize(features: Floats) -> Floats:
+    """Give every column mean 0 and standard deviation 1.
+
+    Args:
+        features: (rows, d).
+
+    Returns:
+        (rows, d).
+
+    Raises:
+        DataError: A column is constant.
+    """
+    spread = features.std(axis=0)
+    constant = np.flatnonzero(spread == 0)
+    if len(constant):
+        raise DataError(
+            f"feature {constant[0]} of the table is constant; drop it, it cannot be standardised"
+        )
+    return np.asarray((features - features.mean(axis=0)) / spread)
+
+
+def irregularity(standardized: Floats) -> Floats:
+    """Absolute distance of the first principal component's scores to their median.
+
+    Args:
+        standardized: (rows, d), columns of mean 0.
+
+    Returns:
+        (rows,).
+    """
+    _, directions = np.linalg.eigh(standardized.T @ standardized)
+    scores = standardized @ directions[:, -1]
+    return np.asarray(np.abs(scores - np.median(scores)))
+
+
+def irregular_rows(distances: Floats, part: float) -> Flags:
+    """The given part of the rows, those with the largest distances; ties go to earlier rows.
+
+    Args:
+        distances: (rows,), from :func:`irregularity`.
+        part: Between 0 and 1.
+
+    Returns:
+        (rows,), whether a row is irregular.
+    """
+    flags = np.zeros(len(distances), dtype=np.bool_)
+    flags[np.argsort(-distances, kind="stable")[: round(part * len(distances))]] = True
+    return flags
+
+
+def load_table(name: str) -> Table:
+    """Load a table with the target of the tabular benchmark.
+
+    Looked for inside the package that ships it, if one does and is installed, then in the data
+    folder, then in the cache; downloaded otherwise. Its checksum is verified wherever it lies, and
+    the card is the same.
+
+    Args:
+        name: ``houses``, ``superconduct``, ``california``, ``house_sales`` or ``diamonds``.
+
+    Returns:
+        The table.
+
+    Raises:
+        DataError: The file is missing or is not the registered one.
+        MissingDependencyError: A download is needed and pooch is not installed.
+    """
+    loaded = _from_package(name) or table(name, target="benchmark")
+    files = [{key: v for key, v in file.items() if key != "path"} for file in loaded.card["files"]]
+    return replace(loaded, card=loaded.card | {"files": files})
+
+
+def _from_package(name: str) -> Table | None:
+    if name not in _SHIPPED:
+        return None
+    package, path = _SHIPPED[name]
+    try:
+        # Its files are wanted, not its code: importing it would take a second.
+        folder = Path(str(metadata.distribution(package).locate_file(package)))
+    except metadata.PackageNotFoundError:
+        return None
+    if not (folder / path).is_file():
+        return None
+    entry = lookup(name)
+    (file,) = entry.files
+    shipped = DataFile(file.name, (replace(file.forms[0], path=path),), file.size)
+    return table(name, target="benchmark", folder=folder, entry=replace(entry, files=(shipped,)))

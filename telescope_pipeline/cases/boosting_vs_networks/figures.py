@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
 from telescope_pipeline.cases.boosting_vs_networks.metrics import Comparison, compare
-from telescope_pipeline.cases.boosting_vs_networks.names import MODELS, NETWORK, TREES
 from telescope_pipeline.cases.boosting_vs_networks.schema import BoostingVsNetworksCase
-from telescope_pipeline.contract import Figure
-from telescope_pipeline.study.drawing import style as style
-from telescope_pipeline.study.findings.statistics import Estimate, estimate, value_at
+from telescope_pipeline.cases.boosting_vs_networks.sweep import MODELS, NETWORK, TREES
+from telescope_pipeline.contract import Figure, Scalar
+from telescope_pipeline.study import drawing
+from telescope_pipeline.study.drawing import Guide, Line, Panel, bands, figure
+from telescope_pipeline.study.findings.statistics import Estimate, Seeds, estimate, value_at
 
+QUESTION = (
+    "Do boosted trees beat the network on regular rows of a table, by more on irregular ones, and "
+    "do kernel norms explain it?"
+)
 _MODELS = {
-    NETWORK: (style.NETWORK, "o", "network"),
-    TREES: (style.TELESCOPED[0], "s", "gradient-boosted trees"),
+    NETWORK: (drawing.NETWORK, "network"),
+    TREES: (drawing.TELESCOPED[0], "gradient-boosted trees"),
 }
 _SETS = {
-    "train": (style.TRAIN, "training rows"),
-    "regular": (style.TEST, "regular test rows"),
-    "irregular": (style.TELESCOPED[1], "irregular test rows"),
+    "train": (drawing.TRAIN, "training rows"),
+    "regular": (drawing.TEST, "regular test rows"),
+    "irregular": (drawing.TELESCOPED[1], "irregular test rows"),
 }
 _WORK = {NETWORK: "steps", TREES: "boosting rounds"}
 _PROPORTION = "part of irregular examples in the test set"
@@ -28,60 +34,59 @@ _PROGRESS = np.geomspace(0.01, 1.0, 25)
 
 
 def draw(case: BoostingVsNetworksCase, history: pd.DataFrame) -> list[Figure]:
-    """Draw all figures of the case, one row of panels per table.
-
-    Without one of the models there is no gap, and no figure of it.
-
-    Args:
-        case: The case's parameters.
-        history: Records of all members.
-
-    Returns:
-        The figures with their tables.
-    """
+    """Draw all figures of the case, one row of panels per table."""
     tables = compare(case, history)
-    with style.paper_style():
-        whole = len(case.training.searches) == len(MODELS)
-        return [
-            *([_gaps_and_norms(case, tables)] if whole else []),
-            _errors(case, tables),
-            _trajectories(case, history),
-        ]
+    # Without one of the models there is no gap, and no figure of it.
+    whole = len(case.training.searches) == len(MODELS)
+    return [
+        *([_gaps_and_norms(case, tables)] if whole else []),
+        _errors(case, tables),
+        _trajectories(case, history),
+    ]
 
 
 def _gaps_and_norms(case: BoostingVsNetworksCase, tables: dict[str, Comparison]) -> Figure:
-    figure, rows = style.grid_of_axes(len(tables), 2, (7.6, 0.7 + 2.5 * len(tables)), sharex=True)
-    parts = []
-    undefined = []
-    for (left, right), (name, table) in zip(rows, tables.items(), strict=True):
-        gaps = _curve(table, [estimate(table.gaps(p)) for p in table.proportions])
-        shown, relative = gaps, [table.relative_gaps(p) for p in table.proportions]
-        columns = style.named("gap", gaps)
-        label = "MSE gap, network − trees"
-        level = 0.0
-        if all(values is not None for values in relative):
-            found = [estimate(values) for values in relative if values is not None]
-            shown = _curve(table, found)
-            columns |= style.named("relative_gap", shown)
+    rows, gaps, undefined = [], [], []
+    for name, table in tables.items():
+        group = {"table": name}
+        gap = _line(table, [table.gaps(p) for p in table.proportions], "gap", group)
+        found = [table.relative_gaps(p) for p in table.proportions]
+        relative = [values for values in found if values is not None]
+        if len(relative) == len(found):
+            gaps.append(gap)
+            shown = _line(table, relative, "relative_gap", group)
             label, level = "relative MSE gap", 1.0
         else:
             undefined.append(name)
-        style.draw_band(left, shown, style.GUIDE, marker="D")
-        _guide(left, level)
-        left.set(ylabel=label, title=name)
-        for model in MODELS:
-            color, marker, words = _MODELS[model]
-            at_p = [estimate(table.norm_ratios(model, p)) for p in table.proportions]
-            ratios = _curve(table, at_p)
-            style.draw_band(right, ratios, color, words, marker=marker)
-            columns |= style.named(f"{model}_kernel_norm_ratio", ratios)
-        _guide(right, 1.0)
-        right.set(ylabel="kernel norm, test / train", title=name)
-        right.set_ylim(bottom=0)
-        parts.append(pd.DataFrame({"proportion": table.proportions, "table": name, **columns}))
-    for axes in rows[-1]:
-        axes.set(xlabel=_PROPORTION)
-    figure.legend(*rows[0][1].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+            shown, label, level = gap, "MSE gap, network − trees", 0.0
+        ratios = [
+            Line(
+                _curve(table, [table.norm_ratios(model, p) for p in table.proportions]),
+                *look,
+                f"{model}_kernel_norm_ratio",
+                group,
+                points=True,
+            )
+            for model, look in _MODELS.items()
+        ]
+        left = Panel(
+            [shown],
+            title=name,
+            x=_PROPORTION,
+            y=label,
+            x_scale="linear",
+            guides=[Guide(level, axis="y")],
+        )
+        right = Panel(
+            ratios,
+            title=name,
+            x=_PROPORTION,
+            y="kernel norm, test / train",
+            x_scale="linear",
+            y_range=(0, None),
+            guides=[Guide(1.0, axis="y")],
+        )
+        rows.append([left, right])
     caption = (
         "Left: mean squared error of the network minus that of the trees, relative to the gap "
         "without irregular examples. Right: largest kernel norm over the test set, averaged over "
@@ -92,83 +97,92 @@ def _gaps_and_norms(case: BoostingVsNetworksCase, tables: dict[str, Comparison])
             f"On {', '.join(undefined)} the gap without irregular examples is not surely positive, "
             "so the gap itself is drawn. "
         )
-    return Figure(
-        name="gap-and-kernel-norms",
-        title="Errors and kernel norms of networks and boosted trees on irregular examples",
-        caption=caption + style.bands(case.seeds),
-        figure=figure,
-        table=pd.concat(parts, ignore_index=True),
+    return figure(
+        "gap-and-kernel-norms",
+        "Errors and kernel norms of networks and boosted trees on irregular examples",
+        caption + bands(case.seeds),
+        rows,
+        size=(320, 190),
+        undrawn=gaps,
     )
 
 
 def _errors(case: BoostingVsNetworksCase, tables: dict[str, Comparison]) -> Figure:
-    figure, (panels,) = style.grid_of_axes(1, len(tables), (1.6 + 3.2 * len(tables), 3.3))
-    parts = []
-    for axes, (name, table) in zip(panels, tables.items(), strict=True):
-        columns: dict[str, pd.Series] = {}
-        for model in table.models:
-            color, marker, words = _MODELS[model]
-            curve = _curve(table, [estimate(table.errors(model, p)) for p in table.proportions])
-            style.draw_band(axes, curve, color, words, marker=marker)
-            columns |= style.named(f"{model}_mse", curve)
-        axes.set(title=name, xlabel=_PROPORTION)
-        axes.set_ylim(bottom=0)
-        parts.append(pd.DataFrame({"proportion": table.proportions, "table": name, **columns}))
-    panels[0].set(ylabel="mean squared error, test")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
-    return Figure(
-        name="errors",
-        title="Test errors of networks and boosted trees",
-        caption=(
-            "Mean squared error on test sets with a growing part of irregular examples; targets "
-            "have variance 1 over the training rows. " + style.bands(case.seeds)
-        ),
-        figure=figure,
-        table=pd.concat(parts, ignore_index=True),
+    panels = [
+        Panel(
+            [
+                Line(
+                    _curve(table, [table.errors(model, p) for p in table.proportions]),
+                    *_MODELS[model],
+                    f"{model}_mse",
+                    {"table": name},
+                    points=True,
+                )
+                for model in table.models
+            ],
+            title=name,
+            x=_PROPORTION,
+            y="mean squared error, test",
+            x_scale="linear",
+            y_range=(0, None),
+        )
+        for name, table in tables.items()
+    ]
+    return figure(
+        "errors",
+        "Test errors of networks and boosted trees",
+        "Mean squared error on test sets with a growing part of irregular examples; targets have "
+        f"variance 1 over the training rows. {bands(case.seeds)}",
+        [panels],
+        size=(320, 210),
     )
 
 
 def _trajectories(case: BoostingVsNetworksCase, history: pd.DataFrame) -> Figure:
-    names, models = list(case.data.tables), list(case.training.searches)
-    size = (0.8 + 3.4 * len(models), 0.7 + 2.6 * len(names))
-    figure, rows = style.grid_of_axes(len(names), len(models), size, sharex=True, sharey="row")
-    parts = []
-    for panels, name in zip(rows, names, strict=True):
-        for axes, model in zip(panels, models, strict=True):
-            chosen = history[(history["table"] == name) & (history["model"] == model)]
-            columns: dict[str, pd.Series] = {}
-            axes.set(xscale="log", yscale="log", title=f"{name}, {_MODELS[model][2]}")
-            for part, (color, words) in _SETS.items():
-                curve = _over_progress(chosen, f"{part}/effective_parameters")
-                style.draw_band(axes, curve, color, words)
-                columns |= style.named(f"{part}_effective_parameters", curve)
-            frame = {"progress": _PROGRESS, "table": name, "model": model, **columns}
-            parts.append(pd.DataFrame(frame))
-        panels[0].set(ylabel="effective parameters")
-    for axes, model in zip(rows[-1], models, strict=True):
-        axes.set(xlabel=f"part of the {_WORK[model]} done")
-    figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
-    return Figure(
-        name="effective-parameters",
-        title="Effective parameters of both models over training",
-        caption=(
-            "Effective parameters used on training rows, on regular and on irregular test rows, "
-            "over the steps of the network and the rounds of the trees. Seeds have other numbers "
-            "of rounds, so the axis is the part done. " + style.bands(case.seeds)
-        ),
-        figure=figure,
-        table=pd.concat(parts, ignore_index=True),
+    rows = [
+        [
+            Panel(
+                [
+                    Line(
+                        _over_progress(
+                            history[(history["table"] == name) & (history["model"] == model)],
+                            f"{part}/effective_parameters",
+                        ),
+                        *look,
+                        f"{part}_effective_parameters",
+                        {"table": name, "model": model},
+                    )
+                    for part, look in _SETS.items()
+                ],
+                title=f"{name}, {_MODELS[model][1]}",
+                x=f"part of the {_WORK[model]} done",
+                y="effective parameters",
+                y_scale="log",
+            )
+            for model in case.training.searches
+        ]
+        for name in case.data.tables
+    ]
+    return figure(
+        "effective-parameters",
+        "Effective parameters of both models over training",
+        "Effective parameters used on training rows, on regular and on irregular test rows, over "
+        "the steps of the network and the rounds of the trees. Seeds have other numbers of rounds, "
+        f"so the axis is the part done. {bands(case.seeds)}",
+        rows,
+        size=(320, 200),
+        share_y="row",
     )
 
 
-def _curve(table: Comparison, values: list[Estimate]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "proportion": table.proportions,
-            "mean": [value.value for value in values],
-            "stderr": [value.stderr for value in values],
-        }
+def _line(table: Comparison, values: list[Seeds], column: str, group: Mapping[str, Scalar]) -> Line:
+    return Line(
+        _curve(table, values), drawing.GUIDE, "", column, group, points=True, hint="network − trees"
     )
+
+
+def _curve(table: Comparison, values: list[Seeds]) -> pd.DataFrame:
+    return _means("proportion", table.proportions, [estimate(seeds) for seeds in values])
 
 
 def _over_progress(history: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -184,14 +198,9 @@ def _over_progress(history: pd.DataFrame, column: str) -> pd.DataFrame:
         estimate(at_part, errors_at_part)
         for at_part, errors_at_part in zip(np.transpose(values), np.transpose(errors), strict=True)
     ]
-    return pd.DataFrame(
-        {
-            "progress": _PROGRESS,
-            "mean": [value.value for value in found],
-            "stderr": [value.stderr for value in found],
-        }
-    )
+    return _means("progress", _PROGRESS, found)
 
 
-def _guide(axes: Axes, level: float) -> None:
-    axes.axhline(level, color=style.GUIDE, linewidth=0.9, linestyle=":", zorder=1)
+def _means(x: str, places: Iterable[float], found: list[Estimate]) -> pd.DataFrame:
+    means = {"mean": [at.value for at in found], "stderr": [at.stderr for at in found]}
+    return pd.DataFrame({x: places, **means})

@@ -16,7 +16,6 @@ from telescope_pipeline.schemas.sections import (
     HiddenLayers,
     NonNegativeFloat,
     Optimizer,
-    PlotSection,
     PositiveFloat,
     PositiveInt,
     ProbedLens,
@@ -192,7 +191,6 @@ class BoostingVsNetworksCase(Case):
     training: SearchedTraining
     lens: ComparisonLens
     claims: ComparisonClaims
-    plot: PlotSection
 
     @model_validator(mode="after")
     def _lens_fits(self) -> Self:
@@ -205,9 +203,8 @@ class BoostingVsNetworksCase(Case):
     def narrowed(self, values: Mapping[str, Scalar], seed: int) -> Self:
         """Restrict the sweep to ``values["table"]`` and ``values["model"]``.
 
-        See :meth:`Case.narrowed`.
+        Returns:
+            The case of the one member, see :meth:`Case.narrowed`.
         """
-        data = self.data.model_copy(update={"tables": [values["table"]]})
         others = {name: None for name in self.training.searches if name != values["model"]}
-        training = self.training.model_copy(update=others)
-        return self.model_copy(update={"data": data, "training": training, "seeds": seed + 1})
+        return self.with_leaves(seed, data={"tables": [values["table"]]}, training=others)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from telescope_core.seeds import derive_seed
-from telescope_pipeline.cases.convolutional_network.names import file_stem
 from telescope_pipeline.cases.convolutional_network.schema import (
     CIFAR10,
-    SIDES,
     ConvolutionalNetworkCase,
     TenDigits,
 )
+from telescope_pipeline.cases.convolutional_network.sweep import group_name
 from telescope_pipeline.contract import Prepared
 from telescope_pipeline.study.datasets.dataset import describe_split
-from telescope_pipeline.study.datasets.digits import load_digits
+from telescope_pipeline.study.datasets.digits import digit_images
 from telescope_pipeline.study.datasets.label_noise import relabel
+from telescope_pipeline.study.sweep import seed_stem
 
 CLASSES = 10
 
@@ -28,10 +28,6 @@ def prepare(case: ConvolutionalNetworkCase, seed: int) -> Prepared:
 
     All levels of one seed share its images, and a higher level changes the labels of a lower one
     too, so differences between levels are not differences between draws.
-
-    Args:
-        case: The case's parameters.
-        seed: The run's seed.
 
     Returns:
         One file per level of noise and seed, with its card. Inputs are images (rows, channels, h,
@@ -51,7 +47,7 @@ def prepare(case: ConvolutionalNetworkCase, seed: int) -> Prepared:
         clean = tensors["train_targets"]
         noise_seed = derive_seed(seed, "convolutional_network", "label noise", replicate)
         for level in case.data.label_noise:
-            stem = file_stem(level, replicate)
+            stem = seed_stem(replicate, group_name(level))
             noisy = relabel(clean, level, CLASSES, noise_seed)
             named = tensors | {"train_targets": noisy, "train_clean_targets": clean}
             files[stem] = {name: value.contiguous() for name, value in named.items()}
@@ -67,39 +63,18 @@ def prepare(case: ConvolutionalNetworkCase, seed: int) -> Prepared:
 
 
 def _digits(sizes: TenDigits, seed: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from sklearn import datasets
-
-    # The loader's split and card; its task is odd or even, ours the digit itself.
-    split = load_digits(sizes.train_size, sizes.test_size, seed)
-    labels = torch.from_numpy(datasets.load_digits().target).long()
-    side = SIDES["digits"]
-    tensors = {
-        "train_inputs": split.train_inputs.view(-1, 1, side, side),
-        "train_targets": labels[split.extras["train_rows"]],
-        "test_inputs": split.test_inputs.view(-1, 1, side, side),
-        "test_targets": labels[split.extras["test_rows"]],
-    }
+    split = digit_images(sizes.train_size, sizes.test_size, seed)
     card = {name: split.card[name] for name in ("source", "licence", "normalisation")}
-    return tensors, card | {"task": f"{CLASSES} digits", "seed": seed}
+    return split.tensors(), card | {"task": f"{CLASSES} digits", "seed": seed}
 
 
 def _colour_images(sizes: CIFAR10, seed: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from telescope_pipeline.study.datasets.images import cifar10
 
     images = cifar10(
-        None,
-        sizes.train_size,
-        sizes.test_size,
-        None,
+        train_size=sizes.train_size,
+        test_size=sizes.test_size,
         seed=seed,
-        gray=False,
-        flat=False,
         standardise=True,
     )
-    tensors = {
-        "train_inputs": images.train_inputs,
-        "train_targets": images.train_targets,
-        "test_inputs": images.test_inputs,
-        "test_targets": images.test_targets,
-    }
-    return tensors, dict(images.card)
+    return replace(images, extras={}).tensors(), dict(images.card)

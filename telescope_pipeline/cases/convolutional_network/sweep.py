@@ -1,30 +1,49 @@
-"""Which members a sweep over levels of label noise has."""
+"""The members, by label noise and seed, and the names of groups, layers and columns."""
 
 from __future__ import annotations
 
-from telescope_pipeline.cases.convolutional_network.names import file_stem, group_name
+from collections.abc import Iterable
+from functools import partial
+
 from telescope_pipeline.cases.convolutional_network.schema import ConvolutionalNetworkCase
 from telescope_pipeline.contract import Member
+from telescope_pipeline.study.sweep import replicates, seed_stem
+
+TRAIN, TEST = "train/effective_parameters", "test/effective_parameters"
+LAZY, TELESCOPED = "test/linearization_error", "test/approximation_error"
+LAST_LAYER = "head"
 
 
-def members(case: ConvolutionalNetworkCase, seed: int) -> list[Member]:
-    """One member per level of label noise and seed.
-
-    Args:
-        case: The case's parameters.
-        seed: The run's seed; unused, since members are told apart by their number.
-
-    Returns:
-        The members; those of one level form a group.
-    """
+def members(case: ConvolutionalNetworkCase) -> list[Member]:
+    """One member per level of label noise and seed, each with a file of its own."""
     return [
-        Member(
-            name=file_stem(level, replicate),
-            group=group_name(level),
-            seed=replicate,
-            values={"label_noise": float(level)},
-            data=file_stem(level, replicate),
-        )
+        member
         for level in case.data.label_noise
-        for replicate in range(case.seeds)
+        for member in replicates(
+            group_name(level),
+            case.seeds,
+            {"label_noise": float(level)},
+            data=partial(seed_stem, group=group_name(level)),
+        )
     ]
+
+
+def group_name(label_noise: float) -> str:
+    """Name of the members with this label noise, e.g. ``label-noise-0.2``."""
+    return f"label-noise-{float(label_noise)!r}"
+
+
+def layer_column(name: str, layer: str) -> str:
+    """The column with a layer's part of a set's effective parameters, in parameters."""
+    return f"{name}/effective_parameters@{layer}"
+
+
+def layers(columns: Iterable[str]) -> list[str]:
+    """The layers that a history tells apart, from input to output."""
+    start = layer_column("train", "")
+    return [name.removeprefix(start) for name in columns if name.startswith(start)]
+
+
+def layer_label(layer: str) -> str:
+    """A layer as a legend names it, e.g. ``convolution 1``."""
+    return "linear layer" if layer == LAST_LAYER else f"convolution {int(layer.split('.')[-1]) + 1}"

@@ -9,36 +9,19 @@ from pydantic import AfterValidator, Field, model_validator
 
 from telescope_pipeline.schemas.sections import (
     Case,
-    NonNegativeFloat,
+    Claims,
+    DigitsSplit,
+    MinibatchTraining,
     OptimizerWithRate,
-    PlotSection,
     PositiveFloat,
     PositiveInt,
     Proportion,
-    Scalar,
     Section,
-    refuse,
+    batch_fits,
     unique,
 )
 
-# Rows of the digits data set that scikit-learn ships.
-DIGITS_ROWS = 1797
-
 Architecture = Literal["plain", "residual"]
-
-
-class SplitDigits(Section):
-    """A disjoint split of the 8×8 digits, odd against even."""
-
-    train_size: PositiveInt
-    test_size: PositiveInt
-
-    @model_validator(mode="after")
-    def _split_fits(self) -> Self:
-        if self.train_size + self.test_size > DIGITS_ROWS:
-            expected = f"at most {DIGITS_ROWS} rows in train_size and test_size together"
-            raise refuse("test_size", expected)
-        return self
 
 
 class DepthSweep(Section):
@@ -57,11 +40,9 @@ class DepthSweep(Section):
     activation: Literal["tanh", "relu"] = "tanh"
 
 
-class DepthTraining(Section):
+class DepthTraining(MinibatchTraining):
     """Minibatch training with the same settings at every depth."""
 
-    steps: PositiveInt
-    batch_size: PositiveInt
     optimizer: OptimizerWithRate
 
 
@@ -73,19 +54,17 @@ class BothOrders(Section):
     checkpoint_every: PositiveInt = 100
 
 
-class DepthClaims(Section):
+class DepthClaims(Claims):
     """Thresholds of the claims.
 
     Attributes:
         trained_accuracy: Train accuracy from which a network counts as trained.
         broken_error: Mean |f − f̃| on test points from which telescoping counts as broken; the
             default is a tenth of the distance between the two labels.
-        standard_errors: A difference counts as one if it exceeds this many.
     """
 
     trained_accuracy: Proportion = 0.85
     broken_error: PositiveFloat = 0.1
-    standard_errors: NonNegativeFloat = 2.0
 
 
 class DepthCase(Case):
@@ -99,23 +78,19 @@ class DepthCase(Case):
         "test/approximation_error@order2",
     )
 
+    swept: ClassVar[Mapping[str, str]] = {
+        "architecture": "model.architectures",
+        "depth": "model.depths",
+    }
+
     kind: Literal["depth"]
-    data: SplitDigits
+    data: DigitsSplit
     model: DepthSweep
     training: DepthTraining
     lens: BothOrders
     claims: DepthClaims
-    plot: PlotSection
 
     @model_validator(mode="after")
     def _batch_fits(self) -> Self:
-        if self.training.batch_size > self.data.train_size:
-            expected = f"at most data.train_size ({self.data.train_size})"
-            raise refuse("training.batch_size", expected)
+        batch_fits(self.training.batch_size, self.data.train_size)
         return self
-
-    def narrowed(self, values: Mapping[str, Scalar], seed: int) -> Self:
-        """Restrict the sweep to one architecture and depth; see :meth:`Case.narrowed`."""
-        one = {"depths": [values["depth"]], "architectures": [values["architecture"]]}
-        model = self.model.model_copy(update=one)
-        return self.model_copy(update={"model": model, "seeds": seed + 1})

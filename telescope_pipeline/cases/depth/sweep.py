@@ -1,23 +1,22 @@
-"""Which members a sweep over depths and architectures has."""
+"""The members, by architecture, depth and seed, and the names of groups, lenses and columns."""
 
 from __future__ import annotations
 
-from telescope_pipeline.cases.depth.names import file_stem, group_name
+from typing import Final, Literal
+
 from telescope_pipeline.cases.depth.schema import DepthCase
 from telescope_pipeline.contract import Member
-from telescope_pipeline.study.training.replicates import replicates
+from telescope_pipeline.study.sweep import replicates
+
+ORDERS: Final[tuple[Literal[1], Literal[2]]] = (1, 2)
 
 
-def members(case: DepthCase, seed: int) -> list[Member]:
+def members(case: DepthCase) -> list[Member]:
     """One member per architecture, depth and seed.
 
-    Args:
-        case: The case's parameters.
-        seed: The run's seed; unused, since members are told apart by their number.
-
     Returns:
-        The members; those of one architecture and depth form a group. The deepest, which take
-        longest, come first, so that no worker is left with one of them at the end.
+        The members; the deepest, which take longest, come first, so that no worker is left with one
+        of them at the end.
     """
     return [
         member
@@ -27,6 +26,20 @@ def members(case: DepthCase, seed: int) -> list[Member]:
             group_name(architecture, depth),
             case.seeds,
             {"architecture": architecture, "depth": depth},
-            data=file_stem,
         )
     ]
+
+
+def group_name(architecture: str, depth: int) -> str:
+    """Name of the members with this architecture and depth, e.g. ``residual-depth-0128``."""
+    return f"{architecture}-depth-{depth:04d}"
+
+
+def lens_name(order: int) -> str:
+    """A lens in the name of a column: ``order2`` in ``test/approximation_error@order2``."""
+    return f"order{order}"
+
+
+def error_column(order: int) -> str:
+    """The column that holds the telescoping error of one order on test points."""
+    return f"test/approximation_error@{lens_name(order)}"

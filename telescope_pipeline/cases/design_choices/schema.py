@@ -9,49 +9,37 @@ from pydantic import Field, model_validator
 
 from telescope_pipeline.schemas.sections import (
     Case,
-    NonNegativeFloat,
+    Claims,
+    DigitsSplit,
+    HiddenLayers,
+    LensSection,
+    MinibatchTraining,
     NonNegativeInt,
     OptimizerWithRate,
-    Order,
-    PlotSection,
+    Output,
     PositiveFloat,
     PositiveInt,
     Probes,
     Proportion,
     Scalar,
     Section,
+    batch_fits,
     refuse,
     unique,
 )
 
-# Rows of the digits data set that scikit-learn ships.
-DIGITS_ROWS = 1797
-
 ChoiceName = Literal["plain", "momentum", "weight_decay", "adaptive", "sigmoid"]
-Output = Literal["linear", "sigmoid"]
 
 
-class DigitsSplits(Section):
+class DigitsSplits(DigitsSplit):
     """A disjoint split of the 8×8 digits for every seed, odd against even."""
 
-    train_size: PositiveInt
-    test_size: PositiveInt
-
     @model_validator(mode="after")
-    def _split_fits(self) -> Self:
-        if self.train_size + self.test_size > DIGITS_ROWS:
-            expected = f"at most {DIGITS_ROWS} rows in train_size and test_size together"
-            raise refuse("test_size", expected)
+    def _has_fifths(self) -> Self:
         if self.test_size < 5:
             # Kernel norms are shown by fifths of the test points.
             raise refuse("test_size", "at least 5")
         return self
-
-
-class HiddenWidths(Section):
-    """A multilayer perceptron with these hidden widths."""
-
-    hidden: Annotated[list[PositiveInt], Field(min_length=1)]
 
 
 class Choice(Section):
@@ -87,11 +75,10 @@ class Choice(Section):
         return self
 
 
-class ChoicesTraining(Section):
+class ChoicesTraining(MinibatchTraining):
     """Minibatch training, once for every choice, from the same weights and on the same batches."""
 
     steps: Annotated[int, Field(ge=2)]
-    batch_size: PositiveInt
     choices: Annotated[list[Choice], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -100,18 +87,16 @@ class ChoicesTraining(Section):
         return self
 
 
-class ChoicesLens(Section):
+class ChoicesLens(LensSection):
     """How the run is telescoped and how often it is recorded."""
 
-    order: Order = 2
-    stride: PositiveInt = 10
     probes: Probes = "exact"
     deflate: NonNegativeInt = 16
     records: PositiveInt = 16
     checkpoint_every: PositiveInt = 200
 
 
-class DesignChoicesClaims(Section):
+class DesignChoicesClaims(Claims):
     """Thresholds of the claims.
 
     Attributes:
@@ -120,13 +105,11 @@ class DesignChoicesClaims(Section):
         early_part: The first part of the steps that counts as early.
         rate_spread: Factor by which the 90th percentile of the parameters' rates must exceed the
             10th for rates to count as spread.
-        standard_errors: A difference counts as one if it exceeds this many.
     """
 
     closed_form_error: PositiveFloat = 1e-6
     early_part: Proportion = 0.5
     rate_spread: PositiveFloat = 2.0
-    standard_errors: NonNegativeFloat = 2.0
 
 
 class DesignChoicesCase(Case):
@@ -147,19 +130,15 @@ class DesignChoicesCase(Case):
 
     kind: Literal["design_choices"]
     data: DigitsSplits
-    model: HiddenWidths
+    model: HiddenLayers
     training: ChoicesTraining
     lens: ChoicesLens
     claims: DesignChoicesClaims
-    plot: PlotSection
 
     @model_validator(mode="after")
     def _sizes_and_baseline(self) -> Self:
-        if self.training.batch_size > self.data.train_size:
-            expected = f"at most data.train_size ({self.data.train_size})"
-            raise refuse("training.batch_size", expected)
-        if isinstance(self.lens.probes, int) and self.lens.probes > self.data.train_size:
-            raise refuse("lens.probes", f"at most data.train_size ({self.data.train_size})")
+        batch_fits(self.training.batch_size, self.data.train_size)
+        self.lens.check_fit(rows=self.data.train_size)
         choices = self.training.choices
         if len(choices) > 1 and choices[0].name != "plain":
             raise refuse("training.choices", "the choice 'plain' first, to compare with")
@@ -168,5 +147,4 @@ class DesignChoicesCase(Case):
     def narrowed(self, values: Mapping[str, Scalar], seed: int) -> Self:
         """Restrict to ``values["choice"]``; see :meth:`Case.narrowed`."""
         kept = [choice for choice in self.training.choices if choice.name == values["choice"]]
-        training = self.training.model_copy(update={"choices": kept})
-        return self.model_copy(update={"training": training, "seeds": seed + 1})
+        return self.with_leaves(seed, training={"choices": kept})

@@ -8,18 +8,16 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from telescope_pipeline.schemas.sections import (
+    COMPLEXITY_COLUMNS,
     Case,
     Claims,
     EarlyStoppingSettings,
-    OptimizerWithRate,
-    PlotSection,
+    EpochTraining,
     PositiveFloat,
     PositiveInt,
     ProbedLens,
-    Scalar,
     Section,
     batch_fits,
-    refuse,
     unique,
 )
 from telescope_pipeline.schemas.sources import BinarySource, source_or
@@ -31,12 +29,9 @@ class WidthSweep(Section):
     widths: Annotated[list[PositiveInt], Field(min_length=1), AfterValidator(unique)]
 
 
-class EpochTraining(Section):
-    """Minibatch training for a number of passes over the data."""
+class StoppedTraining(EpochTraining):
+    """Minibatch training that may end early."""
 
-    epochs: PositiveInt
-    batch_size: PositiveInt
-    optimizer: OptimizerWithRate
     early_stopping: EarlyStoppingSettings | None = None
 
 
@@ -56,30 +51,20 @@ class DoubleDescentClaims(Claims):
 class DoubleDescentCase(Case):
     """A case of kind ``double_descent``; its members differ by width and seed."""
 
-    required_columns: ClassVar[tuple[str, ...]] = (
-        "train/mse",
-        "test/mse",
-        "train/effective_parameters",
-        "test/effective_parameters",
-    )
+    required_columns = COMPLEXITY_COLUMNS
+
+    swept: ClassVar[Mapping[str, str]] = {"width": "model.widths"}
 
     kind: Literal["double_descent"]
     data: Annotated[BinarySource, source_or("mnist1d")]
     model: WidthSweep
-    training: EpochTraining
+    training: StoppedTraining
     lens: ProbedLens
     claims: DoubleDescentClaims
-    plot: PlotSection
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         rows = self.data.train_size
         batch_fits(self.training.batch_size, rows)
-        if rows is not None and isinstance(self.lens.probes, int) and self.lens.probes > rows:
-            raise refuse("lens.probes", f"at most data.train_size ({rows})")
+        self.lens.check_fit(rows=rows)
         return self
-
-    def narrowed(self, values: Mapping[str, Scalar], seed: int) -> Self:
-        """Restrict the sweep to ``values["width"]``; see :meth:`Case.narrowed`."""
-        model = self.model.model_copy(update={"widths": [values["width"]]})
-        return self.model_copy(update={"model": model, "seeds": seed + 1})

@@ -9,17 +9,16 @@ from pydantic import AfterValidator, Field, model_validator
 
 from telescope_pipeline.schemas.sections import (
     Case,
-    Claims,
+    GeneralisationClaims,
     HiddenLayers,
-    NonNegativeFloat,
+    MinibatchTraining,
     NonNegativeInt,
     OptimizerWithRate,
-    PlotSection,
+    Output,
     PositiveFloat,
     PositiveInt,
     ProbedLens,
     Probes,
-    Proportion,
     Scalar,
     Section,
     batch_fits,
@@ -30,8 +29,6 @@ from telescope_pipeline.schemas.sources import ImageSource
 
 # The scale of the comparison, whose weights are torch's default.
 STANDARD_ALPHA = 1.0
-
-Output = Literal["linear", "sigmoid"]
 
 
 class ScaledLayers(HiddenLayers):
@@ -47,7 +44,7 @@ class Comparison(Section):
     outputs: Annotated[list[Output], AfterValidator(unique)]
 
 
-class WarmedUpTraining(Section):
+class WarmedUpTraining(MinibatchTraining):
     """Minibatch training whose learning rate rises linearly over the first steps.
 
     Attributes:
@@ -58,8 +55,6 @@ class WarmedUpTraining(Section):
         comparison: Members without enlarged weights; no outputs for none.
     """
 
-    steps: PositiveInt
-    batch_size: PositiveInt
     warm_up: NonNegativeInt = 100
     optimizer: OptimizerWithRate
     comparison: Comparison
@@ -74,29 +69,17 @@ class GrokkingNetworkLens(ProbedLens):
     records: PositiveInt = 60
 
 
-class GrokkingNetworkClaims(Claims):
+class GrokkingNetworkClaims(GeneralisationClaims):
     """Thresholds of the claims.
 
     Attributes:
-        memorised_accuracy: Train accuracy that counts as having memorised the training set.
-        generalised_accuracy: Test accuracy that counts as having generalised.
-        confirmations: Records, the first one included, that an event must last to the end.
-        minimum_delay: How many times later test accuracy must get there.
         minimum_fall: Factor by which test error must still fall after memorisation.
-        divergence_errors: Standard errors of p_train - p_test above which the two count as apart.
-        divergence_gap: Effective parameters by which they must be apart at the least.
         early_steps: Steps within which the standard initialisation must have generalised.
         complexity_factor: Times more effective parameters that an enlarged initialisation spends.
         smoother_error: Largest mean |f - (S Y + c)| at which the smoother is trusted.
     """
 
-    memorised_accuracy: Proportion = 0.99
-    generalised_accuracy: Proportion = 0.9
-    confirmations: PositiveInt = 2
-    minimum_delay: PositiveFloat = 3.0
     minimum_fall: PositiveFloat = 2.0
-    divergence_errors: NonNegativeFloat = 3.0
-    divergence_gap: NonNegativeFloat = 10.0
     early_steps: PositiveInt = 300
     complexity_factor: PositiveFloat = 2.0
     smoother_error: PositiveFloat = 0.1
@@ -123,7 +106,6 @@ class GrokkingNetworkCase(Case):
     training: WarmedUpTraining
     lens: GrokkingNetworkLens
     claims: GrokkingNetworkClaims
-    plot: PlotSection
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -141,11 +123,11 @@ class GrokkingNetworkCase(Case):
     def narrowed(self, values: Mapping[str, Scalar], seed: int) -> Self:
         """Restrict the sweep to ``values["alpha"]`` and ``values["output"]``.
 
-        See :meth:`Case.narrowed`.
+        Returns:
+            The case of the one member, see :meth:`Case.narrowed`.
         """
         compared = values["alpha"] == STANDARD_ALPHA
-        model = self.model.model_copy(update={"alphas": [] if compared else [values["alpha"]]})
         outputs = [values["output"]] if compared else []
         comparison = self.training.comparison.model_copy(update={"outputs": outputs})
-        training = self.training.model_copy(update={"comparison": comparison})
-        return self.model_copy(update={"model": model, "training": training, "seeds": seed + 1})
+        alphas = [] if compared else [values["alpha"]]
+        return self.with_leaves(seed, model={"alphas": alphas}, training={"comparison": comparison})

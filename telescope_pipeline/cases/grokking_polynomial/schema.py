@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, model_validator
 
 from telescope_pipeline.schemas.sections import (
+    COMPLEXITY_COLUMNS,
     Case,
     Claims,
     NonNegativeFloat,
-    PlotSection,
     PositiveFloat,
     PositiveInt,
     Probes,
@@ -95,12 +95,7 @@ class GrokkingClaims(Claims):
 class GrokkingPolynomialCase(Case):
     """A case of kind ``grokking_polynomial``; its members differ by epsilon and seed."""
 
-    required_columns: ClassVar[tuple[str, ...]] = (
-        "train/mse",
-        "test/mse",
-        "train/effective_parameters",
-        "test/effective_parameters",
-    )
+    required_columns = COMPLEXITY_COLUMNS
 
     kind: Literal["grokking_polynomial"]
     data: PolynomialData
@@ -108,7 +103,6 @@ class GrokkingPolynomialCase(Case):
     training: FullBatchTraining
     lens: GrokkingLens
     claims: GrokkingClaims
-    plot: PlotSection
 
     @model_validator(mode="after")
     def _lens_fits(self) -> Self:
@@ -136,12 +130,7 @@ class GrokkingPolynomialCase(Case):
         return comparison.steps
 
     def narrowed(self, values: Mapping[str, Scalar], seed: int) -> Self:
-        """Restrict the sweep to ``values["epsilon"]``.
-
-        See :meth:`Case.narrowed`.
-        """
-        steps = self.steps_with(values["epsilon"])
-        model = self.model.model_copy(update={"epsilon": values["epsilon"]})
-        training = self.training.model_copy(update={"steps": steps, "comparison": None})
-        own = super().narrowed({}, seed)
-        return own.model_copy(update={"model": model, "training": training})
+        """Restrict the sweep to ``values["epsilon"]``; see :meth:`Case.narrowed`."""
+        epsilon = values["epsilon"]
+        training = {"steps": self.steps_with(epsilon), "comparison": None}
+        return self.with_leaves(seed, model={"epsilon": epsilon}, training=training)

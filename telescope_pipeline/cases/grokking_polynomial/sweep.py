@@ -1,25 +1,25 @@
-"""Which members a sweep over epsilons has."""
+"""The members, by epsilon and seed, and the names of their groups."""
 
 from __future__ import annotations
 
-from telescope_pipeline.cases.grokking_polynomial.names import group_name
 from telescope_pipeline.cases.grokking_polynomial.schema import GrokkingPolynomialCase
 from telescope_pipeline.contract import Member
-from telescope_pipeline.study.training.replicates import replicates
+from telescope_pipeline.study.sweep import replicates
 
 
-def members(case: GrokkingPolynomialCase, seed: int) -> list[Member]:
-    """One member per seed for every epsilon; a seed has its own problem and initialisation.
-
-    Args:
-        case: The case's parameters.
-        seed: The run's seed; unused, since members are told apart by their number.
+def members(case: GrokkingPolynomialCase) -> list[Member]:
+    """One member per epsilon and seed; a seed has its own problem and initialisation.
 
     Returns:
-        The members; those of one epsilon form a group, and ``model.epsilon`` comes first.
+        The members, those of ``model.epsilon`` first.
     """
     return [
         member
         for epsilon in case.epsilons
         for member in replicates(group_name(epsilon), case.seeds, {"epsilon": epsilon})
     ]
+
+
+def group_name(epsilon: float) -> str:
+    """Group of the members with this epsilon."""
+    return f"epsilon-{epsilon:g}"

@@ -7,19 +7,16 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from telescope_pipeline.schemas.sections import (
-    AdamWithRate,
-    AdamWWithRate,
     Case,
-    NonNegativeFloat,
+    DeflatedLens,
+    GeneralisationClaims,
     NonNegativeInt,
-    Order,
-    PlotSection,
+    OptimizerWithRate,
     PositiveFloat,
     PositiveInt,
     Probes,
     Proportion,
     Section,
-    SGDWithRate,
     refuse,
 )
 
@@ -91,48 +88,33 @@ class ModularTraining(Section):
     steps: PositiveInt
     batch_size: PositiveInt | None = None
     warm_up: NonNegativeInt = 10
-    optimizer: Annotated[SGDWithRate | AdamWithRate | AdamWWithRate, Field(discriminator="name")]
+    optimizer: OptimizerWithRate
 
 
-class ModularLens(Section):
+class ModularLens(DeflatedLens):
     """How the run is telescoped and how often it is recorded."""
 
-    order: Order = 2
-    stride: PositiveInt = 10
     probes: Probes = 16
     deflate: NonNegativeInt = 0
     records: PositiveInt = 60
     checkpoint_every: PositiveInt = 500
 
 
-class ModularClaims(Section):
+class ModularClaims(GeneralisationClaims):
     """Thresholds of the claims.
 
     Attributes:
-        memorised_accuracy: Train accuracy that counts as having memorised the training set.
-        generalised_accuracy: Test accuracy that counts as having generalised.
         rise: By how much test accuracy must exceed its value at memorisation to count as rising.
-        confirmations: Records, the first one included, that an event must last.
-        minimum_delay: How many times later test accuracy must get there than train accuracy.
-        divergence_errors: Standard errors of p_train - p_test above which the two count as apart.
-        divergence_gap: Effective parameters by which they must be apart at the least.
         closer_than_lazy: Factor by which the telescoped predictions must be closer to the network
             than the lazy linearisation is.
         accuracy_gap: Difference in test accuracy up to which the telescoped predictions agree with
             the network.
-        standard_errors: A difference counts as one if it exceeds this many.
     """
 
     memorised_accuracy: Proportion = 0.95
-    generalised_accuracy: Proportion = 0.9
     rise: Proportion = 0.1
-    confirmations: PositiveInt = 2
-    minimum_delay: PositiveFloat = 3.0
-    divergence_errors: NonNegativeFloat = 3.0
-    divergence_gap: NonNegativeFloat = 10.0
     closer_than_lazy: PositiveFloat = 10.0
     accuracy_gap: Proportion = 0.05
-    standard_errors: NonNegativeFloat = 2.0
 
 
 class ModularAdditionCase(Case):
@@ -157,7 +139,6 @@ class ModularAdditionCase(Case):
     training: ModularTraining
     lens: ModularLens
     claims: ModularClaims
-    plot: PlotSection
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -165,13 +146,8 @@ class ModularAdditionCase(Case):
         batch = self.training.batch_size
         if batch is not None and batch > rows:
             raise refuse("training.batch_size", f"at most the {rows} training sums, or null")
-        probes = self.lens.probes
-        if isinstance(probes, int):
-            labels = rows * self.data.modulus
-            if probes > labels:
-                raise refuse("lens.probes", f"at most the {labels} one-hot labels")
-            if self.lens.deflate > probes:
-                raise refuse("lens.deflate", f"at most lens.probes ({probes})")
-        if self.lens.stride > self.training.steps:
-            raise refuse("lens.stride", f"at most training.steps ({self.training.steps})")
+        probes, labels = self.lens.probes, rows * self.data.modulus
+        if isinstance(probes, int) and probes > labels:
+            raise refuse("lens.probes", f"at most the {labels} one-hot labels")
+        self.lens.check_fit(steps=self.training.steps)
         return self

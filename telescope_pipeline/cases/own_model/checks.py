@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from telescope_core.errors import ParametersError, TelescopeError
-from telescope_pipeline.cases.own_model.calls import build_model, check_signature, make_optimizer
-from telescope_pipeline.cases.own_model.schema import LOSSES, OwnModelCase, OwnOptimizer
+from telescope_pipeline.cases.own_model.schema import OwnModelCase
+from telescope_pipeline.cases.own_model.training.build import build_model, make_optimizer
+from telescope_pipeline.study.user_calls import check_signature
 
 
 def problems(case: OwnModelCase, stage: str) -> list[str]:
@@ -25,7 +24,7 @@ def problems(case: OwnModelCase, stage: str) -> list[str]:
     settings = [case.narrowed(values, 0) for values in case.combinations()]
     found: dict[str, None] = {}
     for own in settings:
-        for call in _calls(own, stage):
+        for call in own.calls(stage):
             try:
                 check_signature(*call)
             except ParametersError as error:
@@ -46,19 +45,3 @@ def problems(case: OwnModelCase, stage: str) -> list[str]:
             # torch's own refusal, e.g. of a model without parameters.
             found[f"optimizer: got a model and settings that torch refuses: {error}"] = None
     return list(found)
-
-
-def _calls(
-    case: OwnModelCase, stage: str
-) -> Iterator[tuple[str, str, tuple[str, ...], dict[str, object]]]:
-    if stage == "prepare":
-        yield "data.call", case.data.call, ("seed",), case.data.options
-    if stage != "train":
-        return
-    yield "model.call", case.model.call, ("seed",), case.model.options
-    if case.loss not in LOSSES:
-        yield "loss", case.loss, ("outputs", "targets"), {}
-    if isinstance(case.optimizer, OwnOptimizer):
-        yield "optimizer.call", case.optimizer.call, ("model",), case.optimizer.options
-    for name, reference in case.training.metrics.items():
-        yield f"training.metrics.{name}", reference, ("outputs", "targets"), {}

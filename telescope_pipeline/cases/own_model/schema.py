@@ -18,7 +18,6 @@ from telescope_pipeline.schemas.sections import (
     NonNegativeFloat,
     NonNegativeInt,
     Order,
-    PlotSection,
     PositiveInt,
     Probes,
     Scalar,
@@ -49,6 +48,7 @@ Loss = Annotated[
     ),
 ]
 SetName = Annotated[str, matching("[a-z][a-z0-9_]*", "a name of small letters, digits and '_'")]
+_Module = Annotated[str, matching(_NAME, "the first name of a module, such as my_helpers")]
 _Leaf = Annotated[str, matching(rf"{_NAME}(\.{_NAME})*", "a dotted leaf such as training.steps")]
 _Column = Annotated[
     str,
@@ -231,6 +231,7 @@ class OwnModelCase(Case):
         lens: How the run is telescoped.
         sweep: Values of dotted leaves of the case; every combination is trained.
         claims: What to check.
+        code: More modules in the folder of the parameters, which these functions import.
     """
 
     required_columns: ClassVar[tuple[str, ...]] = (
@@ -251,7 +252,7 @@ class OwnModelCase(Case):
     claims: Annotated[list[DeclaredClaim], AfterValidator(_claims_differ)] = Field(
         default_factory=list
     )
-    plot: PlotSection
+    code: list[_Module] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _stride_fits(self) -> Self:
@@ -294,36 +295,34 @@ class OwnModelCase(Case):
         return type(self).model_validate({**plain, "sweep": sweep, "seeds": seed + 1})
 
     def references(self, stage: str) -> dict[str, str]:
-        """The functions of the user's that a stage calls.
-
-        Args:
-            stage: A stage, e.g. ``"train"``.
+        """The functions of the user's that a stage calls, also those that only some members call.
 
         Returns:
-            Their places by leaf, e.g. ``{"model.call": "my_model:build"}``; those that only some
-            members call are among them.
+            Their places by leaf, see :meth:`Case.references`.
         """
         found: dict[str, str] = {}
         for values in self.combinations():
             case = self.narrowed(values, 0) if values else self
-            for leaf, reference in case._own_references(stage).items():
+            for leaf, reference, _, _ in case.calls(stage):
                 found.setdefault(leaf, reference)
                 if found[leaf] != reference:
                     found[f"sweep: {leaf} = {reference}"] = reference
-        return found
+        more = enumerate(self.code if found else ())
+        return found | {f"code.{position}": module for position, module in more}
 
-    def _own_references(self, stage: str) -> dict[str, str]:
+    def calls(self, stage: str) -> Iterator[tuple[str, str, tuple[str, ...], dict[str, Any]]]:
+        """Leaf, place, positional arguments and options of each function that a stage calls."""
         if stage == "prepare":
-            return {"data.call": self.data.call}
+            yield "data.call", self.data.call, ("seed",), self.data.options
         if stage != "train":
-            return {}
-        found = {"model.call": self.model.call}
+            return
+        yield "model.call", self.model.call, ("seed",), self.model.options
         if self.loss not in LOSSES:
-            found["loss"] = self.loss
+            yield "loss", self.loss, ("outputs", "targets"), {}
         if isinstance(self.optimizer, OwnOptimizer):
-            found["optimizer.call"] = self.optimizer.call
-        metrics = self.training.metrics.items()
-        return found | {f"training.metrics.{name}": place for name, place in metrics}
+            yield "optimizer.call", self.optimizer.call, ("model",), self.optimizer.options
+        for name, reference in self.training.metrics.items():
+            yield f"training.metrics.{name}", reference, ("outputs", "targets"), {}
 
 
 def slug(value: Scalar) -> str:
@@ -333,6 +332,9 @@ def slug(value: Scalar) -> str:
 
 def _with(plain: Mapping[str, Any], values: Mapping[str, Scalar]) -> dict[str, Any]:
     """Set dotted leaves; only options may be new.
+
+    Returns:
+        A changed copy.
 
     Raises:
         KeyError: There is no such leaf; its only argument is the leaf.

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from telescope_core.seeds import derive_seed
-from telescope_pipeline.cases.weight_averaging.names import file_stem
 from telescope_pipeline.cases.weight_averaging.schema import (
     CIFAR10Images,
     DigitImages,
     WeightAveragingCase,
 )
+from telescope_pipeline.cases.weight_averaging.sweep import file_stem
 from telescope_pipeline.contract import Prepared
 from telescope_pipeline.study.datasets.dataset import describe_split
-from telescope_pipeline.study.datasets.digits import load_digits
-
-_DIGITS_SIDE = 8
+from telescope_pipeline.study.datasets.digits import digit_images
 
 
 def prepare(case: WeightAveragingCase, seed: int) -> Prepared:
@@ -26,10 +25,6 @@ def prepare(case: WeightAveragingCase, seed: int) -> Prepared:
 
     Inputs are images (rows, channels, h, w), every channel with mean 0 and standard deviation 1
     over its own training or pre-training set; targets are class indices.
-
-    Args:
-        case: The case's parameters.
-        seed: The run's seed.
 
     Returns:
         One file per seed, or one for all of them, with its card.
@@ -60,21 +55,15 @@ def prepare(case: WeightAveragingCase, seed: int) -> Prepared:
 
 
 def _digits(sizes: DigitImages, seed: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from sklearn import datasets
-
-    # The loader's split and card; its task is odd or even, ours the digit itself.
-    held_out = sizes.test_size + sizes.pretrain_size
-    split = load_digits(sizes.train_size, held_out, seed)
-    labels = torch.from_numpy(datasets.load_digits().target).long()
-    train, other = labels[split.extras["train_rows"]], labels[split.extras["test_rows"]]
-    images = split.test_inputs.view(-1, 1, _DIGITS_SIDE, _DIGITS_SIDE)
+    split = digit_images(sizes.train_size, sizes.test_size + sizes.pretrain_size, seed)
+    images, labels = split.test_inputs, split.test_targets
     tensors = {
-        "train_inputs": split.train_inputs.view(-1, 1, _DIGITS_SIDE, _DIGITS_SIDE),
-        "train_targets": train,
+        "train_inputs": split.train_inputs,
+        "train_targets": split.train_targets,
         "test_inputs": images[: sizes.test_size],
-        "test_targets": other[: sizes.test_size],
+        "test_targets": labels[: sizes.test_size],
         "pretrain_inputs": torch.rot90(images[sizes.test_size :], 1, (2, 3)),
-        "pretrain_targets": other[sizes.test_size :],
+        "pretrain_targets": labels[sizes.test_size :],
     }
     card = {
         "source": split.card["source"],
@@ -100,12 +89,7 @@ def _colour_images(chosen: CIFAR10Images, seed: int) -> tuple[dict[str, Tensor],
         "seed": seed,
     }
     target = cifar10(train_size=chosen.train_size, test_size=chosen.test_size, **whole)
-    tensors = {
-        "train_inputs": target.train_inputs,
-        "train_targets": target.train_targets,
-        "test_inputs": target.test_inputs,
-        "test_targets": target.test_targets,
-    }
+    tensors = replace(target, extras={}).tensors()
     card = {"cifar10": target.card}
     if chosen.pretrain_source is not None:
         other = svhn(train_size=chosen.pretrain_size, **whole)

@@ -14,11 +14,9 @@ from telescope_pipeline.schemas.sections import (
     DigitsSplit,
     NonNegativeFloat,
     NonNegativeInt,
-    PlotSection,
     PositiveFloat,
     PositiveInt,
     Proportion,
-    Scalar,
     Section,
     refuse,
     unique,
@@ -151,13 +149,14 @@ class WeightAveragingCase(Case):
         "test/gradient_change@head",
     )
 
+    swept: ClassVar[Mapping[str, str]] = {"setting": "training.starts"}
+
     kind: Literal["weight_averaging"]
     data: ImageData
     model: ResidualModel
     training: AveragingTraining
     lens: SpawnLens
     claims: AveragingClaims
-    plot: PlotSection
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -183,8 +182,3 @@ class WeightAveragingCase(Case):
         """The checkpoints t′ of a start, increasing."""
         last = self.training.phase(start).steps - self.lens.gradient_gap
         return sorted(step for step in self.lens.spawn_steps if step <= last)
-
-    def narrowed(self, values: Mapping[str, Scalar], seed: int) -> Self:
-        """Restrict the sweep to ``values["setting"]``; see :meth:`Case.narrowed`."""
-        training = self.training.model_copy(update={"starts": [values["setting"]]})
-        return self.model_copy(update={"training": training, "seeds": seed + 1})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,13 +31,8 @@ class Dataset:
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name, contiguous, in a fixed order."""
-        named = {
-            "train_inputs": self.train_inputs,
-            "train_targets": self.train_targets,
-            "test_inputs": self.test_inputs,
-            "test_targets": self.test_targets,
-            **self.extras,
-        }
+        names = ("train_inputs", "train_targets", "test_inputs", "test_targets")
+        named = {name: getattr(self, name) for name in names} | self.extras
         return {name: tensor.contiguous() for name, tensor in named.items()}
 
 
@@ -57,12 +53,15 @@ def describe_split(inputs: Tensor, targets: Tensor, *, classes: bool) -> dict[st
         "dtype": str(inputs.dtype).removeprefix("torch."),
     }
     if classes:
-        labels = targets.long()
-        described["classes"] = {
-            str(label): int((labels == label).sum()) for label in sorted(set(labels.tolist()))
-        }
+        counts = Counter(targets.long().tolist())
+        described["classes"] = {str(label): counts[label] for label in sorted(counts)}
     else:
         exact = targets.double()
         described["target_mean"] = round(float(exact.mean()), 6)
         described["target_std"] = round(float(exact.std()), 6)
     return described
+
+
+def describe_noise(proportion: float = 0.0, seed: int | None = None, flipped: int = 0) -> Any:
+    """What a card says of label noise; by default that there is none."""
+    return {"proportion": proportion, "seed": seed, "flipped": flipped}

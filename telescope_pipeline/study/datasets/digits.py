@@ -8,10 +8,11 @@ import torch
 
 from telescope_core.errors import DataError, MissingDependencyError
 from telescope_core.seeds import derive_seed
-from telescope_pipeline.study.datasets.dataset import Dataset, describe_split
+from telescope_pipeline.study.datasets.dataset import Dataset, describe_noise, describe_split
 from telescope_pipeline.study.datasets.label_noise import flip_labels
 
 _LARGEST_PIXEL = 16.0
+_SIDE = 8
 
 
 def load_digits(
@@ -72,13 +73,32 @@ def load_digits(
         "train": describe_split(*train, classes=True),
         "test": describe_split(*test, classes=True),
         "normalisation": f"pixels 0 to {_LARGEST_PIXEL:.0f} divided by {_LARGEST_PIXEL:.0f}",
-        "label_noise": {
-            "proportion": label_noise,
-            "seed": noise_seed if label_noise else None,
-            "flipped": int((train[1] != clean).sum()),
-        },
+        "label_noise": describe_noise(
+            label_noise,
+            noise_seed if label_noise else None,
+            int((train[1] != clean).sum()),
+        ),
     }
     extras = {"train_rows": train_rows, "test_rows": test_rows}
     if label_noise:
         extras["train_clean_targets"] = clean
     return Dataset(*train, *test, card=card, extras=extras)
+
+
+def digit_images(train_size: int, test_size: int, seed: int) -> Dataset:
+    """The split of :func:`load_digits` as images with the digit itself as class.
+
+    Returns:
+        Images (rows, 1, 8, 8); the card is that of :func:`load_digits`: odd against even.
+    """
+    split = load_digits(train_size, test_size, seed)
+    from sklearn import datasets
+
+    labels = torch.from_numpy(datasets.load_digits().target).long()
+    return Dataset(
+        split.train_inputs.view(-1, 1, _SIDE, _SIDE),
+        labels[split.extras["train_rows"]],
+        split.test_inputs.view(-1, 1, _SIDE, _SIDE),
+        labels[split.extras["test_rows"]],
+        card=split.card,
+    )

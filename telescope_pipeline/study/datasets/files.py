@@ -8,18 +8,23 @@ look further.
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Sequence
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from telescope_core.errors import DataError, MissingDependencyError
-from telescope_pipeline.study.datasets._download import download
-from telescope_pipeline.study.datasets._unpack import unpack
-from telescope_pipeline.study.datasets.registry import DataFile, Entry, Form, Known
+from telescope_pipeline.study.datasets.entry import DataFile, Entry, Form, Known
+from telescope_pipeline.study.datasets.unpack import unpack
 
 FOLDER_VARIABLE = "TELESCOPE_DATA"
 CACHE_VARIABLE = "TELESCOPE_CACHE"
+_SECONDS = 30
+_CHUNK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -46,17 +51,14 @@ class Content:
         }
 
 
-@dataclass(frozen=True)
-class _Place:
-    path: Path
-    form: Form
-
-
 def data_folder(folder: str | Path | None) -> Path | None:
-    """The local folder to look into, if there is one.
+    """The local folder to look into.
 
     Args:
         folder: An explicit folder; by default the one that ``TELESCOPE_DATA`` names.
+
+    Returns:
+        The folder; None if none is named.
 
     Raises:
         DataError: A folder was named and does not exist.
@@ -102,121 +104,118 @@ def read_files(
     """
     wanted = [file for file in entry.files if names is None or file.name in names]
     roots = [root for root in (data_folder(folder), cache_folder()) if root is not None]
-    places = {file.name: _find(file, roots) for file in wanted}
-    missing = [file for file in wanted if places[file.name] is None]
+    missing = [file for file in wanted if _find(file, roots) is None]
     if missing:
-        _download_missing(entry, missing, roots)
-        places = {file.name: _find(file, roots) for file in wanted}
-    contents = _read(wanted, {name: place for name, place in places.items() if place is not None})
-    versions = sorted({content.known.fidelity for content in contents.values()})
-    if len(versions) > 1:
+        _download(entry, missing, roots)
+    # Every place is read once, also an archive that holds several of the files.
+    places: dict[Path, dict[DataFile, Form]] = {}
+    for file in wanted:
+        found = _find(file, roots)
+        assert found is not None, "downloaded, or refused"
+        places.setdefault(found[0], {})[file] = found[1]
+    read: dict[str, Content] = {}
+    for path, forms in places.items():
+        read |= _read(path, forms)
+    contents = {file.name: read[file.name] for file in wanted}
+    if len({content.known.fidelity for content in contents.values()}) > 1:
         raise DataError(
             f"the files of {entry.name} are of different versions, which must not be mixed: "
-            + "; ".join(
-                f"{content.form.path} is {content.known.fidelity!r}"
-                for content in contents.values()
-            )
+            + "; ".join(f"{c.form.path} is {c.known.fidelity!r}" for c in contents.values())
         )
     return contents
 
 
-def _find(file: DataFile, roots: Sequence[Path]) -> _Place | None:
-    for root in roots:
-        for form in file.forms:
-            path = root / form.path
-            if path.is_file():
-                return _Place(path, form)
-    return None
+def _find(file: DataFile, roots: Sequence[Path]) -> tuple[Path, Form] | None:
+    places = ((root / form.path, form) for root in roots for form in file.forms)
+    return next((place for place in places if place[0].is_file()), None)
 
 
-def _read(files: Sequence[DataFile], places: dict[str, _Place]) -> dict[str, Content]:
-    """Read every place once, also an archive that holds several of the files."""
-    by_path: dict[Path, list[DataFile]] = {}
-    for file in files:
-        by_path.setdefault(places[file.name].path, []).append(file)
-    contents: dict[str, Content] = {}
-    for path, sharing in by_path.items():
-        forms = {file.name: places[file.name].form for file in sharing}
-        contents.update(_read_place(path, sharing, forms))
-    return {file.name: contents[file.name] for file in files}
-
-
-def _read_place(
-    path: Path, files: Sequence[DataFile], forms: dict[str, Form]
-) -> dict[str, Content]:
+def _read(path: Path, forms: Mapping[DataFile, Form]) -> dict[str, Content]:
+    """Read and verify the files that lie in one place."""
     try:
         packed = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error}") from error
-    first = forms[files[0].name]
+    first = next(iter(forms.values()))
     # Verified before it is unpacked wherever the digest allows it.
     whole = _identify(packed, first, path) if first.checked == "file" else None
-    unpacked = unpack(
-        packed, first.packing, {forms[file.name].member: file.size for file in files}, path
-    )
-    contents = {}
-    for file in files:
-        form = forms[file.name]
-        data = unpacked[form.member]
-        contents[file.name] = Content(data, form, whole or _identify(data, form, path))
-    return contents
+    sizes = {form.member: file.size for file, form in forms.items()}
+    unpacked = unpack(packed, first.packing, sizes, path)
+    return {
+        file.name: Content(
+            unpacked[form.member], form, whole or _identify(unpacked[form.member], form, path)
+        )
+        for file, form in forms.items()
+    }
 
 
 def _identify(data: bytes, form: Form, path: Path) -> Known:
     for known in form.known:
         if known.matches(data):
             return known
-    what = "content" if form.checked == "content" else "file"
     raise DataError(
-        f"{path} ({len(data)} bytes of {what}) is damaged or is another file: its digest is none "
-        f"of {', '.join(map(str, form.known))}; replace it, or remove it to have it downloaded"
+        f"{path} ({len(data)} bytes of {form.checked}) is damaged or is another file: its digest "
+        f"is none of {', '.join(map(str, form.known))}; replace it, or remove it to have it "
+        "downloaded"
     )
 
 
-def _download_missing(entry: Entry, missing: Sequence[DataFile], roots: Sequence[Path]) -> None:
-    cache = roots[-1]
-    reasons: list[str] = []
-    done: set[str] = set()
+def _download(entry: Entry, missing: Sequence[DataFile], roots: Sequence[Path]) -> None:
+    """Download what is missing into the cache, an archive of several files once."""
+    plans: dict[str, dict[DataFile, Form]] = {}
     for file in missing:
         form = next((form for form in file.forms if form.addresses), None)
-        if form is None or form.path in done:
-            continue
-        done.add(form.path)
-        sharing = [other for other in missing if form.path in {f.path for f in other.forms}]
-        forms = {
-            other.name: next(f for f in other.forms if f.path == form.path) for other in sharing
-        }
-
-        def verify(
-            path: Path, sharing: Sequence[DataFile] = sharing, forms: dict[str, Form] = forms
-        ) -> None:
-            _read_place(path, sharing, forms)
-
+        if form is not None:
+            plans.setdefault(form.path, {})[file] = form
+    reasons = [] if plans else ["it has no address to download from"]
+    for path, forms in plans.items():
         try:
-            failures = download(form.addresses, cache / form.path, verify)
-        except MissingDependencyError as error:
-            raise MissingDependencyError(
-                _where_to_put(entry, missing, roots, [str(error)])
-            ) from error
-        if failures:
+            pooch = importlib.import_module("pooch")
+        except ImportError as error:
+            reasons = ["it needs pooch: pip install pooch"]
+            text = _where_to_put(entry, missing, roots, reasons)
+            raise MissingDependencyError(text) from error
+        reasons = _fetch(pooch, roots[-1] / path, forms)
+        if reasons:
             # One unreachable network is reported once, not once per file.
-            reasons = failures
             break
-    if any(_find(file, roots) is None for file in missing):
+    missing = [file for file in missing if _find(file, roots) is None]
+    if missing:
         raise DataError(_where_to_put(entry, missing, roots, reasons))
 
 
-def _where_to_put(
-    entry: Entry, missing: Sequence[DataFile], roots: Sequence[Path], reasons: Sequence[str]
-) -> str:
-    lacking = [file for file in missing if _find(file, roots) is None]
-    places = "\n".join(
-        "  " + " or ".join(dict.fromkeys(form.path for form in file.forms)) for file in lacking
+def _fetch(pooch: Any, target: Path, forms: Mapping[DataFile, Form]) -> list[str]:
+    """Download to a temporary name, verify, rename; what went wrong at each address, if all did."""
+    fetch = pooch.HTTPDownloader(
+        progressbar=sys.stderr.isatty(), chunk_size=_CHUNK_BYTES, timeout=_SECONDS
     )
-    tried = "\n".join(f"  {reason}" for reason in reasons) or "  it has no address to download from"
-    return (
-        f"{entry.title}: not found in {' or '.join(map(str, roots))}, and the download failed:\n"
-        f"{tried}\n"
-        f"Put these files into a folder and name it with folder= or {FOLDER_VARIABLE}:\n{places}\n"
-        f"They are published at {entry.source}"
+    failures = []
+    for address in next(iter(forms.values())).addresses:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
+                arrived = Path(folder) / target.name
+                fetch(address, str(arrived), None)
+                _read(arrived, forms)
+                arrived.replace(target)
+        # Errors of the network are OSErrors as well, those of a full disk included.
+        except (OSError, DataError) as error:
+            failures.append(f"{address}: {error}")
+        else:
+            return []
+    return failures
+
+
+def _where_to_put(
+    entry: Entry, lacking: Sequence[DataFile], roots: Sequence[Path], reasons: Sequence[str]
+) -> str:
+    places = (" or ".join(dict.fromkeys(form.path for form in file.forms)) for file in lacking)
+    return "\n".join(
+        [
+            f"{entry.title}: not found in {' or '.join(map(str, roots))}, and the download failed:",
+            *(f"  {reason}" for reason in reasons or ["it has no address to download from"]),
+            f"Put these files into a folder and name it with folder= or {FOLDER_VARIABLE}:",
+            *(f"  {place}" for place in places),
+            f"They are published at {entry.source}",
+        ]
     )

@@ -50,6 +50,30 @@ def parse_idx(data: bytes, path: str) -> Bytes:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
+def parse_mnist(images: bytes, labels: bytes, path: str) -> tuple[Bytes, Bytes]:
+    """Parse one split of MNIST: a file of images and a file of labels.
+
+    Args:
+        images: Three dimensions in the idx format.
+        labels: One dimension in the idx format.
+        path: Where the images lie.
+
+    Returns:
+        Images (rows, 1, height, width) and labels (rows,).
+
+    Raises:
+        DataError: They are not images (rows, height, width) and labels (rows,) from 0 to 9.
+    """
+    pixels, digits = parse_idx(images, path), parse_idx(labels, f"the labels of {path}")
+    if pixels.ndim != 3 or digits.ndim != 1 or len(pixels) != len(digits):
+        raise DataError(
+            f"{path} has images {pixels.shape} and labels {digits.shape}; "
+            "(rows, height, width) and (rows,) expected"
+        )
+    _check_labels(digits, path)
+    return pixels[:, None], digits
+
+
 def parse_cifar10(data: bytes, path: str) -> tuple[Bytes, Bytes]:
     """Parse one batch of the binary version of CIFAR-10.
 
@@ -109,20 +133,6 @@ def parse_svhn(data: bytes, path: str) -> tuple[Bytes, Bytes]:
     if digits.min(initial=1) < 1 or digits.max(initial=1) > _CLASSES:
         raise DataError(f"{path} has labels outside 1 to 10")
     return images.transpose(3, 2, 0, 1), (digits % _CLASSES).astype(np.uint8)
-
-
-def check_pair(images: Bytes, labels: Bytes, path: str) -> None:
-    """Check that images and labels of idx files belong together.
-
-    Raises:
-        DataError: They are not images (rows, height, width) and labels (rows,) from 0 to 9.
-    """
-    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-        raise DataError(
-            f"{path} has images {images.shape} and labels {labels.shape}; "
-            "(rows, height, width) and (rows,) expected"
-        )
-    _check_labels(labels, path)
 
 
 def _check_labels(labels: Bytes, path: str) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from telescope_core.errors import DataError, MissingDependencyError
-from telescope_pipeline.study.datasets.dataset import Dataset, describe_split
+from telescope_pipeline.study.datasets.dataset import Dataset, describe_noise, describe_split
 from telescope_pipeline.study.datasets.label_noise import flip_labels
 
 
@@ -54,11 +54,7 @@ def generate_mnist1d(classes: tuple[int, int], label_noise: float, noise_seed: i
         "test": describe_split(test_inputs, test_targets, classes=True),
         "normalisation": "the package centres and scales the whole set (all ten classes) to mean 0 "
         "and standard deviation 1",
-        "label_noise": {
-            "proportion": label_noise,
-            "seed": noise_seed,
-            "flipped": int((noisy != clean).sum()),
-        },
+        "label_noise": describe_noise(label_noise, noise_seed, int((noisy != clean).sum())),
     }
     return Dataset(
         train_inputs,

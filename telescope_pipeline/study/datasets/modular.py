@@ -6,7 +6,7 @@ import torch
 
 from telescope_core.errors import DataError
 from telescope_core.seeds import derive_seed
-from telescope_pipeline.study.datasets.dataset import Dataset, describe_split
+from telescope_pipeline.study.datasets.dataset import Dataset, describe_noise, describe_split
 
 
 def modular_addition(modulus: int, train_fraction: float, seed: int) -> Dataset:
@@ -55,7 +55,7 @@ def modular_addition(modulus: int, train_fraction: float, seed: int) -> Dataset:
         "train": describe_split(*train, classes=True),
         "test": describe_split(*test, classes=True),
         "normalisation": "none: tokens",
-        "label_noise": {"proportion": 0.0, "seed": None, "flipped": 0},
+        "label_noise": describe_noise(),
     }
     return Dataset(
         *train, *test, card=card, extras={"train_rows": train_rows, "test_rows": test_rows}

@@ -7,7 +7,7 @@ import math
 import torch
 
 from telescope_core.errors import DataError
-from telescope_pipeline.study.datasets.dataset import Dataset, describe_split
+from telescope_pipeline.study.datasets.dataset import Dataset, describe_noise, describe_split
 
 
 def draw_polynomial(dimension: int, train_size: int, test_size: int, seed: int) -> Dataset:
@@ -52,6 +52,6 @@ def draw_polynomial(dimension: int, train_size: int, test_size: int, seed: int) 
         "train": describe_split(*train, classes=False),
         "test": describe_split(*test, classes=False),
         "normalisation": "none: features have variance 1/d by construction",
-        "label_noise": {"proportion": 0.0, "seed": None, "flipped": 0},
+        "label_noise": describe_noise(),
     }
     return Dataset(*train, *test, card=card, extras={"beta": beta.float()})

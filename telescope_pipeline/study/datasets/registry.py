@@ -1,171 +1,63 @@
-"""What is known about every data set: files, addresses, checksums, licence, shape and citation.
-
-A file may lie in a folder in several forms (plain, packed, inside the official archive), and each
-form may hold one of several known contents.  Content that is not listed is refused, so a change
-to a data set is always a change to this registry.  A listed content that is not the original
-says how it differs, and the data set's card repeats that.
-"""
+"""What is known about every data set: files, addresses, checksums, licence, shape and citation."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
-
 from telescope_core.errors import DataError
+from telescope_pipeline.study.datasets.entry import Entry
+from telescope_pipeline.study.datasets.image_entries import IMAGES
+from telescope_pipeline.study.datasets.table_entries import TABLES
 
-Algorithm = Literal["md5", "sha256", "git-blob"]
-Packing = Literal["plain", "gzip", "xz", "tar", "zip"]
+_GENERATED = (
+    Entry(
+        name="polynomial",
+        title="Polynomial regression",
+        source="generated: telescope_pipeline.study.datasets.polynomial",
+        licence="generated, no licence attached",
+        citation="Kumar, Bordelon, Gershman and Pehlevan 2024, 'Grokking as the transition from "
+        "lazy to rich training dynamics'",
+        shape="any number of rows and features; one real target",
+    ),
+    Entry(
+        name="modular_addition",
+        title="Modular addition",
+        source="generated: telescope_pipeline.study.datasets.modular",
+        licence="generated, no licence attached",
+        citation="Power, Burda, Edwards, Babuschkin and Misra 2022, 'Grokking: Generalization "
+        "beyond overfitting on small algorithmic datasets'",
+        shape="modulus^2 rows of three tokens; modulus classes",
+    ),
+    Entry(
+        name="mnist1d",
+        title="MNIST-1D",
+        source="package mnist1d: telescope_pipeline.study.datasets.mnist1d",
+        licence="Apache-2.0",
+        citation="Greydanus and Kobak 2024, 'Scaling Down Deep Learning with MNIST-1D'",
+        shape="4000 training and 1000 test signals of 40 points; 10 classes",
+        classes=tuple("0123456789"),
+    ),
+    Entry(
+        name="digits",
+        title="Optical Recognition of Handwritten Digits (test part)",
+        source="package scikit-learn: telescope_pipeline.study.datasets.digits",
+        licence="CC BY 4.0",
+        citation="Alpaydin and Kaynak 1998, UCI Machine Learning Repository",
+        shape="1797 images of 8x8 pixels, values 0 to 16; 10 classes",
+        classes=tuple("0123456789"),
+    ),
+)
 
-ORIGINAL = "original, checksum verified"
-
-
-@dataclass(frozen=True)
-class Known:
-    """One content that a file may have.
-
-    Attributes:
-        algorithm: ``md5``, ``sha256``, or ``git-blob`` (SHA-1 as ``git hash-object`` computes it).
-        digest: The hexadecimal digest.
-        fidelity: How the content relates to the data set as published.
-    """
-
-    algorithm: Algorithm
-    digest: str
-    fidelity: str = ORIGINAL
-
-    def matches(self, data: bytes) -> bool:
-        """Whether ``data`` has this digest."""
-        if self.algorithm == "md5":
-            found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        elif self.algorithm == "git-blob":
-            header = b"blob %d\0" % len(data)
-            found = hashlib.sha1(header + data, usedforsecurity=False).hexdigest()
-        else:
-            found = hashlib.sha256(data).hexdigest()
-        return found == self.digest
-
-    def __str__(self) -> str:
-        return f"{self.algorithm}:{self.digest}"
-
-
-@dataclass(frozen=True)
-class Form:
-    """One way in which a file lies in a data folder.
-
-    Attributes:
-        path: Relative to the data folder and to the cache, with ``/``.
-        known: The contents that are accepted.
-        packing: How the content is packed.
-        member: Name inside a tar or zip archive.
-        checked: Whether the digests belong to the file as it lies there or to the unpacked content
-            (for packers whose output depends on their settings).
-        layout: How the content is read, where a data set has more than one way.
-        addresses: Where this form can be downloaded; the first that works is used.
-    """
-
-    path: str
-    known: tuple[Known, ...]
-    packing: Packing = "plain"
-    member: str = ""
-    checked: Literal["file", "content"] = "file"
-    layout: str = ""
-    addresses: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """One file of a data set.
-
-    Attributes:
-        name: Short name, unique within the data set.
-        forms: In order of preference; one of them is enough.
-        size: Largest size of the unpacked content in bytes; more is refused while unpacking.
-    """
-
-    name: str
-    forms: tuple[Form, ...]
-    size: int
-
-
-@dataclass(frozen=True)
-class TableFacts:
-    """Columns of a table, following the tabular benchmark of Grinsztajn et al. 2022.
-
-    Attributes:
-        rows: Number of rows.
-        target: Name of the target.
-        target_unit: Its meaning and unit.
-        features: Meaning of every feature by name, in order.
-        dropped: Why each other column is left out, by name.
-        log_target: Whether the benchmark predicts the logarithm of the target.
-        openml: OpenML id of the table as published there.
-        openml_benchmark: OpenML id of the benchmark's version (numerical features only).
-    """
-
-    rows: int
-    target: str
-    target_unit: str
-    features: Mapping[str, str]
-    dropped: Mapping[str, str]
-    log_target: bool
-    openml: int | None
-    openml_benchmark: int
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One data set.
-
-    Attributes:
-        name: Name in the registry.
-        title: Full name.
-        source: Who publishes it, or how it is generated.
-        licence: Licence as stated by the source.
-        citation: What to cite.
-        shape: Sizes in words.
-        files: Empty if the data set is generated or ships inside an installed package.
-        classes: Class names in the order of the labels.
-        table: Columns, for tables.
-    """
-
-    name: str
-    title: str
-    source: str
-    licence: str
-    citation: str
-    shape: str
-    files: tuple[DataFile, ...] = ()
-    classes: tuple[str, ...] = ()
-    table: TableFacts | None = field(default=None)
-
-
-def registry() -> dict[str, Entry]:
-    """All data sets by name."""
-    from telescope_pipeline.study.datasets import _generated_entries, _image_entries, _table_entries
-
-    entries = (
-        *_image_entries.ENTRIES,
-        *_table_entries.ENTRIES,
-        *_generated_entries.ENTRIES,
-    )
-    return {entry.name: entry for entry in entries}
+REGISTRY: dict[str, Entry] = {entry.name: entry for entry in (*IMAGES, *TABLES, *_GENERATED)}
 
 
 def lookup(name: str) -> Entry:
     """Find a data set.
 
-    Args:
-        name: Name in the registry.
-
     Returns:
-        Its entry.
+        How it is described and loaded.
 
     Raises:
         DataError: There is no such data set.
     """
-    entries = registry()
-    if name not in entries:
-        raise DataError(f"no data set is called {name!r}; there are: {', '.join(sorted(entries))}")
-    return entries[name]
+    if name not in REGISTRY:
+        raise DataError(f"no data set is called {name!r}; there are: {', '.join(sorted(REGISTRY))}")
+    return REGISTRY[name]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from telescope_core.seeds import derive_seed
-from telescope_pipeline.contract import Prepared
 from telescope_pipeline.schemas.sources import (
     CIFAR10Source,
     DigitsSource,
@@ -44,34 +42,6 @@ def draw_binary(source: Source, seed: int) -> Dataset:
     return drawn
 
 
-def draw_replicates(
-    source: Source, seeds: int, seed_of: Callable[[int], int], stem: Callable[[int], str]
-) -> Prepared:
-    """Draw anew for every seed of a case.
-
-    Members of one seed share the draw, so differences between them are not differences between
-    draws, while error bars over seeds include the draw.
-
-    Args:
-        source: The section that names the data.
-        seeds: Number of seeds.
-        seed_of: Seed of each draw.
-        stem: File of each draw.
-
-    Returns:
-        One file per seed, with its card.
-
-    Raises:
-        DataError: As from :func:`draw_binary`.
-        MissingDependencyError: As from :func:`draw_binary`.
-    """
-    drawn = {stem(number): draw_binary(source, seed_of(number)) for number in range(seeds)}
-    return Prepared(
-        {name: rows.tensors() for name, rows in drawn.items()},
-        {"name": source.source, "files": {name: rows.card for name, rows in drawn.items()}},
-    )
-
-
 def _draw(source: Source, seed: int, noise_seed: int) -> Dataset:
     # Imported here, so that one source works without what the others need.
     if isinstance(source, MNIST1DSource):
@@ -89,14 +59,16 @@ def _draw(source: Source, seed: int, noise_seed: int) -> Dataset:
             label_noise=source.label_noise,
             noise_seed=noise_seed,
         )
-    from telescope_pipeline.study.datasets.images import cifar10, mnist
+    from telescope_pipeline.study.datasets.images import load_images
 
-    load = mnist if isinstance(source, MNISTSource) else cifar10
-    return load(
-        source.classes,
-        source.train_size,
-        source.test_size,
-        (source.side, source.side),
+    return load_images(
+        "mnist" if isinstance(source, MNISTSource) else "cifar10",
+        classes=source.classes,
+        train_size=source.train_size,
+        test_size=source.test_size,
+        size=(source.side, source.side),
+        gray=True,
+        flat=True,
         seed=seed,
         label_noise=source.label_noise,
         noise_seed=noise_seed,

@@ -1,1 +1,1 @@
-"""How findings are read off histories, with error bars over seeds."""
+"""How findings are read off histories: numbers by seed, their error bars, events, and claims."""

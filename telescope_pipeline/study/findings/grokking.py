@@ -30,16 +30,40 @@ Divergence
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
 from telescope_core.errors import ConfigurationError
+from telescope_pipeline.study.findings.complexity import complexity_gap
+from telescope_pipeline.study.findings.statistics import Seeds
 
-TRAIN_COMPLEXITY, TEST_COMPLEXITY = "train/effective_parameters", "test/effective_parameters"
+
+class Limits(Protocol):
+    """The bounds of the events, as the section ``claims`` of a case holds them."""
+
+    @property
+    def memorised_accuracy(self) -> float:
+        """Bound on train accuracy, in [0, 1]."""
+
+    @property
+    def generalised_accuracy(self) -> float:
+        """Bound on test accuracy, in [0, 1]."""
+
+    @property
+    def divergence_errors(self) -> float:
+        """The number ``k`` of standard errors that tells the two sets apart."""
+
+    @property
+    def divergence_gap(self) -> float:
+        """The effective parameters that they must differ by at the least."""
+
+    @property
+    def confirmations(self) -> int:
+        """See :func:`onset`."""
 
 
 @dataclass(frozen=True)
@@ -56,29 +80,6 @@ class Onset:
     after: int | None
     last: int
 
-    @property
-    def seen(self) -> bool:
-        """Whether the condition set in by the last record."""
-        return self.step is not None
-
-    @property
-    def record(self) -> dict[str, int | None]:
-        """The steps as JSON-able data."""
-        return {"step": self.step, "after": self.after, "last": self.last}
-
-
-@dataclass(frozen=True)
-class Delay:
-    """How many times later generalisation set in than memorisation did.
-
-    Attributes:
-        factor: The ratio of the two steps; None if generalisation was not seen.
-        lower_bound: What the true ratio exceeds, given when things were recorded.
-    """
-
-    factor: float | None
-    lower_bound: float
-
 
 @dataclass(frozen=True)
 class Events:
@@ -94,15 +95,10 @@ class Events:
     generalisation: Onset
     divergence: Onset
 
-    @property
-    def delay(self) -> Delay | None:
-        """The delay of generalisation, or None if there is no memorisation to count from."""
-        memorised = self.memorisation.step
-        if not memorised:
-            return None
-        generalised = self.generalisation
-        factor = None if generalised.step is None else generalised.step / memorised
-        return Delay(factor, (generalised.after or 0) / memorised)
+    def step(self, name: str) -> int | None:
+        """The step of the event with this name; None if it was not seen."""
+        found: Onset | None = getattr(self, name)
+        return None if found is None else found.step
 
 
 def onset(
@@ -145,25 +141,13 @@ def onset(
     )
 
 
-def detect(
-    history: pd.DataFrame,
-    *,
-    memorised_accuracy: float,
-    generalised_accuracy: float,
-    divergence_errors: float,
-    divergence_gap: float = 0.0,
-    confirmations: int = 2,
-) -> Events:
+def detect(history: pd.DataFrame, limits: Limits) -> Events:
     """Find the events of one member.
 
     Args:
         history: Records of one member: ``step``, accuracies and effective parameters on ``train``
             and ``test``, and the standard errors of the latter if they were estimated.
-        memorised_accuracy: Bound on train accuracy, in [0, 1].
-        generalised_accuracy: Bound on test accuracy, in [0, 1].
-        divergence_errors: The number ``k`` of standard errors that tells the two sets apart.
-        divergence_gap: The effective parameters that they must differ by at the least.
-        confirmations: See :func:`onset`.
+        limits: The bounds.
 
     Returns:
         The events, as defined above.
@@ -173,22 +157,33 @@ def detect(
     """
     gap, error = complexity_gap(history)
     conditions = (
-        history["train/accuracy"] >= memorised_accuracy,
-        history["test/accuracy"] >= generalised_accuracy,
-        gap > np.maximum(divergence_errors * error, divergence_gap),
+        history["train/accuracy"] >= limits.memorised_accuracy,
+        history["test/accuracy"] >= limits.generalised_accuracy,
+        gap > np.maximum(limits.divergence_errors * error, limits.divergence_gap),
     )
     return Events(
-        *(onset(history["step"], holds, confirmations=confirmations) for holds in conditions)
+        *(onset(history["step"], hold, confirmations=limits.confirmations) for hold in conditions)
     )
 
 
-def complexity_gap(history: pd.DataFrame) -> tuple[pd.Series[float], pd.Series[float]]:
-    """``p_train - p_test`` of every record and its standard error from probing, 0 if exact."""
-    gap: pd.Series[float] = history[TRAIN_COMPLEXITY] - history[TEST_COMPLEXITY]
-    exact = np.zeros(len(history))
-    train, test = (
-        np.asarray(history.get(f"{column}_stderr", exact), dtype=np.float64)
-        for column in (TRAIN_COMPLEXITY, TEST_COMPLEXITY)
-    )
-    error: pd.Series[float] = pd.Series(np.hypot(train, test), index=history.index)
-    return gap, error
+def steps_of(events: Mapping[int, Events], name: str) -> Seeds:
+    """The step of an event in every seed, NaN in those that did not see it."""
+    return numbers(found.step(name) for found in events.values())
+
+
+def delays(events: Mapping[int, Events]) -> dict[str, Seeds]:
+    """When memorisation and generalisation set in, and the delay with its lower bound, by seed."""
+    memorised, generalised = (steps_of(events, n) for n in ("memorisation", "generalisation"))
+    start = np.where(memorised > 0, memorised, np.nan)
+    not_before = np.array([event.generalisation.after or 0 for event in events.values()])
+    return {
+        "memorisation_step": memorised,
+        "generalisation_step": generalised,
+        "delay_factor": generalised / start,
+        "delay_lower_bound": not_before / start,
+    }
+
+
+def numbers(values: Iterable[float | None]) -> Seeds:
+    """Numbers by seed of which some are missing, as NaN."""
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)

@@ -1,15 +1,22 @@
-"""Means with standard errors over the seeds of a group, and steps at which a curve crosses."""
+"""Numbers by seed, their means and standard errors, and steps at which a curve crosses.
+
+A number that a seed does not have, e.g. the step of an event that it did not see, is NaN, and so is
+all that is computed from it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+Seeds = npt.NDArray[np.float64] | pd.Series
+"""One number per seed."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +32,9 @@ class Estimate:
     stderr: float
 
     @property
-    def record(self) -> dict[str, float]:
-        """The two numbers as JSON-able data."""
-        return {"value": self.value, "stderr": self.stderr}
+    def record(self) -> dict[str, float] | None:
+        """The two numbers as JSON-able data; None if they are undefined."""
+        return None if math.isnan(self.value) else {"value": self.value, "stderr": self.stderr}
 
     def surely_above(self, threshold: float, errors: float) -> bool:
         """Whether the mean exceeds the threshold by more than ``errors`` standard errors."""
@@ -60,10 +67,108 @@ def estimate(values: Iterable[float], errors: Iterable[float] = ()) -> Estimate:
     return Estimate(float(np.mean(sample)), math.sqrt(variance))
 
 
-def seed_record(values: Iterable[float]) -> dict[str, float]:
-    """One number per seed as JSON-able data: mean, standard error and extremes."""
+def estimate_of(part: pd.DataFrame, column: str) -> Estimate:
+    """Average a column, one row per seed, with the errors in ``<column>_stderr`` if there are."""
+    return estimate(part[column], part.get(f"{column}_stderr", ()))
+
+
+def change(first: pd.DataFrame, second: pd.DataFrame, column: str) -> Estimate:
+    """Second minus first, averaged over seeds.
+
+    Pairing removes what both groups of a seed have in common, e.g. data and initial weights.
+
+    Args:
+        first: The rows of a group, as from :func:`by_seed`.
+        second: Those of another one, with all seeds of the first.
+        column: What to compare; ``<column>_stderr`` holds its errors if it was estimated.
+
+    Returns:
+        Mean difference and its standard error.
+    """
+    second = second.loc[first.index]
+    error = f"{column}_stderr"
+    errors = np.hypot(first[error], second[error]) if error in first else ()
+    return estimate(second[column] - first[column], errors)
+
+
+def ratio(above: pd.Series[float], below: pd.Series[float]) -> pd.Series[float]:
+    """One ratio of errors per seed, finite even where an error is zero."""
+    return positive(above) / positive(below)
+
+
+def positive(errors: pd.Series[float]) -> pd.Series[float]:
+    """Errors with a logarithm: what is zero in float32 counts as its smallest number."""
+    return errors.clip(lower=float(np.finfo(np.float32).tiny))
+
+
+def log_ratio(early: Seeds, late: Seeds) -> Estimate:
+    """Mean logarithm of the ratio of two steps; step 0 counts as 1, since it has no logarithm."""
+    ratios = np.maximum(late, 1.0) / np.maximum(early, 1.0)
+    return estimate(math.log(seed) for seed in ratios)
+
+
+def seed_record(values: Iterable[float]) -> dict[str, float] | None:
+    """One number per seed as mean, standard error and extremes; None if one is undefined."""
     sample = [float(value) for value in values]
-    return estimate(sample).record | {"smallest": min(sample), "largest": max(sample)}
+    record = estimate(sample).record
+    return None if record is None else record | {"smallest": min(sample), "largest": max(sample)}
+
+
+def flat(name: str, measured: Estimate) -> dict[str, float]:
+    """An estimate as two numbers of a summary, ``<name>`` and ``<name>_stderr``."""
+    name = _plain(name)
+    return {name: measured.value, f"{name}_stderr": measured.stderr}
+
+
+def estimates(part: pd.DataFrame, columns: Iterable[str]) -> dict[str, float]:
+    """The columns that there are, averaged over seeds, as numbers of a summary with errors."""
+    found: dict[str, float] = {}
+    for column in columns:
+        if column in part:
+            found |= flat(column, estimate_of(part, column))
+    return found
+
+
+def means(part: pd.DataFrame, columns: Iterable[str]) -> dict[str, float]:
+    """Columns averaged over seeds, as numbers of a summary."""
+    return {_plain(column): float(part[column].mean()) for column in columns}
+
+
+def mean_steps(steps: Mapping[str, Seeds]) -> dict[str, float]:
+    """The mean steps of those events that every seed saw."""
+    averages = {name: estimate(by_seed).value for name, by_seed in steps.items()}
+    return {name: value for name, value in averages.items() if not math.isnan(value)}
+
+
+def _plain(column: str) -> str:
+    return column.replace("/", "_").replace("@", "_")
+
+
+def of_group(history: pd.DataFrame, value: Any, column: str = "group") -> pd.DataFrame:
+    """The records of one group of members, or of those that share another value."""
+    records: pd.DataFrame = history[history[column] == value]
+    return records
+
+
+def by_seed(final: pd.DataFrame, value: Any, column: str = "group") -> pd.DataFrame:
+    """The members of one group, one row per seed, which is the index."""
+    return of_group(final, value, column).set_index("seed")
+
+
+def members_of(part: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    """The records of every seed of a group, in the order of seeds."""
+    return {int(str(seed)): member for seed, member in part.groupby("seed", sort=True)}
+
+
+def at_steps(part: pd.DataFrame, values: pd.Series[float], steps: Seeds) -> Seeds:
+    """A curve of every seed of a group, read at a step of its own."""
+    pairs = zip(members_of(part).values(), steps, strict=True)
+    return np.array([value_at(one["step"], values.loc[one.index], step) for one, step in pairs])
+
+
+def at_end(part: pd.DataFrame, values: pd.Series[float]) -> Seeds:
+    """A curve of every seed of a group at its last record."""
+    return np.array([float(values.loc[one.index[-1]]) for one in members_of(part).values()])
 
 
 def final_rows(history: pd.DataFrame) -> pd.DataFrame:

@@ -56,3 +56,8 @@ class MLP(nn.Module):
         """Map inputs (rows, sizes[0]) to outputs (rows, sizes[-1])."""
         outputs: Tensor = self.layers(inputs)
         return outputs
+
+
+def with_output(network: nn.Module, output: str) -> nn.Module:
+    """The network as it is for ``linear``, or with a sigmoid after it for ``sigmoid``."""
+    return nn.Sequential(network, nn.Sigmoid()) if output == "sigmoid" else network

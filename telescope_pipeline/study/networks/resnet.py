@@ -47,7 +47,8 @@ class ResidualNetwork(nn.Module):
     """The residual networks for small images of He et al. (2016), section 4.2.
 
     A 3x3 convolution, one stage of blocks per width (each after the first halves the image),
-    global average pooling and a linear layer; ``2 * blocks * len(widths) + 2`` layers.
+    global average pooling and a linear layer; ``2 * blocks * len(widths) + 2`` layers. The defaults
+    are ResNet-20, the network of section 4.3 of arXiv 2411.00247.
 
     Args:
         channels: Channels of the images.
@@ -102,32 +103,3 @@ class ResidualNetwork(nn.Module):
         features = self.stages(torch.relu(self.stem_norm(self.stem(inputs))))
         outputs: Tensor = self.head(features.mean(dim=(2, 3)))
         return outputs
-
-
-def resnet20(*, channels: int = 3, outputs: int = 10, seed: int = 0) -> ResidualNetwork:
-    """ResNet-20 for CIFAR-10: 16, 32 and 64 channels, three blocks each, 269,722 parameters.
-
-    He et al. (2016), section 4.2; the network of section 4.3 of arXiv 2411.00247.
-
-    Args:
-        channels: Channels of the images (rows, channels, 32, 32).
-        outputs: Number of classes.
-        seed: Seed of the initialisation.
-
-    Returns:
-        The network, in train mode.
-    """
-    return ResidualNetwork(channels, outputs, widths=(16, 32, 64), blocks=3, seed=seed)
-
-
-def digits_resnet(*, outputs: int = 10, seed: int = 0) -> ResidualNetwork:
-    """A residual network of six layers for 8x8 digits: 8 and 16 channels, one block each.
-
-    Args:
-        outputs: Number of classes.
-        seed: Seed of the initialisation.
-
-    Returns:
-        The network, in train mode; it takes images (rows, 1, 8, 8).
-    """
-    return ResidualNetwork(1, outputs, widths=(8, 16), blocks=1, seed=seed)

@@ -92,7 +92,10 @@ class Transformer(nn.Module):
                     table.weight.div_(math.sqrt(width))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map token indices (rows, length), int64, to logits (rows, outputs).
+        """Predict what follows the token indices (rows, length), int64.
+
+        Returns:
+            Logits (rows, outputs).
 
         Raises:
             ShapeError: The sequences have another length.

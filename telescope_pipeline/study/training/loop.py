@@ -1,4 +1,4 @@
-"""What the case studies' training shares: the loop, plain PyTorch with lenses attached."""
+"""The training loop that the case studies share: plain PyTorch with lenses attached."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 import torch
@@ -14,82 +14,40 @@ from torch import Tensor, nn
 
 from telescope_core.errors import NonFiniteError
 from telescope_core.lens import TelescopeLens
-from telescope_core.losses.labels import Loss
+from telescope_core.losses import Loss
 from telescope_core.seeds import derive_seed
-from telescope_pipeline.contract import Checkpoint, Progress, Trained
+from telescope_pipeline.contract import Checkpoint, Progress, Trained, TrainingJob
 from telescope_pipeline.schemas.sections import Section
 from telescope_pipeline.study.training.early_stopping import EarlyStopping
+from telescope_pipeline.study.training.measures import Row, half_squared_error
+from telescope_pipeline.study.training.schedules import log_spaced_steps
 from telescope_pipeline.study.training.state import pack, unpack
 
-Row = dict[str, int | float]
+_OF_LENS = {"order", "stride", "probes", "deflate", "kernel_norms", "chunk_size"}
 
 
-def half_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Half the mean squared error of outputs (rows, 1) against targets (rows,), a scalar."""
-    return 0.5 * (outputs.squeeze(-1) - targets).square().mean()
-
-
-def squared_error(outputs: Tensor, targets: Tensor) -> float:
-    """Mean squared error of outputs (rows, 1) or (rows,), accumulated in float64."""
-    errors = outputs.reshape(targets.shape).cpu().double() - targets.cpu().double()
-    return float(errors.square().mean())
-
-
-def accuracy(outputs: Tensor, targets: Tensor) -> float:
-    """Part of the rows on the right side of 1/2, for targets 0 and 1."""
-    right = (outputs.reshape(targets.shape) > 0.5) == (targets > 0.5)
-    return int(right.sum()) / len(targets)
-
-
-def class_accuracy(outputs: Tensor, classes: Tensor) -> float:
-    """Part of the rows whose largest output (rows, k) is that of their class (rows,)."""
-    return int((outputs.argmax(dim=-1) == classes).sum()) / len(classes)
-
-
-def fit(model: nn.Module, data: Mapping[str, Tensor]) -> Row:
-    """Errors and accuracies of a network on its two sets.
-
-    Args:
-        model: Gives outputs (rows, 1).
-        data: ``<set>_inputs`` (rows, d) and ``<set>_targets`` (rows,) of ``train`` and ``test``;
-            ``train_clean_targets`` too, if labels were changed.
-
-    Returns:
-        ``<set>/mse`` and ``<set>/accuracy``, and ``train/clean_accuracy`` where it applies.
-    """
-    outputs = {name: model(data[f"{name}_inputs"]) for name in ("train", "test")}
-    row: Row = {
-        f"{name}/mse": squared_error(seen, data[f"{name}_targets"])
-        for name, seen in outputs.items()
-    }
-    row["train/accuracy"] = accuracy(outputs["train"], data["train_targets"])
-    if "train_clean_targets" in data:
-        row["train/clean_accuracy"] = accuracy(outputs["train"], data["train_clean_targets"])
-    row["test/accuracy"] = accuracy(outputs["test"], data["test_targets"])
-    return row
-
-
-def smoother_lens(
-    settings: Section,
+def attach_lens(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     data: Mapping[str, Tensor],
+    settings: Section | None = None,
     *,
-    seed: int,
-    eval_sets: Sequence[str] = ("test",),
+    eval_sets: Mapping[str, Tensor] | None = None,
     loss: Loss = half_squared_error,
+    **options: Any,
 ) -> TelescopeLens:
-    """Attach a lens that follows the smoother of a loss.
+    """Attach a lens to a network and its optimizer.
 
     Args:
-        settings: The section of the lens: order, stride and probes; ``deflate``, ``kernel_norms``
-            and ``chunk_size`` too, if there is a choice.
         model: Gives outputs (rows, k), in one column for the loss that is the default.
         optimizer: Over the model's parameters.
-        data: ``train_inputs``, ``train_targets``, and the inputs of each further set.
-        seed: Decides the probes.
-        eval_sets: Names of the further sets.
+        data: ``train_inputs`` and ``train_targets``, and ``test_inputs`` unless ``eval_sets`` says
+            otherwise.
+        settings: The section of the lens, as far as it has these: order, stride, probes, deflate,
+            kernel_norms and chunk_size.
+        eval_sets: Inputs of the further sets by name; those of ``test`` if None.
         loss: What training descends.
+        **options: Of the lens; they go before its settings.
 
     Returns:
         The lens.
@@ -100,11 +58,8 @@ def smoother_lens(
         loss,
         data["train_inputs"],
         data["train_targets"],
-        eval_sets={name: data[f"{name}_inputs"] for name in eval_sets},
-        seed=seed,
-        **settings.model_dump(
-            include={"order", "stride", "probes", "deflate", "kernel_norms", "chunk_size"}
-        ),
+        eval_sets={"test": data["test_inputs"]} if eval_sets is None else dict(eval_sets),
+        **({} if settings is None else settings.model_dump(include=_OF_LENS)) | options,
     )
 
 
@@ -117,28 +72,46 @@ class Batches:
 
     Attributes:
         rows: Size of the training set.
-        size: Rows in a batch.
+        size: Rows in a batch; None for all of them, in their own order.
         seed: Decides every order.
     """
 
     rows: int
-    size: int
-    seed: int
+    size: int | None
+    seed: int = 0
     _orders: dict[int, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def per_epoch(self) -> int:
         """Number of batches in an epoch."""
-        return math.ceil(self.rows / self.size)
+        return math.ceil(self.rows / (self.size or self.rows))
 
     def at(self, step: int) -> Tensor:
         """Positions of the batch that update number ``step`` (from 0) uses, int64."""
+        if self.size is None:
+            return torch.arange(self.rows)
         epoch, position = divmod(step, self.per_epoch)
         if epoch not in self._orders:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch))
             self._orders.clear()
             self._orders[epoch] = torch.randperm(self.rows, generator=generator)
         return self._orders[epoch][position * self.size : (position + 1) * self.size]
+
+
+class RecordSettings(Protocol):
+    """A section of the lens, as far as records and checkpoints are concerned."""
+
+    @property
+    def stride(self) -> int:
+        """Steps of a block, at whose end a record costs least."""
+
+    @property
+    def records(self) -> int:
+        """Records after step 0, at most."""
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Updates between two checkpoints."""
 
 
 @dataclass
@@ -148,29 +121,30 @@ class TrainingRun:
     Attributes:
         model: Gives outputs (rows, k).
         optimizer: Over the model's parameters.
+        data: ``train_inputs`` (n, ...) and ``train_targets`` (n, ...).
         lenses: Lenses by name; all of them see every step.
-        inputs: Training inputs (n, ...).
-        targets: Training targets (n,).
-        batch: Positions of the batch of each update.
+        batches: Which rows each update uses.
         steps: Number of updates.
-        record_steps: Increasing steps at which to record; step 0 is the initialisation.
+        settings: How often to record, evenly in log(step), and to keep the state.
         record: What to record now, a flat dict of numbers.
-        checkpoint_every: Updates between two checkpoints.
         loss: What the updates descend, ``loss(outputs, targets) -> scalar``.
+        rate: Learning rate of each update, if it changes. A function of the step alone, so that a
+            resumed run needs no state of a scheduler.
+        record_steps: Increasing steps at which to record instead; step 0 is the initialisation.
         stopping: Ends the run before its last step; the step it ends at is recorded.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    data: Mapping[str, Tensor]
     lenses: dict[str, TelescopeLens]
-    inputs: Tensor
-    targets: Tensor
-    batch: Callable[[int], Tensor]
+    batches: Batches
     steps: int
-    record_steps: Sequence[int]
-    record: Callable[[], dict[str, Any]]
-    checkpoint_every: int
-    loss: Callable[[Tensor, Tensor], Tensor] = half_squared_error
+    settings: RecordSettings
+    record: Callable[[], Mapping[str, float]]
+    loss: Loss = half_squared_error
+    rate: Callable[[int], float] | None = None
+    record_steps: Sequence[int] | None = None
     stopping: EarlyStopping | None = None
 
     def run(self, checkpoint: Checkpoint, progress: Progress) -> pd.DataFrame:
@@ -198,26 +172,29 @@ class TrainingRun:
             self._record(0, rows)
         progress(start, self.steps)
         often = max(1, self.steps // 100)
-        wanted = set(self.record_steps)
+        wanted = set(self._record_steps())
         for step in range(start + 1, self.steps + 1):
-            self._update(self.batch(step - 1).to(self.inputs.device))
+            self._update(step - 1)
             ends = self.stopping is not None and self.stopping.is_due(step)
             if step in wanted or ends:
                 self._record(step, rows)
             if ends:
                 progress(self.steps, self.steps)
                 break
-            if step % self.checkpoint_every == 0 and step < self.steps:
+            if step % self.settings.checkpoint_every == 0 and step < self.steps:
                 self._save(step, rows, checkpoint)
             if step % often == 0 or step == self.steps:
                 progress(step, self.steps)
         return pd.DataFrame(rows).astype({"step": "int64"})
 
-    def finish(self, checkpoint: Checkpoint, progress: Progress) -> Trained:
+    def finish(self, job: TrainingJob[Any]) -> Trained:
         """Train to the end as :meth:`run` does; give the history and the final weights."""
-        history = self.run(checkpoint, progress)
-        final = {name: value.cpu() for name, value in self.model.state_dict().items()}
-        return Trained(history, final)
+        return Trained(self.run(job.checkpoint, job.progress), final_state(self.model))
+
+    def _record_steps(self) -> Sequence[int]:
+        if self.record_steps is not None:
+            return self.record_steps
+        return log_spaced_steps(self.steps, self.settings.records, stride=self.settings.stride)
 
     def _save(self, step: int, rows: list[Row], checkpoint: Checkpoint) -> None:
         tensors, states = pack(self.model, self.optimizer, dict(self.lenses))
@@ -226,12 +203,17 @@ class TrainingRun:
             state["stopping"] = self.stopping.state()
         checkpoint.save(tensors, state)
 
-    def _update(self, index: Tensor) -> None:
+    def _update(self, step: int) -> None:
+        if self.rate is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate(step)
+        inputs, targets = self.data["train_inputs"], self.data["train_targets"]
+        index = self.batches.at(step).to(inputs.device)
         with contextlib.ExitStack() as watched:
             for lens in self.lenses.values():
                 watched.enter_context(lens.step(index))
             self.optimizer.zero_grad()
-            self.loss(self.model(self.inputs[index]), self.targets[index]).backward()  # type: ignore[no-untyped-call]
+            self.loss(self.model(inputs[index]), targets[index]).backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
 
     def _record(self, step: int, rows: list[Row]) -> None:
@@ -244,3 +226,8 @@ class TrainingRun:
                     "learning rate"
                 )
         rows.append({"step": step, **measured})
+
+
+def final_state(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, on the CPU."""
+    return {name: value.cpu() for name, value in model.state_dict().items()}

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from telescope_core.errors import ArtifactError
-
-
-class Resumable(Protocol):
-    """A lens, as far as checkpoints are concerned."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """``{"tensors": {name: tensor}, "state": JSON-able}``."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave."""
-        ...
 
 
 def pack(
@@ -74,21 +63,22 @@ def unpack(
             "the checkpoint to start over"
         )
     try:
-        model.load_state_dict(_under(tensors, "model/"))
+        model.load_state_dict(under(tensors, "model/"))
     except RuntimeError as error:
         raise ArtifactError(f"the checkpoint does not fit the model: {error}") from error
     per_parameter: dict[int, dict[str, Tensor]] = {}
-    for path, value in _under(tensors, "optimizer/").items():
+    for path, value in under(tensors, "optimizer/").items():
         position, key = path.split("/", maxsplit=1)
         per_parameter.setdefault(int(position), {})[key] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": per_parameter, "param_groups": groups})
     # Last: a lens linearises the model as it finds it.
     for name, lens in lenses.items():
-        lens.load_state_dict({"tensors": _under(tensors, f"lens/{name}/"), "state": states[name]})
+        lens.load_state_dict({"tensors": under(tensors, f"lens/{name}/"), "state": states[name]})
 
 
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with a prefix, without it."""
     return {
         path.removeprefix(prefix): tensor
         for path, tensor in tensors.items()

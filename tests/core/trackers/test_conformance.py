@@ -13,7 +13,7 @@ from PIL import Image
 
 from telescope_core.errors import TrackerError
 from telescope_core.trackers import ArtifactFiles, RunDescription, RunStore
-from telescope_core.trackers.record import Picture, RunRecord, TableRecord, replay
+from telescope_pipeline.publish.record import Picture, RunRecord, TableRecord, replay
 
 _CONFIG: dict[str, Any] = {
     "case": "a case",

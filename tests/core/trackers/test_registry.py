@@ -57,6 +57,30 @@ def test_importing_the_trackers_imports_no_client() -> None:
     assert done.stdout.split() == []
 
 
+_ALONE = """
+import sys
+for name in ("dvc", "matplotlib", "pandas", "pyarrow", "pydantic", "rich", "wandb"):
+    sys.modules[name] = None  # As if it were not installed.
+import telescope_core.callbacks, telescope_core.live
+from telescope_core.errors import MissingDependencyError
+from telescope_core.trackers import RunDescription, open_tracker
+
+with open_tracker("jsonl", directory=sys.argv[1]) as tracker:
+    tracker.start(RunDescription("run-1", "n", "g", "t")).log(0, {"x": 1.0})
+try:
+    open_tracker("wandb", project="p")
+except MissingDependencyError as error:
+    print(error)
+"""
+
+
+def test_the_library_alone_keeps_runs_and_names_a_missing_client(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _ALONE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "`pip install telescope-lens[wandb]`" in done.stdout
+    assert len(list(tmp_path.rglob("history.jsonl"))) == 1
+
+
 @pytest.mark.usefixtures("plugin")
 def test_an_entry_point_brings_a_tracker() -> None:
     tracker = open_tracker("coloured", colour="red")

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from telescope_core.trackers._wandb_log import check_run_file
-from telescope_core.trackers.wandb_folders import run_file, run_folders
+from telescope_pipeline.publish.wandb.folders import run_file, run_folders
+from telescope_pipeline.publish.wandb.run_file import check_run_file
 
 _SCRIPT = """
 import os, pathlib

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 from scipy import io as scipy_io
 
-from telescope_pipeline.study.datasets.registry import DataFile, Entry, Form, Known, lookup
+from telescope_pipeline.study.datasets.entry import DataFile, Entry, Form, Known
+from telescope_pipeline.study.datasets.registry import lookup
 
 MNIST_TRAIN_LABELS = [5, 3, 3, 0, 5, 9, 3, 5, 3, 5]
 MNIST_TEST_LABELS = [3, 7, 5, 5, 3, 3]

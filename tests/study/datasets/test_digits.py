@@ -9,7 +9,7 @@ import torch
 from sklearn import datasets
 
 from telescope_core.errors import DataError
-from telescope_pipeline.study.datasets import load_digits
+from telescope_pipeline.study.datasets.digits import load_digits
 
 
 def test_split_is_disjoint_and_covers_what_was_asked() -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from telescope_core.errors import DataError, MissingDependencyError
+from telescope_pipeline.study.datasets.entry import Known
 from telescope_pipeline.study.datasets.files import cache_folder, data_folder, read_files
-from telescope_pipeline.study.datasets.registry import Known
 
 IMAGES = "train-images-idx3-ubyte"
 needs_pooch = pytest.mark.skipif(

@@ -14,14 +14,19 @@ from scipy import io as scipy_io
 
 from telescope_core.errors import DataError
 from telescope_pipeline.study.datasets.formats import (
-    check_pair,
     parse_cifar10,
     parse_idx,
+    parse_mnist,
     parse_svhn,
 )
 
 # Two images of 2x3 pixels, written out by hand.
 IDX = bytes.fromhex("000008030000000200000002000000030102030405060708090a0bff")
+
+
+def _idx(values: Any) -> bytes:
+    header = struct.pack(f">4B{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+    return header + values.astype(np.uint8).tobytes()
 
 
 def test_idx_is_read_row_by_row() -> None:
@@ -60,7 +65,7 @@ def test_other_idx_files_are_refused(data: bytes, message: str) -> None:
 )
 def test_images_and_labels_must_belong_together(images: Any, labels: Any) -> None:
     with pytest.raises(DataError, match="expected"):
-        check_pair(images.astype(np.uint8), labels.astype(np.uint8), "x")
+        parse_mnist(_idx(images), _idx(labels), "x")
 
 
 def test_cifar_records_are_label_then_red_green_blue_rows() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telescope_core.errors import DataError
-from telescope_pipeline.study.datasets import flip_labels, relabel
+from telescope_pipeline.study.datasets.label_noise import flip_labels, relabel
 
 
 @given(

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from telescope_core.errors import DataError
-from telescope_pipeline.study.datasets import generate_mnist1d, mnist1d
+from telescope_pipeline.study.datasets import mnist1d
+from telescope_pipeline.study.datasets.mnist1d import generate_mnist1d
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from telescope_core.errors import DataError
-from telescope_pipeline.study.datasets import modular_addition
+from telescope_pipeline.study.datasets.modular import modular_addition
 
 
 @pytest.mark.parametrize("modulus", [2, 7, 12])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from telescope_core.errors import DataError
-from telescope_pipeline.study.datasets import draw_polynomial
+from telescope_pipeline.study.datasets.polynomial import draw_polynomial
 
 
 def test_targets_are_half_the_squared_projection() -> None:

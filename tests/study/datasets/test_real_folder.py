@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from telescope_pipeline.study.datasets import cifar10, lookup, mnist, table
+from telescope_pipeline.study.datasets.entry import ORIGINAL
 from telescope_pipeline.study.datasets.files import Content, read_files
 from telescope_pipeline.study.datasets.formats import parse_cifar10, parse_idx
-from telescope_pipeline.study.datasets.registry import ORIGINAL
-from telescope_pipeline.study.datasets.tables import per_household
+from telescope_pipeline.study.datasets.images import cifar10, mnist
+from telescope_pipeline.study.datasets.registry import lookup
+from telescope_pipeline.study.datasets.tabular import per_household, table
 
 # Read here, since no test is let near the folders of whoever runs it.
 _NAMED = os.environ.get("TELESCOPE_DATA", "")
@@ -75,10 +76,11 @@ def test_mnist_unpacked_by_hand_is_accepted(tmp_path: Path) -> None:
 
 @needs("mnist")
 def test_the_task_of_the_paper_on_mnist() -> None:
-    whole = mnist(train_size=None, test_size=None, size=None, seed=0, folder=FOLDER)
+    whole = mnist(classes=(3, 5), seed=0, folder=FOLDER)
     assert len(whole.train_inputs) == 6131 + 5421
     assert len(whole.test_inputs) == 1010 + 892
-    task = mnist(seed=0, folder=FOLDER)
+    sizes = {"train_size": 1000, "test_size": 1000, "size": (8, 8)}
+    task = mnist(classes=(3, 5), seed=0, flat=True, folder=FOLDER, **sizes)
     assert task.train_inputs.shape == task.test_inputs.shape == (1000, 64)
     # The nearest training image tells the class; wrong labels would leave it to chance.
     nearest = torch.cdist(task.test_inputs, task.train_inputs).argmin(dim=1)
@@ -109,16 +111,7 @@ def test_the_first_batch_of_cifar10_has_the_published_counts() -> None:
 @pytest.mark.slow
 @needs("cifar10")
 def test_all_of_cifar10() -> None:
-    task = cifar10(
-        classes=None,
-        train_size=None,
-        test_size=None,
-        size=(1, 1),
-        gray=False,
-        flat=False,
-        seed=0,
-        folder=FOLDER,
-    )
+    task = cifar10(size=(1, 1), seed=0, folder=FOLDER)
     assert torch.bincount(task.train_targets).tolist() == [5000] * 10
     assert torch.bincount(task.test_targets).tolist() == [1000] * 10
     means = task.train_inputs.double().mean(dim=(0, 2, 3)).tolist()

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from telescope_core.errors import DataError
-from telescope_pipeline.study.datasets import lookup
-from telescope_pipeline.study.datasets.registry import ORIGINAL, Known, registry
+from telescope_pipeline.study.datasets.entry import ORIGINAL, Known
+from telescope_pipeline.study.datasets.registry import REGISTRY, lookup
 
 HEX_DIGITS = {"md5": 32, "sha256": 64, "git-blob": 40}
 
 
 def test_all_data_sets_are_listed() -> None:
-    assert set(registry()) == {
+    assert set(REGISTRY) == {
         "california",
         "cifar10",
         "diamonds",
@@ -32,10 +32,10 @@ def test_all_data_sets_are_listed() -> None:
         "superconduct",
         "svhn",
     }
-    json.dumps({name: asdict(entry) for name, entry in registry().items()}, default=dict)
+    json.dumps({name: asdict(entry) for name, entry in REGISTRY.items()}, default=dict)
 
 
-@pytest.mark.parametrize("name", sorted(registry()))
+@pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_every_entry_says_what_a_card_needs(name: str) -> None:
     entry = lookup(name)
     assert entry.name == name
@@ -56,7 +56,7 @@ def test_every_entry_says_what_a_card_needs(name: str) -> None:
 
 
 def test_only_original_content_is_ever_downloaded() -> None:
-    for entry in registry().values():
+    for entry in REGISTRY.values():
         for file in entry.files:
             for form in file.forms:
                 if form.addresses:
@@ -66,7 +66,7 @@ def test_only_original_content_is_ever_downloaded() -> None:
 def test_no_two_files_share_a_checksum() -> None:
     digests = [
         {known.digest for form in file.forms if not form.member for known in form.known}
-        for entry in registry().values()
+        for entry in REGISTRY.values()
         for file in entry.files
     ]
     assert len(set().union(*digests)) == sum(map(len, digests))

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from telescope_core import TelescopeLens
 from telescope_core.errors import ConfigurationError
-from telescope_pipeline.study.networks import ConvolutionalNetwork
+from telescope_pipeline.study.networks.convolutional import ConvolutionalNetwork
 
 
 def _images(rows: int, channels: int, side: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 
 from telescope_core import TelescopeLens
 from telescope_core.errors import ConfigurationError
-from telescope_pipeline.study.networks import DeepNetwork
+from telescope_pipeline.study.networks.deep import DeepNetwork
 
 
 def _draw(*shape: int) -> torch.Tensor:

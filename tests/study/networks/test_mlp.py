@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from telescope_core.errors import ConfigurationError
-from telescope_pipeline.study.networks import MLP
+from telescope_pipeline.study.networks.mlp import MLP
 
 
 def test_output_is_the_formula() -> None:

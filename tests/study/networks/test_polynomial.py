@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from telescope_core.errors import ConfigurationError
-from telescope_pipeline.study.networks import PolynomialNetwork
+from telescope_pipeline.study.networks.polynomial import PolynomialNetwork
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.2, 1.5])

@@ -12,12 +12,11 @@ from torch.nn import functional
 
 from telescope_core import TelescopeLens
 from telescope_core.errors import ConfigurationError
-from telescope_pipeline.study.networks import ResidualNetwork, digits_resnet, resnet20
-from telescope_pipeline.study.networks.resnet import ResidualBlock
+from telescope_pipeline.study.networks.resnet import ResidualBlock, ResidualNetwork
 
 
 def test_resnet20_has_twenty_layers_and_the_published_number_of_weights() -> None:
-    model = resnet20()
+    model = ResidualNetwork(3, 10)
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len(layers) == 20
     weights = sum(layer.weight.numel() for layer in layers) + model.head.bias.numel()
@@ -31,13 +30,14 @@ def test_resnet20_has_twenty_layers_and_the_published_number_of_weights() -> Non
 
 def test_images_are_halved_twice_and_outputs_are_logits() -> None:
     shapes = []
-    model = resnet20(seed=1)
+    model = ResidualNetwork(3, 10, seed=1)
     for stage in model.stages:
         stage.register_forward_hook(lambda module, inputs, out: shapes.append(tuple(out.shape)))
     outputs = model(torch.randn(2, 3, 32, 32))
     assert shapes == [(2, 16, 32, 32), (2, 32, 16, 16), (2, 64, 8, 8)]
     assert outputs.shape == (2, 10)
-    assert digits_resnet(outputs=4)(torch.randn(3, 1, 8, 8)).shape == (3, 4)
+    small = ResidualNetwork(1, 4, widths=(8, 16), blocks=1)
+    assert small(torch.randn(3, 1, 8, 8)).shape == (3, 4)
 
 
 def test_a_block_is_its_formula() -> None:
@@ -66,7 +66,7 @@ def test_a_block_is_its_formula() -> None:
 
 
 def test_convolutions_are_initialised_with_variance_two_over_fan_in() -> None:
-    model = resnet20(seed=3)
+    model = ResidualNetwork(3, 10, seed=3)
     weight = model.stages[2][1].conv1.weight
     assert float(weight.std().detach()) == pytest.approx(math.sqrt(2 / (9 * 64)), rel=0.02)
     bound = 1 / math.sqrt(64)
@@ -75,7 +75,9 @@ def test_convolutions_are_initialised_with_variance_two_over_fan_in() -> None:
 
 def test_the_seed_decides_the_weights_and_the_global_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
-    first, again, other = digits_resnet(seed=1), digits_resnet(seed=1), digits_resnet(seed=2)
+    first, again, other = (
+        ResidualNetwork(1, 10, widths=(8, 16), blocks=1, seed=seed) for seed in (1, 1, 2)
+    )
     assert torch.equal(before, torch.get_rng_state())
     for one, two in zip(first.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, two)

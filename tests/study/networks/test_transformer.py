@@ -13,7 +13,7 @@ from torch.nn import functional
 from telescope_core.errors import ConfigurationError, ShapeError
 from telescope_core.jacobians import Linearizer
 from telescope_core.network.layout import ParameterLayout
-from telescope_pipeline.study.networks import Transformer
+from telescope_pipeline.study.networks.transformer import Transformer
 
 
 def _model(**options: Any) -> Transformer:
@@ -101,7 +101,7 @@ def test_the_jacobian_by_factors_is_that_of_autograd(blocks: int) -> None:
     layout = ParameterLayout(parameters, torch.float64)
     linearizer = Linearizer(model, layout, tokens[:3])
     assert linearizer.form == "factors"
-    made = linearizer.linearize(linearizer.theta(), tokens)
+    made = linearizer.linearize(linearizer.function.theta(), tokens)
     identity = torch.eye(8 * 5, dtype=torch.float64).reshape(8, 5, 40)
     rows = []
     for output in model(tokens).flatten():

@@ -12,22 +12,14 @@ import torch
 from torch import Tensor
 
 from telescope_core.errors import NonFiniteError
-from telescope_pipeline.cases.double_descent.schema import DoubleDescentCase
-from telescope_pipeline.contract import Checkpoint, Member, Progress, Trained
+from telescope_pipeline.cases.tiny.schema import TinyCase
+from telescope_pipeline.contract import Member, Trained, TrainingJob
 
 
-def train(
-    case: DoubleDescentCase,
-    member: Member,
-    data: dict[str, Tensor],
-    *,
-    seed: int,
-    device: torch.device,
-    checkpoint: Checkpoint,
-    progress: Progress,
-) -> Trained:
+def train(job: TrainingJob[TinyCase]) -> Trained:
     """Fit slope and offset; ``TINY_TRACE`` names a file that gets a line per epoch."""
     assert torch.get_num_threads() == 1
+    case, member, data, checkpoint = job.case, job.member, job.data, job.checkpoint
     weights = torch.zeros(2)
     rows: list[dict[str, float]] = []
     first = 0
@@ -38,10 +30,10 @@ def train(
         _trace(f"{member.name} {epoch}")
         residual = weights[0] * data["x"] + weights[1] - data["y"]
         gradient = torch.stack([(residual * data["x"]).mean(), residual.mean()])
-        weights = weights - case.training.optimizer.learning_rate * gradient
+        weights = weights - case.training.learning_rate * gradient
         rows.append(_record(epoch, residual, member))
         checkpoint.save({"weights": weights}, {"rows": rows, "epoch": epoch + 1})
-        progress(epoch + 1, case.training.epochs)
+        job.progress(epoch + 1, case.training.epochs)
         _misbehave(member, epoch)
         time.sleep(float(os.environ.get("TINY_PAUSE", "0")))
     frame = pd.DataFrame(rows).astype({"step": "int64"})

@@ -2,81 +2,39 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-
-from telescope_core.lens import TelescopeLens
-from telescope_pipeline.cases.approximation_quality.names import lens_name
 from telescope_pipeline.cases.approximation_quality.schema import ApproximationQualityCase
-from telescope_pipeline.contract import Checkpoint, Member, Progress, Trained
-from telescope_pipeline.study.networks.mlp import MLP
-from telescope_pipeline.study.training.loop import (
-    Batches,
-    Row,
-    TrainingRun,
-    accuracy,
-    fit,
-    half_squared_error,
-)
+from telescope_pipeline.cases.approximation_quality.sweep import lens_name
+from telescope_pipeline.contract import Trained, TrainingJob
+from telescope_pipeline.study.networks.mlp import MLP, with_output
+from telescope_pipeline.study.training.loop import Batches, TrainingRun, attach_lens
+from telescope_pipeline.study.training.measures import Row, accuracy, fit, outputs_of
 from telescope_pipeline.study.training.optimizers import optimizer_of
-from telescope_pipeline.study.training.replicates import seeds_of
-from telescope_pipeline.study.training.schedules import log_spaced_steps
 
 
-def train(
-    case: ApproximationQualityCase,
-    member: Member,
-    data: dict[str, Tensor],
-    *,
-    seed: int,
-    device: torch.device,
-    checkpoint: Checkpoint,
-    progress: Progress,
-) -> Trained:
+def train(job: TrainingJob[ApproximationQualityCase]) -> Trained:
     """Train one member and record every lens's errors on the same run.
 
     Members that share a seed start from the same weights and see the same batches, whatever their
     optimizer and output.
 
-    Args:
-        case: The case's parameters.
-        member: One of the case's members.
-        data: Tensors of the member's file.
-        seed: The run's seed.
-        device: Where to compute.
-        checkpoint: Where the state is kept.
-        progress: Told about finished updates.
-
     Returns:
-        The history and the final weights.
+        The recorded history and the final weights.
     """
-    data = {name: tensor.to(device) for name, tensor in data.items()}
-    inputs, targets = data["train_inputs"], data["train_targets"]
-
-    seed_of = seeds_of(member, seed, "approximation_quality")
-    (setting,) = (s for s in case.training.settings if s.label == member.values["setting"])
-    model: nn.Module = MLP((inputs.shape[1], *case.model.hidden, 1), seed=seed_of("weights"))
-    if setting.output == "sigmoid":
-        model = nn.Sequential(model, nn.Sigmoid())
-    model = model.to(device)
-    optimizer = optimizer_of(setting.optimizer, model, float(member.values["learning_rate"]))
+    case, values, data = job.case, job.member.values, job.on_device()
+    rows, features = data["train_inputs"].shape
+    (setting,) = (s for s in case.training.settings if s.label == values["setting"])
+    network = MLP((features, *case.model.hidden, 1), seed=job.seed_of("weights"))
+    model = with_output(network, setting.output).to(job.device)
+    optimizer = optimizer_of(setting.optimizer, model, float(values["learning_rate"]))
     lenses = {
-        lens_name(variant.order, variant.stride): TelescopeLens(
-            model,
-            optimizer,
-            half_squared_error,
-            inputs,
-            targets,
-            eval_sets={"test": data["test_inputs"]},
-            order=variant.order,
-            stride=variant.stride,
-            probes=None,
+        lens_name(variant.order, variant.stride): attach_lens(
+            model, optimizer, data, variant, probes=None
         )
         for variant in case.lens.lenses
     }
 
     def record() -> Row:
-        row, goal = fit(model, data), data["test_targets"]
+        row, goal = fit(outputs_of(model, data), data), data["test_targets"]
         for position, (name, lens) in enumerate(lenses.items()):
             seen = lens.snapshot().to_record()
             if position == 0:
@@ -89,18 +47,13 @@ def train(
             row[f"test/accuracy@{name}"] = accuracy(lens.telescoped("test"), goal)
         return row
 
-    batches = Batches(len(inputs), case.training.batch_size, seed_of("batches"))
-    steps = case.training.steps
-    longest = max(variant.stride for variant in case.lens.lenses)
     return TrainingRun(
         model=model,
         optimizer=optimizer,
+        data=data,
         lenses=lenses,
-        inputs=inputs,
-        targets=targets,
-        batch=batches.at,
-        steps=steps,
-        record_steps=log_spaced_steps(steps, case.lens.records, stride=longest),
+        batches=Batches(rows, case.training.batch_size, job.seed_of("batches")),
+        steps=case.training.steps,
+        settings=case.lens,
         record=record,
-        checkpoint_every=case.lens.checkpoint_every,
-    ).finish(checkpoint, progress)
+    ).finish(job)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from telescope_pipeline.cases.boosting_vs_networks.names import set_name
+from telescope_pipeline.cases.boosting_vs_networks.sweep import set_name
 
 POOLS = ("regular", "irregular")
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -21,73 +20,19 @@ from telescope_pipeline.cases.boosting_vs_networks.training.search import (
     best_draw,
     network_settings,
 )
-from telescope_pipeline.contract import Checkpoint, Progress, Trained
+from telescope_pipeline.contract import Trained, TrainingJob
 from telescope_pipeline.study.networks.mlp import MLP
 from telescope_pipeline.study.training.loop import (
     Batches,
     TrainingRun,
-    half_squared_error,
-    smoother_lens,
-    squared_error,
+    attach_lens,
+    final_state,
 )
+from telescope_pipeline.study.training.measures import Row, squared_error
 from telescope_pipeline.study.training.optimizers import optimizer_of
-from telescope_pipeline.study.training.replicates import SeedOf
-from telescope_pipeline.study.training.schedules import log_spaced_steps
 
-
-class _Run:
-    """Everything that the draws of a search and the final training share."""
-
-    def __init__(
-        self,
-        case: BoostingVsNetworksCase,
-        search: NetworkSearch,
-        data: dict[str, Tensor],
-        seed_of: SeedOf,
-    ) -> None:
-        self.case = case
-        self.search = search
-        self.data = data
-        self.seed_of = seed_of
-        self.mixtures = Mixtures(case.data.proportions, case.data.test_size)
-        rows = len(data["train_inputs"])
-        self.batches = Batches(rows, search.batch_size, seed_of("batches"))
-        self.steps = search.epochs * self.batches.per_epoch
-
-    def model(self) -> MLP:
-        """The network at its initialisation, the same in every draw."""
-        inputs = self.data["train_inputs"]
-        sizes = (inputs.shape[1], *self.case.model.hidden, 1)
-        return MLP(sizes, seed=self.seed_of("weights")).to(inputs.device)
-
-    def optimizer(self, model: MLP, learning_rate: float) -> torch.optim.Optimizer:
-        return optimizer_of(self.search.optimizer, model, learning_rate)
-
-    def error(self, model: MLP, part: str) -> float:
-        return squared_error(model(self.data[f"{part}_inputs"]), self.data[f"{part}_targets"])
-
-    def train(
-        self,
-        model: MLP,
-        optimizer: torch.optim.Optimizer,
-        lenses: dict[str, TelescopeLens],
-        record_steps: list[int],
-        record: Callable[[], dict[str, Any]],
-        checkpoint: Checkpoint,
-        progress: Progress,
-    ) -> pd.DataFrame:
-        return TrainingRun(
-            model=model,
-            optimizer=optimizer,
-            lenses=lenses,
-            inputs=self.data["train_inputs"],
-            targets=self.data["train_targets"],
-            batch=self.batches.at,
-            steps=self.steps,
-            record_steps=record_steps,
-            record=record,
-            checkpoint_every=self.case.lens.checkpoint_every,
-        ).run(checkpoint, progress)
+# Estimates of the smoother that are recorded of each set.
+_OF_SMOOTHER = ("effective_parameters", "effective_parameters_stderr", "smoother_error")
 
 
 class _Forgetful:
@@ -101,13 +46,7 @@ class _Forgetful:
 
 
 def train_network(
-    case: BoostingVsNetworksCase,
-    search: NetworkSearch,
-    data: dict[str, Tensor],
-    *,
-    seed_of: SeedOf,
-    checkpoint: Checkpoint,
-    progress: Progress,
+    job: TrainingJob[BoostingVsNetworksCase], search: NetworkSearch, seed_of: Callable[..., int]
 ) -> Trained:
     """Search the learning rate, then repeat the best draw with lenses attached.
 
@@ -115,12 +54,9 @@ def train_network(
     about training, so the network that is telescoped is the one that won the search.
 
     Args:
-        case: The case's parameters.
+        job: The member.
         search: What to try.
-        data: Tensors of the member's file, on the device to compute on.
         seed_of: Seeds by purpose: ``search``, ``weights``, ``batches`` and ``probes``.
-        checkpoint: Where the state is kept.
-        progress: Told about finished updates, those of the search included.
 
     Returns:
         The history and the final weights.
@@ -128,34 +64,39 @@ def train_network(
     Raises:
         NonFiniteError: Every draw diverged.
     """
-    run = _Run(case, search, data, seed_of)
-    draws = case.training.draws
-    total = (draws + 1) * run.steps
-    searched = SearchCheckpoint(checkpoint)
-    settings = network_settings(search, draws, seed_of("search"))
+    case, data = job.case, job.on_device()
+    rows, features = data["train_inputs"].shape
+    batches = Batches(rows, search.batch_size, seed_of("batches"))
+    steps, draws = search.epochs * batches.per_epoch, case.training.draws
+    total = (draws + 1) * steps
+
+    def prepared(learning_rate: float) -> TrainingRun:
+        """Training from the initialisation, the same in every draw, without a record."""
+        sizes = (features, *case.model.hidden, 1)
+        model = MLP(sizes, seed=seed_of("weights")).to(job.device)
+        optimizer = optimizer_of(search.optimizer, model, learning_rate)
+        return TrainingRun(model, optimizer, data, {}, batches, steps, case.lens, dict)
+
+    def error(model: torch.nn.Module, part: str) -> float:
+        return squared_error(model(data[f"{part}_inputs"]), data[f"{part}_targets"])
 
     def error_of(draw: int, setting: dict[str, Any]) -> float:
-        model = run.model()
-        optimizer = run.optimizer(model, setting["learning_rate"])
-        history = run.train(
-            model,
-            optimizer,
-            {},
-            [0, run.steps],
-            lambda: {"validation/mse": run.error(model, "validation")},
-            _Forgetful(),
-            lambda done, _: progress(draw * run.steps + done, total),
-        )
+        run = prepared(setting["learning_rate"])
+        run.record_steps = [0, steps]
+        run.record = lambda: {"validation/mse": error(run.model, "validation")}
+        history = run.run(_Forgetful(), lambda done, _: job.progress(draw * steps + done, total))
         return float(history["validation/mse"].iloc[-1])
 
+    searched = SearchCheckpoint(job.checkpoint)
+    settings = network_settings(search, draws, seed_of("search"))
     chosen = settings[best_draw(settings, error_of, searched)]
-    model = run.model()
-    optimizer = run.optimizer(model, chosen["learning_rate"])
-    lenses = _lenses(run, model, optimizer)
-    mixed_targets = run.mixtures.mixed({pool: data[f"{pool}_targets"] for pool in POOLS})
+    run = prepared(chosen["learning_rate"])
+    mixtures = Mixtures(case.data.proportions, case.data.test_size)
+    run.lenses = lenses = _lenses(run, case, mixtures, seed_of("probes"))
+    mixed_targets = mixtures.mixed({pool: data[f"{pool}_targets"] for pool in POOLS})
 
-    def record() -> dict[str, Any]:
-        measured = {f"{part}/mse": run.error(model, part) for part in ("train", "validation")}
+    def record() -> Row:
+        measured: Row = {f"{part}/mse": error(run.model, part) for part in ("train", "validation")}
         norms = lenses["norms"]
         kernel = norms.snapshot().to_record()
         for name, targets in mixed_targets.items():
@@ -166,52 +107,39 @@ def train_network(
             if norms.steps:
                 measured[f"{name}/kernel_norm_max"] = kernel[f"{name}/kernel_norm_max"]
         for name in ("train", *POOLS):
-            for quantity in (
-                "effective_parameters",
-                "effective_parameters_stderr",
-                "smoother_error",
-            ):
+            for quantity in _OF_SMOOTHER:
                 measured[f"{name}/{quantity}"] = smoother[f"{name}/{quantity}"]
         measured["train/degrees_of_freedom"] = smoother["train/degrees_of_freedom"]
         return measured
 
-    history = run.train(
-        model,
-        optimizer,
-        lenses,
-        log_spaced_steps(run.steps, case.lens.records, stride=case.lens.stride),
-        record,
-        searched,
-        lambda done, _: progress(draws * run.steps + done, total),
-    )
+    run.record = record
+    history = run.run(searched, lambda done, _: job.progress(draws * steps + done, total))
     history = history[history["step"] > 0].reset_index(drop=True)
     history["search/learning_rate"] = float(chosen["learning_rate"])
     history["search/max_depth"] = math.nan
-    return Trained(history, {name: value.cpu() for name, value in model.state_dict().items()})
+    return Trained(history, final_state(run.model))
 
 
-def _lenses(run: _Run, model: MLP, optimizer: torch.optim.Optimizer) -> dict[str, TelescopeLens]:
+def _lenses(
+    run: TrainingRun, case: BoostingVsNetworksCase, mixtures: Mixtures, seed: int
+) -> dict[str, TelescopeLens]:
     """One lens for kernel norms on every test set, one for the smoother on what they are made of.
 
     The largest norm of a set is a maximum at every step, so each set needs its own; effective
     parameters are means over rows, so the two pools are enough.
+
+    Returns:
+        The lenses by name, ``"norms"`` and ``"smoother"``.
     """
-    case, data = run.case, run.data
-    pools = {pool: data[f"{pool}_inputs"] for pool in POOLS}
-    inputs, targets = data["train_inputs"], data["train_targets"]
-    norms = TelescopeLens(
-        model,
-        optimizer,
-        half_squared_error,
-        inputs,
-        targets,
-        eval_sets=run.mixtures.mixed(pools),
+    pools = {pool: run.data[f"{pool}_inputs"] for pool in POOLS}
+    watched = (run.model, run.optimizer, run.data)
+    norms = attach_lens(
+        *watched,
+        eval_sets=mixtures.mixed(pools),
         order=case.lens.order,
         stride=case.lens.norm_stride,
         probes=None,
         kernel_norms=True,
     )
-    smoother = smoother_lens(
-        case.lens, model, optimizer, data, seed=run.seed_of("probes"), eval_sets=tuple(pools)
-    )
+    smoother = attach_lens(*watched, case.lens, eval_sets=pools, seed=seed)
     return {"norms": norms, "smoother": smoother}

@@ -18,43 +18,27 @@ Setting = dict[str, Any]
 
 
 def network_settings(search: NetworkSearch, draws: int, seed: int) -> list[Setting]:
-    """Draw learning rates of a network.
-
-    Args:
-        search: The distribution.
-        draws: How many.
-        seed: Decides the draws; a larger number of them begins with the same ones.
-
-    Returns:
-        ``learning_rate`` of each draw.
-    """
+    """Draw the ``learning_rate`` of so many networks; more draws begin with the same ones."""
     low, high = search.learning_rates
     return _draw({"learning_rate": loguniform(low, high)}, draws, seed)
 
 
 def trees_settings(search: TreesSearch, draws: int, seed: int) -> list[Setting]:
-    """Draw settings of boosted trees.
-
-    Args:
-        search: The distributions.
-        draws: How many.
-        seed: Decides the draws; a larger number of them begins with the same ones.
+    """Draw ``learning_rate``, ``n_estimators`` and ``max_depth`` of so many boosted trees.
 
     Returns:
-        ``learning_rate``, ``n_estimators`` and ``max_depth`` of each draw.
+        A setting per draw; more draws begin with the same ones.
     """
-    low, high = search.estimators
-    spread = math.log(search.learning_rate_spread)
-    drawn = _draw(
-        {
-            "learning_rate": lognorm(s=spread, scale=search.median_learning_rate),
-            "n_estimators": loguniform(low, high),
-            "max_depth": search.depths,
-        },
-        draws,
-        seed,
-    )
-    return [setting | {"n_estimators": round(setting["n_estimators"])} for setting in drawn]
+    rate = lognorm(s=math.log(search.learning_rate_spread), scale=search.median_learning_rate)
+    space = {
+        "learning_rate": rate,
+        "n_estimators": loguniform(*search.estimators),
+        "max_depth": search.depths,
+    }
+    return [
+        setting | {"n_estimators": round(setting["n_estimators"])}
+        for setting in _draw(space, draws, seed)
+    ]
 
 
 def _draw(space: dict[str, Any], draws: int, seed: int) -> list[Setting]:

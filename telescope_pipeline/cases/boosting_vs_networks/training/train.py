@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from functools import partial
 
 from telescope_pipeline.cases.boosting_vs_networks.schema import (
     BoostingVsNetworksCase,
@@ -11,30 +10,13 @@ from telescope_pipeline.cases.boosting_vs_networks.schema import (
 )
 from telescope_pipeline.cases.boosting_vs_networks.training.network import train_network
 from telescope_pipeline.cases.boosting_vs_networks.training.trees import train_trees
-from telescope_pipeline.contract import Checkpoint, Member, Progress, Trained
-from telescope_pipeline.study.training.replicates import seeds_of
+from telescope_pipeline.contract import Trained, TrainingJob
 
 
-def train(
-    case: BoostingVsNetworksCase,
-    member: Member,
-    data: dict[str, Tensor],
-    *,
-    seed: int,
-    device: torch.device,
-    checkpoint: Checkpoint,
-    progress: Progress,
-) -> Trained:
+def train(job: TrainingJob[BoostingVsNetworksCase]) -> Trained:
     """Search and train one model; record errors, kernel norms and effective parameters.
 
-    Args:
-        case: The case's parameters.
-        member: One of the case's members.
-        data: Tensors of the member's file.
-        seed: The run's seed.
-        device: Where the network is trained; trees are fitted on the processor.
-        checkpoint: Where the state is kept.
-        progress: Told about finished work.
+    Networks are trained on the job's device, trees fitted on the processor.
 
     Returns:
         The history over steps or rounds, both from 1, and the final model.
@@ -42,14 +24,9 @@ def train(
     Raises:
         NonFiniteError: Every draw of the search diverged.
     """
-    where = (str(member.values["table"]), str(member.values["model"]))
-    seed_of = seeds_of(member, seed, "boosting_vs_networks", *where)
-    search = case.training.searches[where[1]]
+    table, model = (str(job.member.values[name]) for name in ("table", "model"))
+    seed_of = partial(job.seed_of, table, model)
+    search = job.case.training.searches[model]
     if isinstance(search, NetworkSearch):
-        on_device = {name: tensor.to(device) for name, tensor in data.items()}
-        return train_network(
-            case, search, on_device, seed_of=seed_of, checkpoint=checkpoint, progress=progress
-        )
-    return train_trees(
-        case, search, data, seed_of=seed_of, checkpoint=checkpoint, progress=progress
-    )
+        return train_network(job, search, seed_of)
+    return train_trees(job, search, seed_of)

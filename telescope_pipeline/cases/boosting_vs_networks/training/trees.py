@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from sklearn.ensemble import GradientBoostingRegressor
 from torch import Tensor
 
 from telescope_core.boosting import BoostingLens
-from telescope_pipeline.cases.boosting_vs_networks.names import set_name
 from telescope_pipeline.cases.boosting_vs_networks.schema import BoostingVsNetworksCase, TreesSearch
+from telescope_pipeline.cases.boosting_vs_networks.sweep import set_name
 from telescope_pipeline.cases.boosting_vs_networks.training.mixtures import POOLS, Mixtures, Segment
 from telescope_pipeline.cases.boosting_vs_networks.training.search import (
     SearchCheckpoint,
@@ -22,8 +23,7 @@ from telescope_pipeline.cases.boosting_vs_networks.training.search import (
     best_draw,
     trees_settings,
 )
-from telescope_pipeline.contract import Checkpoint, Progress, Trained
-from telescope_pipeline.study.training.replicates import SeedOf
+from telescope_pipeline.contract import Trained, TrainingJob
 from telescope_pipeline.study.training.schedules import log_spaced_steps
 
 _Floats = npt.NDArray[np.float64]
@@ -32,23 +32,14 @@ _AVERAGED = ("effective_parameters", "smoother_error")
 
 
 def train_trees(
-    case: BoostingVsNetworksCase,
-    search: TreesSearch,
-    data: dict[str, Tensor],
-    *,
-    seed_of: SeedOf,
-    checkpoint: Checkpoint,
-    progress: Progress,
+    job: TrainingJob[BoostingVsNetworksCase], search: TreesSearch, seed_of: Callable[..., int]
 ) -> Trained:
     """Search the settings of scikit-learn's gradient boosting, then follow the best trees.
 
     Args:
-        case: The case's parameters.
+        job: The member; its progress is told about finished draws, the final fit included.
         search: What to try.
-        data: Tensors of the member's file.
         seed_of: Seeds by purpose: ``search`` and ``trees``.
-        checkpoint: Where the errors of finished draws are kept.
-        progress: Told about finished draws, the final fit included.
 
     Returns:
         The history over rounds and the arrays of the trees.
@@ -56,7 +47,8 @@ def train_trees(
     Raises:
         NonFiniteError: Every draw diverged.
     """
-    arrays = {name: tensor.cpu().double().numpy() for name, tensor in data.items()}
+    case = job.case
+    arrays = {name: tensor.cpu().double().numpy() for name, tensor in job.data.items()}
     settings = trees_settings(search, case.training.draws, seed_of("search"))
 
     def fit(setting: Setting) -> GradientBoostingRegressor:
@@ -73,10 +65,10 @@ def train_trees(
                     raise
                 return math.inf
             found = _mse(predicted, arrays["validation_targets"])
-        progress(draw + 1, len(settings) + 1)
+        job.progress(draw + 1, len(settings) + 1)
         return found
 
-    chosen = settings[best_draw(settings, error_of, SearchCheckpoint(checkpoint))]
+    chosen = settings[best_draw(settings, error_of, SearchCheckpoint(job.checkpoint))]
     model = fit(chosen)
     mixtures = Mixtures(case.data.proportions, case.data.test_size)
     rounds = log_spaced_steps(int(model.n_estimators_), case.lens.records)[1:]
@@ -84,7 +76,7 @@ def train_trees(
     history["search/learning_rate"] = float(chosen["learning_rate"])
     depth = chosen["max_depth"]
     history["search/max_depth"] = math.nan if depth is None else float(depth)
-    progress(len(settings) + 1, len(settings) + 1)
+    job.progress(len(settings) + 1, len(settings) + 1)
     return Trained(history, _as_tensors(model))
 
 
@@ -162,6 +154,9 @@ def _as_tensors(model: GradientBoostingRegressor) -> dict[str, Tensor]:
     from the tree's first node, -1 marks a leaf. Predictions are
     ``start + learning_rate · Σ_t value[leaf of tree t]``; a row goes left when its feature, in
     single precision, is at most the threshold.
+
+    Returns:
+        The columns of nodes by name, with ``offsets``, ``start`` and ``learning_rate``.
     """
     trees = [estimator.tree_ for estimator in model.estimators_[:, 0]]
     offsets = np.cumsum([0, *(tree.node_count for tree in trees)])

@@ -2,113 +2,74 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from torch import Tensor
-from torch.nn import functional
+from torch.nn.functional import cross_entropy
 
 from telescope_core.lens import TelescopeLens
-from telescope_pipeline.cases.convolutional_network.names import (
-    layer_column,
-)
 from telescope_pipeline.cases.convolutional_network.schema import ConvolutionalNetworkCase
-from telescope_pipeline.contract import Checkpoint, Member, Progress, Trained
+from telescope_pipeline.cases.convolutional_network.sweep import layer_column
+from telescope_pipeline.contract import Trained, TrainingJob
 from telescope_pipeline.study.networks.convolutional import ConvolutionalNetwork
-from telescope_pipeline.study.training.loop import Batches, TrainingRun, class_accuracy
+from telescope_pipeline.study.training.loop import Batches, TrainingRun, attach_lens
+from telescope_pipeline.study.training.measures import Row, class_accuracy, mean_cross_entropy
 from telescope_pipeline.study.training.optimizers import optimizer_of
-from telescope_pipeline.study.training.replicates import seeds_of
-from telescope_pipeline.study.training.schedules import log_spaced_steps
 
 CLASSES = 10
-_SETS = ("train", "test")
 
 
-def train(
-    case: ConvolutionalNetworkCase,
-    member: Member,
-    data: dict[str, Tensor],
-    *,
-    seed: int,
-    device: torch.device,
-    checkpoint: Checkpoint,
-    progress: Progress,
-) -> Trained:
+def train(job: TrainingJob[ConvolutionalNetworkCase]) -> Trained:
     """Train one network and record losses, accuracies, kernel norms and effective parameters.
 
     Members that share a seed start from the same weights and see the same batches and probes.
 
-    Args:
-        case: The case's parameters.
-        member: One of the case's members.
-        data: Tensors of the member's file.
-        seed: The run's seed.
-        device: Where to compute.
-        checkpoint: Where the state is kept.
-        progress: Told about finished updates.
-
     Returns:
-        The history and the final weights.
+        The recorded history and the final weights.
     """
-    data = {name: tensor.to(device) for name, tensor in data.items()}
-    inputs, targets = data["train_inputs"], data["train_targets"]
-
-    seed_of = seeds_of(member, seed, "convolutional_network")
-
-    channels, side = inputs.shape[1:3]
+    case, data = job.case, job.on_device()
+    rows, channels, side = data["train_inputs"].shape[:3]
     model = ConvolutionalNetwork(
-        channels, side, CLASSES, widths=case.model.widths, seed=seed_of("weights")
-    ).to(device)
+        channels, side, CLASSES, widths=case.model.widths, seed=job.seed_of("weights")
+    ).to(job.device)
     optimizer = optimizer_of(case.training.optimizer, model)
-    lens = TelescopeLens(
+    lens = attach_lens(
         model,
         optimizer,
-        functional.cross_entropy,
-        inputs,
-        targets,
-        eval_sets={"test": data["test_inputs"]},
-        order=case.lens.order,
-        stride=case.lens.stride,
-        probes=case.lens.probes,
-        deflate=case.lens.deflate,
-        chunk_size=case.lens.chunk_size,
+        data,
+        case.lens,
+        loss=cross_entropy,
         kernel_norms=True,
         layer_shares=True,
-        seed=seed_of("probes"),
+        seed=job.seed_of("probes"),
     )
 
-    def record() -> dict[str, Any]:
+    def record() -> Row:
         # The lens evaluates in chunks, so that no set has to pass through the network at once.
         on_train, on_test = lens.predictions("train"), lens.predictions("test")
-        row = {
-            "train/loss": _loss(on_train, targets),
-            "test/loss": _loss(on_test, data["test_targets"]),
-            "train/accuracy": class_accuracy(on_train, targets),
+        return {
+            "train/loss": mean_cross_entropy(on_train, data["train_targets"]),
+            "test/loss": mean_cross_entropy(on_test, data["test_targets"]),
+            "train/accuracy": class_accuracy(on_train, data["train_targets"]),
             "train/clean_accuracy": class_accuracy(on_train, data["train_clean_targets"]),
             "test/accuracy": class_accuracy(on_test, data["test_targets"]),
+            **_columns(lens),
         }
-        return row | _columns(lens)
 
-    batches = Batches(len(inputs), case.training.batch_size, seed_of("batches"))
-    steps = case.training.epochs * batches.per_epoch
+    batches = Batches(rows, case.training.batch_size, job.seed_of("batches"))
     return TrainingRun(
         model=model,
         optimizer=optimizer,
+        data=data,
         lenses={"lens": lens},
-        inputs=inputs,
-        targets=targets,
-        batch=batches.at,
-        steps=steps,
-        record_steps=log_spaced_steps(steps, case.lens.records, stride=case.lens.stride),
+        batches=batches,
+        steps=case.training.epochs * batches.per_epoch,
+        settings=case.lens,
         record=record,
-        checkpoint_every=case.lens.checkpoint_every,
-        loss=functional.cross_entropy,
-    ).finish(checkpoint, progress)
+        loss=cross_entropy,
+    ).finish(job)
 
 
-def _columns(lens: TelescopeLens) -> dict[str, float]:
+def _columns(lens: TelescopeLens) -> Row:
     """The lens's record under names that a table takes, with layers behind an @."""
-    row: dict[str, float] = {}
+    row: Row = {}
     for key, value in lens.snapshot().to_record().items():
         name, _, layer = key.partition("/effective_parameters/")
         # Before the first step S is 0, and so is every layer's part of it; kernel rows have not
@@ -116,8 +77,3 @@ def _columns(lens: TelescopeLens) -> dict[str, float]:
         unmeasured = lens.steps == 0 and (layer or "/kernel_norm" in key)
         row[layer_column(name, layer) if layer else key] = 0.0 if unmeasured else value
     return row
-
-
-def _loss(outputs: Tensor, targets: Tensor) -> float:
-    """Mean cross-entropy, accumulated in float64."""
-    return float(functional.cross_entropy(outputs.cpu().double(), targets.cpu()))

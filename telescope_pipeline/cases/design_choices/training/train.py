@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor, nn
 
 from telescope_core.closed_forms import sigmoid_slope
 from telescope_core.kernels import TangentKernel
-from telescope_core.lens import TelescopeLens
-from telescope_pipeline.cases.design_choices.names import FIFTHS, by_fifth
 from telescope_pipeline.cases.design_choices.schema import DesignChoicesCase
+from telescope_pipeline.cases.design_choices.sweep import FIFTHS, by_fifth
 from telescope_pipeline.cases.design_choices.training.unrolled import Unrolled, unroll_run
-from telescope_pipeline.contract import Checkpoint, Member, Progress, Trained
-from telescope_pipeline.study.networks.mlp import MLP
-from telescope_pipeline.study.training.loop import (
-    Batches,
-    TrainingRun,
-    accuracy,
-    half_squared_error,
-    squared_error,
-)
+from telescope_pipeline.contract import Trained, TrainingJob
+from telescope_pipeline.study.networks.mlp import MLP, with_output
+from telescope_pipeline.study.training.loop import Batches, TrainingRun, attach_lens
+from telescope_pipeline.study.training.measures import Row, fit, outputs_of
 from telescope_pipeline.study.training.optimizers import optimizer_of
-from telescope_pipeline.study.training.replicates import seeds_of
 from telescope_pipeline.study.training.schedules import log_spaced_steps
 
 
@@ -42,105 +32,59 @@ def record_steps(steps: int, records: int, stride: int) -> list[int]:
     return sorted({*early, *(steps - step for step in early)})
 
 
-def train(
-    case: DesignChoicesCase,
-    member: Member,
-    data: dict[str, Tensor],
-    *,
-    seed: int,
-    device: torch.device,
-    checkpoint: Checkpoint,
-    progress: Progress,
-) -> Trained:
+def train(job: TrainingJob[DesignChoicesCase]) -> Trained:
     """Train one member, record it, and write its run out in closed form beside it.
 
-    Members that share a seed start from the same weights and see the same batches.
-
-    Args:
-        case: The case's parameters.
-        member: One of the case's members.
-        data: Tensors of the member's file.
-        seed: The run's seed.
-        device: Where to compute; the closed form in float64 is computed on the CPU.
-        checkpoint: Where the state is kept; the closed form is worked out anew on resumption.
-        progress: Told about finished updates.
+    Members that share a seed start from the same weights and see the same batches. The closed form
+    in float64 is computed on the CPU, and anew on resumption.
 
     Returns:
-        The history and the final weights.
+        The recorded history and the final weights.
     """
-    (choice,) = (c for c in case.training.choices if c.name == member.values["choice"])
-
-    seed_of = seeds_of(member, seed, "design_choices")
-
-    sizes = (data["train_inputs"].shape[1], *case.model.hidden, 1)
+    case = job.case
+    rows, features = job.data["train_inputs"].shape
+    (choice,) = (c for c in case.training.choices if c.name == job.member.values["choice"])
 
     def network() -> nn.Module:
-        mlp = MLP(sizes, seed=seed_of("weights"))
-        return nn.Sequential(mlp, nn.Sigmoid()) if choice.output == "sigmoid" else mlp
+        sizes = (features, *case.model.hidden, 1)
+        return with_output(MLP(sizes, seed=job.seed_of("weights")), choice.output)
 
     steps = case.training.steps
     recorded = record_steps(steps, case.lens.records, case.lens.stride)
-    batches = Batches(len(data["train_inputs"]), case.training.batch_size, seed_of("batches"))
-    unrolled = unroll_run(
-        network().double(),
-        choice,
-        steps,
-        data["train_inputs"].double(),
-        data["train_targets"].double(),
-        data["test_inputs"].double(),
-        batches.at,
-        recorded,
-    )
-    data = {name: tensor.to(device) for name, tensor in data.items()}
-    inputs, targets = data["train_inputs"], data["train_targets"]
-    model = network().to(device)
+    batches = Batches(rows, case.training.batch_size, job.seed_of("batches"))
+    exact = {name: tensor.double() for name, tensor in job.data.items()}
+    unrolled = unroll_run(network().double(), choice, steps, exact, batches, recorded)
+    data = job.on_device()
+    inputs, test_inputs = data["train_inputs"], data["test_inputs"]
+    model = network().to(job.device)
     optimizer = optimizer_of(choice.optimizer, model)
-    lens = TelescopeLens(
-        model,
-        optimizer,
-        half_squared_error,
-        inputs,
-        targets,
-        eval_sets={"test": data["test_inputs"]},
-        order=case.lens.order,
-        stride=case.lens.stride,
-        probes=case.lens.probes,
-        deflate=case.lens.deflate,
-        seed=seed_of("probes"),
-    )
+    lens = attach_lens(model, optimizer, data, case.lens, seed=job.seed_of("probes"))
     kernel = TangentKernel(model, inputs)
     before_sigmoid = TangentKernel(model[0], inputs) if isinstance(model, nn.Sequential) else None
 
-    def record() -> dict[str, Any]:
-        on_train, on_test = model(inputs), model(data["test_inputs"])
-        norms = _row_norms(kernel, data["test_inputs"], inputs)
-        without = norms
+    def record() -> Row:
+        outputs = outputs_of(model, data)
+        norms = without = _row_norms(kernel, test_inputs, inputs)
         if before_sigmoid is not None:
-            without = _row_norms(before_sigmoid, data["test_inputs"], inputs)
+            without = _row_norms(before_sigmoid, test_inputs, inputs)
         return {
-            "train/mse": squared_error(on_train, targets),
-            "test/mse": squared_error(on_test, data["test_targets"]),
-            "train/accuracy": accuracy(on_train, targets),
-            "test/accuracy": accuracy(on_test, data["test_targets"]),
+            **fit(outputs, data),
             **lens.snapshot().to_record(),
-            **_by_confidence(on_test[:, 0], norms, without),
+            **_by_confidence(outputs["test"][:, 0], norms, without),
             **_at_step(unrolled, lens.steps),
         }
 
-    run = TrainingRun(
+    return TrainingRun(
         model=model,
         optimizer=optimizer,
+        data=data,
         lenses={"lens": lens},
-        inputs=inputs,
-        targets=targets,
-        batch=batches.at,
+        batches=batches,
         steps=steps,
-        record_steps=recorded,
+        settings=case.lens,
         record=record,
-        checkpoint_every=case.lens.checkpoint_every,
-    )
-    history = run.run(checkpoint, progress)
-    return Trained(history, {name: value.cpu() for name, value in model.state_dict().items()})
+        record_steps=recorded,
+    ).finish(job)
 
 
 def _row_norms(kernel: TangentKernel, rows: Tensor, others: Tensor) -> Tensor:
@@ -154,6 +98,9 @@ def _by_confidence(outputs: Tensor, norms: Tensor, without: Tensor) -> dict[str,
 
     The slope is that of a sigmoid with these outputs, 0 where an output without sigmoid is outside
     of [0, 1].
+
+    Returns:
+        The means by quantity and fifth.
     """
     confidence = (2 * outputs - 1).abs()
     order = confidence.argsort(stable=True)

@@ -12,7 +12,7 @@ The lens gets there through its update rules, step by step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,10 +25,10 @@ from telescope_core.closed_forms import (
     unroll,
     unroll_adaptive,
 )
-from telescope_core.lens import TelescopeLens
 from telescope_pipeline.cases.design_choices.schema import Choice
-from telescope_pipeline.study.training.loop import half_squared_error
-from telescope_pipeline.study.training.optimizers import build_optimizer
+from telescope_pipeline.study.training.loop import Batches, attach_lens
+from telescope_pipeline.study.training.measures import half_squared_error
+from telescope_pipeline.study.training.optimizers import optimizer_of
 
 _QUANTILES = (0.1, 0.5, 0.9)
 
@@ -118,10 +118,8 @@ def unroll_run(
     model: nn.Module,
     choice: Choice,
     steps: int,
-    inputs: Tensor,
-    targets: Tensor,
-    test_inputs: Tensor,
-    batch: Callable[[int], Tensor],
+    data: Mapping[str, Tensor],
+    batches: Batches,
     compared: Collection[int],
 ) -> Unrolled:
     """Train a copy in float64, follow it with the lens and in closed form, and compare the two.
@@ -130,34 +128,29 @@ def unroll_run(
         model: At its initial weights, float64, on the CPU; it is trained. Outputs (rows, 1).
         choice: How it is trained.
         steps: Number of updates T.
-        inputs: Training inputs (n, d), float64.
-        targets: Training targets (n,), float64.
-        test_inputs: Test inputs (n_test, d), float64.
-        batch: Positions of the batch of each update.
+        data: ``train_inputs`` (n, d), ``train_targets`` (n,) and ``test_inputs`` (n_test, d),
+            float64.
+        batches: Which rows each update uses.
         compared: Steps at which the lens is read; both go on at every step.
 
     Returns:
         Differences and what the closed form says about the run.
     """
-    settings = choice.optimizer.model_dump(exclude={"name", "learning_rate"})
-    rate = choice.optimizer.learning_rate
-    optimizer = build_optimizer(choice.optimizer.name, model.parameters(), rate, settings)
-    lens = TelescopeLens(
+    inputs, targets = data["train_inputs"], data["train_targets"]
+    optimizer = optimizer_of(choice.optimizer, model)
+    # One direction: S·Y + c rides along whatever the number, and nothing else is read.
+    lens = attach_lens(
         model,
         optimizer,
-        half_squared_error,
-        inputs,
-        targets,
-        eval_sets={"test": test_inputs},
+        data,
         order=1,
         stride=1,
-        # One direction: S·Y + c rides along whatever the number, and nothing else is read.
         probes=1,
         deflate=0,
         strategy="parameter-space",
     )
     shapes = {name: p.detach() for name, p in model.named_parameters()}
-    rows = torch.cat([inputs, test_inputs])
+    rows = torch.cat([inputs, data["test_inputs"]])
     theta_0 = _flat(shapes)
     closed = _ClosedForm(choice, steps, theta_0)
     size = len(theta_0)
@@ -170,7 +163,7 @@ def unroll_run(
     before = [theta_0, theta_0]
     gaps, largest = torch.zeros(steps + 1, 2, dtype=torch.float64), 0.0
     for step in range(1, steps + 1):
-        index = batch(step - 1)
+        index = batches.at(step - 1)
         at = {name: p.detach().clone() for name, p in model.named_parameters()}
         residual = smoothed[index] - targets[index]
         gradients[1, step - 1] = _gradient(model, at, inputs[index], residual)
@@ -213,9 +206,9 @@ def unroll_run(
     return Unrolled(
         prediction_error=gaps[:, 0] / largest,
         smoother_error=gaps[:, 1] / largest,
-        weights=torch.cat([initial.reshape(1), weights.mean(dim=1) / rate]),
+        weights=torch.cat([initial.reshape(1), weights.mean(dim=1) / closed.rate]),
         shares=torch.cat([start, contributions.cumsum(0) / contributions.sum()]),
-        rates=rate * torch.stack([torch.ones(3, dtype=torch.float64), *percentiles]),
+        rates=closed.rate * torch.stack([torch.ones(3, dtype=torch.float64), *percentiles]),
         cosines=torch.cat([start, start, cosines.cumsum(0) / counts]),
     )
 

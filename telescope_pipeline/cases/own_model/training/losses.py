@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from telescope_core.errors import LossError
-from telescope_core.losses.labels import Loss
-from telescope_pipeline.cases.own_model.calls import load
-from telescope_pipeline.study.training.loop import class_accuracy
+from telescope_core.losses import Loss
+from telescope_pipeline.study.training.measures import class_accuracy
+from telescope_pipeline.study.user_calls import load
 
 
 def loss_of(name: str) -> Loss:

@@ -9,86 +9,55 @@ from torch import Tensor, nn
 
 from telescope_core.errors import ConfigurationError
 from telescope_core.lens import TelescopeLens
-from telescope_core.losses.labels import Loss
-from telescope_pipeline.cases.own_model.calls import (
-    build_model,
-    make_optimizer,
-    number,
-    user_seed,
-)
-from telescope_pipeline.cases.own_model.names import set_names
+from telescope_core.losses import Loss
 from telescope_pipeline.cases.own_model.schema import OwnModelCase
+from telescope_pipeline.cases.own_model.sweep import set_names
+from telescope_pipeline.cases.own_model.training.build import build_model, make_optimizer
 from telescope_pipeline.cases.own_model.training.losses import accuracy_of, loss_of
-from telescope_pipeline.contract import Checkpoint, Member, Progress, Trained
-from telescope_pipeline.study.training.loop import Batches, Row, TrainingRun, smoother_lens
-from telescope_pipeline.study.training.replicates import seeds_of
-from telescope_pipeline.study.training.schedules import log_spaced_steps
+from telescope_pipeline.contract import Trained, TrainingJob
+from telescope_pipeline.study.training.loop import Batches, TrainingRun, attach_lens
+from telescope_pipeline.study.training.measures import Row
+from telescope_pipeline.study.user_calls import number, user_seed
 
 
-def train(
-    case: OwnModelCase,
-    member: Member,
-    data: dict[str, Tensor],
-    *,
-    seed: int,
-    device: torch.device,
-    checkpoint: Checkpoint,
-    progress: Progress,
-) -> Trained:
+def train(job: TrainingJob[OwnModelCase]) -> Trained:
     """Train one member and record losses, metrics and what the lens sees.
 
     Members that share a seed get the same seed for weights, batches and probes.
 
-    Args:
-        case: The case's parameters.
-        member: One of the case's members.
-        data: Tensors of the member's file.
-        seed: The run's seed.
-        device: Where to compute.
-        checkpoint: Where the state is kept.
-        progress: Told about finished updates.
-
     Returns:
-        The history and the final weights.
+        The recorded history and the final weights.
 
     Raises:
         ParametersError: A function of the user's fails or returns something else.
         ConfigurationError: Batches or sets do not suit the data.
         TelescopeError: What the lens refuses.
     """
-    case = case.narrowed(member.values, member.seed)
-    data = {name: tensor.to(device) for name, tensor in data.items()}
-    inputs, targets = data["train_inputs"], data["train_targets"]
-    sets = _followed(case, data)
-    size = _batch_size(case, len(inputs))
-
-    seed_of = seeds_of(member, seed, "own_model")
-    model = build_model(case, user_seed(seed_of("weights"))).to(device)
+    case = job.case.narrowed(job.member.values, job.member.seed)
+    data = job.on_device()
+    rows = len(data["train_inputs"])
+    sets = {name: data[f"{name}_inputs"] for name in _followed(case, data)}
+    size = _batch_size(case, rows)
+    model = build_model(case, user_seed(job.seed_of("weights"))).to(job.device)
     optimizer = make_optimizer(case, model)
     loss = loss_of(case.loss)
-    lens = smoother_lens(
-        case.lens, model, optimizer, data, seed=seed_of("probes"), eval_sets=sets, loss=loss
-    )
+    probes = job.seed_of("probes")
+    lens = attach_lens(model, optimizer, data, case.lens, eval_sets=sets, loss=loss, seed=probes)
 
     def record() -> Row:
         return {**_fit(case, model, loss, data), **_seen(lens)}
 
-    everything = torch.arange(len(inputs))
-    batches = Batches(len(inputs), size, seed_of("batches"))
-    steps = case.training.steps
     return TrainingRun(
         model=model,
         optimizer=optimizer,
+        data=data,
         lenses={"lens": lens},
-        inputs=inputs,
-        targets=targets,
-        batch=batches.at if size < len(inputs) else lambda step: everything,
-        steps=steps,
-        record_steps=log_spaced_steps(steps, case.lens.records, stride=case.lens.stride),
+        batches=Batches(rows, size if size < rows else None, job.seed_of("batches")),
+        steps=case.training.steps,
+        settings=case.lens,
         record=record,
-        checkpoint_every=case.lens.checkpoint_every,
         loss=loss,
-    ).finish(checkpoint, progress)
+    ).finish(job)
 
 
 def _followed(case: OwnModelCase, data: dict[str, Tensor]) -> list[str]:

@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from telescope_core.connectivity import Statistics, gradient_change, interpolation_curve
 from telescope_core.errors import NonFiniteError
-from telescope_pipeline.cases.weight_averaging import names
+from telescope_pipeline.cases.weight_averaging import sweep
 from telescope_pipeline.cases.weight_averaging.schema import SpawnLens
+from telescope_pipeline.study.training.measures import class_accuracy
 
 Weights = Mapping[str, Tensor]
 
@@ -74,12 +75,12 @@ class Measures:
             distance = outputs.softmax(dim=1) - functional.one_hot(labels, outputs.shape[1])
             scores[f"{part}/loss"] = float(functional.cross_entropy(outputs, labels))
             scores[f"{part}/mse"] = float(distance.square().mean())
-            scores[f"{part}/accuracy"] = _accuracy(outputs, labels)
+            scores[f"{part}/accuracy"] = class_accuracy(outputs, labels)
         return scores
 
     def _paths(self, children: Sequence[Sequence[Weights]]) -> dict[str, float]:
         measured: dict[str, float] = {}
-        alphas = names.alphas(self._lens.alphas)
+        alphas = sweep.alphas(self._lens.alphas)
         for statistics in get_args(Statistics):
             curves = [
                 interpolation_curve(
@@ -87,7 +88,7 @@ class Measures:
                     first,
                     second,
                     alphas,
-                    lambda model: _accuracy(
+                    lambda model: class_accuracy(
                         self._outputs(model, "test"), self._data["test_targets"]
                     ),
                     statistics=statistics,
@@ -97,16 +98,16 @@ class Measures:
             ]
             path = [math.fsum(scores) / len(scores) for scores in zip(*curves, strict=True)]
             ends = (path[0] + path[-1]) / 2
-            measured[names.children_column(statistics)] = ends
-            measured[names.gap_column(statistics)] = ends - path[alphas.index(0.5)]
+            measured[sweep.children_column(statistics)] = ends
+            measured[sweep.gap_column(statistics)] = ends - path[alphas.index(0.5)]
             for alpha, accuracy in zip(alphas, path, strict=True):
-                measured[names.path_column(statistics, alpha)] = accuracy
+                measured[sweep.path_column(statistics, alpha)] = accuracy
         return measured
 
     def _changes(self, parent: Weights, later: Weights) -> dict[str, float]:
         points = self._data["test_inputs"][: self._lens.gradient_rows]
         changes = gradient_change(self._model, parent, later, points, chunk_size=_POINTS)
-        return {names.change_column(layer): value for layer, value in changes.items()}
+        return {sweep.change_column(layer): value for layer, value in changes.items()}
 
     def _training_batches(self) -> Iterable[Tensor]:
         return _parts(self._data["train_inputs"])
@@ -125,7 +126,3 @@ class Measures:
 def _parts(rows: Tensor) -> tuple[Tensor, ...]:
     """Rows in parts of nearly one size: each counts the same in recomputed statistics."""
     return torch.tensor_split(rows, math.ceil(len(rows) / _ROWS))
-
-
-def _accuracy(outputs: Tensor, labels: Tensor) -> float:
-    return int((outputs.argmax(dim=1) == labels).sum()) / len(labels)

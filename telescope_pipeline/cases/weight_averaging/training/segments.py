@@ -18,11 +18,12 @@ from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases.weight_averaging.schema import AveragingTraining, Phase
 from telescope_pipeline.cases.weight_averaging.training.images import augment
 from telescope_pipeline.contract import Checkpoint, Progress
-from telescope_pipeline.study.training.loop import Batches, Row
-from telescope_pipeline.study.training.state import pack, unpack
+from telescope_pipeline.study.training.loop import Batches
+from telescope_pipeline.study.training.measures import Row
+from telescope_pipeline.study.training.state import pack, under, unpack
 
 Kept = dict[str, dict[str, Tensor]]
-"""States kept for later by key; ``pack`` in ``cases/_checkpoints.py`` names their tensors."""
+"""States kept for later by key; ``pack`` of ``study/training/state.py`` names their tensors."""
 
 _KEPT, _NOW = "kept/", "now/"
 
@@ -88,16 +89,15 @@ class SegmentedRun:
         """
         rows: list[Row] = []
         kept: Kept = {}
-        start = 0
+        start = at = 0
         resumed: dict[str, Tensor] | None = None
         if (stored := checkpoint.load()) is not None:
             tensors, state = stored
-            start, rows = self._find(state), state["rows"]
-            resumed = _under(tensors, _NOW)
-            for path, value in _under(tensors, _KEPT).items():
+            start, at, rows = self._find(state), int(state["step"]), state["rows"]
+            resumed = under(tensors, _NOW)
+            for path, value in under(tensors, _KEPT).items():
                 key, name = path.split("/", maxsplit=1)
                 kept.setdefault(key, {})[name] = value
-            at = int(state["step"])
         total = sum(segment.last - segment.first for segment in self.segments)
         done = sum(segment.last - segment.first for segment in self.segments[:start])
         often = max(1, total // 100)
@@ -105,26 +105,21 @@ class SegmentedRun:
             model, optimizer = self._begin(segment, resumed or kept.get(segment.begins or ""))
             if resumed is None:
                 at = segment.first
-                self._keep(segment, at, model, optimizer, kept)
+                _keep(segment, at, model, optimizer, kept)
             resumed = None
             done += at - segment.first
             progress(done, total)
-            batches = Batches(self._rows(segment), self.settings.batch_size, segment.order)
+            rows_of_set = len(self.data[f"{segment.data}_targets"])
+            batches = Batches(rows_of_set, self.settings.batch_size, segment.order)
             while at < segment.last:
                 self._update(segment, at, batches, model, optimizer)
                 at, done = at + 1, done + 1
-                self._keep(segment, at, model, optimizer, kept)
+                _keep(segment, at, model, optimizer, kept)
                 if done % self.checkpoint_every == 0 and done < total:
-                    now, _ = pack(model, optimizer, {})
-                    checkpoint.save(
-                        {_NOW + name: value for name, value in now.items()}
-                        | {
-                            f"{_KEPT}{key}/{name}": value
-                            for key, state_ in kept.items()
-                            for name, value in state_.items()
-                        },
-                        {"segment": segment.name, "step": at, "rows": rows},
-                    )
+                    tensors = {_NOW + name: x for name, x in pack(model, optimizer, {})[0].items()}
+                    for key, known in kept.items():
+                        tensors |= {f"{_KEPT}{key}/{name}": x for name, x in known.items()}
+                    checkpoint.save(tensors, {"segment": segment.name, "step": at, "rows": rows})
                 if done % often == 0 or done == total:
                     progress(done, total)
             rows = rows + self.finished(segment, kept)
@@ -154,17 +149,6 @@ class SegmentedRun:
             unpack(model, optimizer, {}, {name: x.clone() for name, x in state.items()}, {})
         return model.train(), optimizer
 
-    def _keep(
-        self,
-        segment: Segment,
-        at: int,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        kept: Kept,
-    ) -> None:
-        if at in segment.keeps:
-            kept[segment.keeps[at]] = pack(model, optimizer, {})[0]
-
     def _update(
         self,
         segment: Segment,
@@ -184,18 +168,14 @@ class SegmentedRun:
         functional.cross_entropy(model(seen), targets[index]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
-    def _rows(self, segment: Segment) -> int:
-        return len(self.data[f"{segment.data}_targets"])
+
+def _keep(
+    segment: Segment, at: int, model: nn.Module, optimizer: torch.optim.Optimizer, kept: Kept
+) -> None:
+    if at in segment.keeps:
+        kept[segment.keeps[at]] = pack(model, optimizer, {})[0]
 
 
 def weights_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The model's part of a kept state, by the model's own names."""
-    return _under(state, "model/")
-
-
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        path.removeprefix(prefix): tensor
-        for path, tensor in tensors.items()
-        if path.startswith(prefix)
-    }
+    return under(state, "model/")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
 from telescope_pipeline.cases.weight_averaging.schema import DigitImages, WeightAveragingCase
@@ -14,39 +13,20 @@ from telescope_pipeline.cases.weight_averaging.training.segments import (
     SegmentedRun,
     weights_of,
 )
-from telescope_pipeline.contract import Checkpoint, Member, Progress, Trained
+from telescope_pipeline.contract import Trained, TrainingJob
 from telescope_pipeline.study.networks.resnet import ResidualNetwork
-from telescope_pipeline.study.training.loop import Row
-from telescope_pipeline.study.training.replicates import SeedOf, seeds_of
+from telescope_pipeline.study.training.measures import Row
 
 CLASSES = 10
 _CHILDREN = ("first", "second")
 _PRETRAINED = "pretrained"
 
 
-def train(
-    case: WeightAveragingCase,
-    member: Member,
-    data: dict[str, Tensor],
-    *,
-    seed: int,
-    device: torch.device,
-    checkpoint: Checkpoint,
-    progress: Progress,
-) -> Trained:
+def train(job: TrainingJob[WeightAveragingCase]) -> Trained:
     """Train a parent, spawn children at its checkpoints, and average them.
 
     Both starts share data, last layers and batch orders, so that they differ in the pre-training
     alone.
-
-    Args:
-        case: The case's parameters.
-        member: One of the case's members.
-        data: Tensors of the member's file.
-        seed: The run's seed.
-        device: Where to compute.
-        checkpoint: Where the state is kept.
-        progress: Told about finished updates, those of children included.
 
     Returns:
         One row per t′, and the parent's weights at the last of them.
@@ -54,14 +34,12 @@ def train(
     Raises:
         NonFiniteError: Training diverged.
     """
-    data = {name: tensor.to(device) for name, tensor in data.items()}
-    start = str(member.values["setting"])
+    case, data = job.case, job.on_device()
+    start = str(job.member.values["setting"])
     pairs = range(case.lens.pairs)
 
-    seed_of = seeds_of(member, seed, "weight_averaging")
-
     def build(purpose: str = "weights") -> nn.Module:
-        return _network(case, seed_of(purpose)).to(device)
+        return _network(case, job.seed_of(purpose)).to(job.device)
 
     measures = Measures(case.lens, data, build)
     last_children = {_child(t, pairs[-1], _CHILDREN[-1]) for t in case.spawned_at(start)}
@@ -81,12 +59,12 @@ def train(
     run = SegmentedRun(
         settings=case.training,
         data=data,
-        segments=_segments(case, start, seed_of),
+        segments=_segments(job, start),
         build=build,
         finished=finished,
         checkpoint_every=case.lens.checkpoint_every,
     )
-    rows, kept = run.run(checkpoint, progress)
+    rows, kept = run.run(job.checkpoint, job.progress)
     history = pd.DataFrame(rows).astype({"step": "int64"})
     final = weights_of(kept[_parent(case.spawned_at(start)[-1])])
     # By name: a state that went through a checkpoint has forgotten the model's own order.
@@ -100,7 +78,8 @@ def _network(case: WeightAveragingCase, seed: int) -> nn.Module:
     )
 
 
-def _segments(case: WeightAveragingCase, start: str, seed_of: SeedOf) -> list[Segment]:
+def _segments(job: TrainingJob[WeightAveragingCase], start: str) -> list[Segment]:
+    case, seed_of = job.case, job.seed_of
     pretraining, phase = case.training.pretraining, case.training.phase(start)
     steps, gap = case.spawned_at(start), case.lens.gradient_gap
     first = Segment(

@@ -1,0 +1,144 @@
+"""A training run as far as it is followed: what the lens moves, and its readings read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from telescope_core.jacobians import Linearizer, RowSet, without_autocast
+from telescope_core.lens.present import Now, Present
+from telescope_core.lens.refusals import Refusals
+from telescope_core.lens.settings import Settings
+from telescope_core.lens.strategy import EngineFactory
+from telescope_core.lens.track import Track, restore_track
+from telescope_core.network.trained_parameters import TrainedParameters
+from telescope_core.update_rules import UpdateCheck
+
+
+class Run:
+    """The state of a lens.
+
+    Attributes:
+        track: What is carried from step to step.
+        present: The sets at the parameters as they are now.
+        engines: Makes the smoother; ``None`` without one.
+        lost: Whether a step failed after θ had moved.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        linearizer: Linearizer,
+        train: RowSet,
+        sets: dict[str, RowSet],
+        trained: TrainedParameters,
+        refusals: Refusals,
+    ) -> None:
+        self.settings = settings
+        self.linearizer = linearizer
+        self.train = train
+        self.sets = sets
+        self.trained = trained
+        self.refusals = refusals
+        self.present = Present(linearizer, sets)
+        self.track = self._begin(linearizer.function.theta())
+        self.present.check(self.track.at_start, settings.seed)
+        self.present.begin_block(self.present.at_attach(self.track))
+        self.present.predictions_only = not settings.looks_into_steps
+        self.engines: EngineFactory | None = None
+        self.update_check: UpdateCheck | None = None
+        self.lost = False
+
+    def carry_smoother(self, engines: EngineFactory) -> None:
+        """Follow a smoother, too."""
+        self.engines = engines
+        self._restart(self.linearizer.function.theta())
+
+    def give_up_smoother(self) -> None:
+        """Follow predictions only from now on."""
+        self.engines = self.update_check = None
+        self.track.engine = self.track.kernel_norms = None
+
+    def current(self) -> Now:
+        """Every set linearised at the parameters as they are now."""
+        self.trained.require_same()
+        now = self.present.current(self.track)
+        if self.track.engine is not None:
+            with self.refusals.or_smoother():
+                if self.update_check is not None:
+                    self.update_check.require_unmoved("when read")
+                now.require_still()
+        self.track.move_theta(now.theta)
+        return now
+
+    def count_step(self) -> None:
+        """Take note of a step that was taken, and end the block if it is due."""
+        track = self.track
+        track.step += 1
+        is_due = track.step - track.block_start >= self.settings.stride
+        if is_due and not self.refusals.is_blind:
+            with self.refusals.or_blind():
+                self._close_block()
+
+    def _close_block(self) -> None:
+        track = self.track
+        now = self.current()
+        spans = track.spans(now.rows)
+        with without_autocast(now.theta.device):
+            track.theta_path.close_block(spans)
+            track.theta_path.shift(now.shift)
+            if track.engine is not None:
+                track.engine.close_block(spans)
+                track.engine.open_block(now.rows)
+        track.at_start = now.rows
+        track.block_start = track.step
+        self.present.begin_block(replace(now, shift={}, culprits=()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on, beside the model's and optimizer's own state."""
+        theta = self.linearizer.function.theta()
+        saved = self.track.state_dict(self._identity(), self.present.start_outputs, theta)
+        saved["state"]["has_shifted"] = self.present.has_shifted
+        return saved
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from :meth:`state_dict`.
+
+        Raises:
+            ConfigurationError: The state belongs to another lens, or is damaged.
+        """
+        self.track, f_start, theta = restore_track(
+            state_dict, self._identity(), self._begin, self.engines
+        )
+        has_shifted = bool(state_dict["state"].get("has_shifted"))
+        self.present.restart(self.track, f_start, has_shifted)
+        self._restart(theta)
+
+    def _begin(self, theta: Tensor) -> Track:
+        return Track.begin(theta, self.sets, self.settings.order, self.settings.kernel_norms)
+
+    def _restart(self, theta: Tensor) -> None:
+        """Go on from ``theta``, where the next step must find the parameters."""
+        self.lost = False
+        if self.engines is not None:
+            function = self.linearizer.function
+            make_rule = self.engines.problem.make_rule
+            self.update_check = UpdateCheck(make_rule, function.layout, function.parameters, theta)
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same in a lens that takes a saved state over."""
+        settings, has_smoother = self.settings, self.engines is not None
+        return {
+            "order": settings.order,
+            "stride": settings.stride,
+            "parameters": self.track.theta_0.numel(),
+            "sets": {name: len(rows) for name, rows in self.sets.items()},
+            "probes": settings.probes if has_smoother else None,
+            "deflate": settings.deflate if has_smoother else None,
+            "seed": settings.seed if has_smoother else None,
+            "kernel_norms": self.track.kernel_norms is not None,
+            "layer_shares": has_smoother and settings.layer_shares,
+        }

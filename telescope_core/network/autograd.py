@@ -1,0 +1,57 @@
+"""What autograd has recorded behind some outputs, and what torch cannot differentiate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from telescope_core.errors import ModelError, TelescopeError
+
+
+def graph_of(outputs: Tensor) -> Iterator[torch.autograd.graph.Node]:
+    """Every node of the graph behind some outputs, each once, in the order it is met."""
+    seen = set()
+    waiting = [outputs.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        yield node
+        waiting.extend(following for following, _ in reversed(node.next_functions))
+
+
+def leaves_behind(outputs: Tensor) -> list[Tensor]:
+    """The leaves that require a gradient behind some outputs, each once, in the order met."""
+    if outputs.requires_grad and outputs.is_leaf:
+        return [outputs]
+    held = (getattr(node, "variable", None) for node in graph_of(outputs))
+    return list({id(leaf): leaf for leaf in held if leaf is not None}.values())
+
+
+@contextmanager
+def or_model_error() -> Iterator[None]:
+    """Turn torch's errors about derivatives into a :class:`ModelError` that says what to do."""
+    try:
+        yield
+    except (RuntimeError, NotImplementedError) as error:
+        if isinstance(error, TelescopeError | torch.OutOfMemoryError):
+            raise
+        raise ModelError(_reason(str(error) or type(error).__name__)) from error
+
+
+def _reason(message: str) -> str:
+    first = message.splitlines()[0]
+    if "checkpoint" in message:
+        return (
+            f"the model recomputes activations, and torch cannot differentiate it so: {first}; "
+            "use torch.utils.checkpoint with use_reentrant=False, or switch it off"
+        )
+    return (
+        f"torch.func cannot differentiate the model, nor can plain autograd: {first}; replace the "
+        "operation (a custom autograd.Function whose backward cannot be differentiated?), or hold "
+        "the parameters that it depends on fixed"
+    )

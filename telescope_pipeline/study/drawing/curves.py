@@ -1,0 +1,111 @@
+"""Lines that figures of several kinds have, and what their captions say of lines and bands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from telescope_pipeline.contract import Scalar
+from telescope_pipeline.study.drawing.colours import GAP, LAZY, SETS, TELESCOPED
+from telescope_pipeline.study.drawing.panels import Line
+from telescope_pipeline.study.findings.statistics import over_seeds
+
+MODELS = {
+    "linearization_error": (LAZY, "lazy linearisation, |f − fₗᵢₙ|"),
+    "smoother_error": (TELESCOPED[1], "smoother, |f − (S Y + c)|"),
+    "approximation_error": (TELESCOPED[0], "telescoped, |f − f̃|"),
+}
+"""Colour and label of each model of a network, by the name of its error."""
+
+
+def measured(history: pd.DataFrame, column: str, by: str = "step") -> pd.DataFrame:
+    """Mean over seeds of a column; its standard error contains that of probes if recorded."""
+    error = f"{column}_stderr"
+    return over_seeds(history, column, by, error if error in history else None)
+
+
+def on_sets(
+    history: pd.DataFrame,
+    quantity: str,
+    *,
+    by: str = "step",
+    named: str = "",
+    members: str = "points",
+    **options: Any,
+) -> list[Line]:
+    """A line of a quantity on training and one on test points.
+
+    Args:
+        history: Records of one group.
+        quantity: Its column without the set, ``"mse"`` for ``"train/mse"``.
+        by: The x axis.
+        named: What the figure's table calls it; as the history does if empty.
+        members: What the sets consist of.
+        **options: Of :class:`Line`.
+
+    Returns:
+        Both lines.
+    """
+    return [
+        Line(
+            measured(history, f"{name}/{quantity}", by),
+            colour,
+            f"{name} {members}",
+            f"{name}_{named or quantity}",
+            **options,
+        )
+        for name, colour in SETS.items()
+    ]
+
+
+def model_errors(
+    history: pd.DataFrame,
+    models: Sequence[str] = tuple(MODELS),
+    *,
+    on: str = "test",
+    by: str = "step",
+    named: str = "test_",
+    group: Mapping[str, Scalar] | None = None,
+    points: bool = False,
+) -> list[Line]:
+    """A line for each model's distance from the network.
+
+    Args:
+        history: Records of one group.
+        models: Keys of ``MODELS``.
+        on: The set.
+        by: The x axis.
+        named: What names of columns in the figure's table begin with.
+        group: Columns that tell the group from others.
+        points: Whether points are marked.
+
+    Returns:
+        The lines.
+    """
+    return [
+        Line(
+            over_seeds(history, f"{on}/{name}", by),
+            *MODELS[name],
+            f"{named}{name}",
+            group or {},
+            points=points,
+        )
+        for name in models
+    ]
+
+
+def between(low: Line, high: Line) -> Line:
+    """The area between two lines, shaded."""
+    table = pd.DataFrame({"low": low.curve["mean"], "high": high.curve["mean"]})
+    middle = table.mean(axis=1)
+    curve = low.curve.assign(mean=middle, stderr=0.0, low=table["low"], high=table["high"])
+    return Line(curve, GAP, unit=low.unit, width=0.0, opacity=1.0)
+
+
+def bands(seeds: int) -> str:
+    """The sentence of a caption that says what lines and bands are."""
+    if seeds == 1:
+        return "One seed; bands: standard error of the estimate where there is one."
+    return f"Lines: mean over {seeds} seeds; bands: one standard error."
