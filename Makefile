@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIPELINE := $(VENV)/.pipeline
 
 # DVC starts `telescope` from the PATH.
 export PATH := $(abspath $(BIN)):$(PATH)
@@ -14,12 +15,18 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	touch $@ $(PIPELINE)
+
+# What the pipeline needs and no more.
+$(PIPELINE): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[pipeline,wandb]'
 	touch $@
 
 # A quick case first, since DVC chooses its order itself: there are figures within a minute.
 FIRST := design_choices
 
-repro: setup
+repro: $(PIPELINE)
 	telescope validate
 	if grep -q '^  $(FIRST):' params.yaml; then dvc repro plot@$(FIRST); fi
 	dvc repro
@@ -34,7 +41,7 @@ test-slow: setup
 
 # The case studies at the paper's scale, from paper/params.yaml; data sets are downloaded unless
 # TELESCOPE_DATA names a folder that holds them.
-paper: setup
+paper: $(PIPELINE)
 	cd paper && telescope validate && dvc repro
 
 # Side-by-side timings, about ten minutes; nothing else should run meanwhile.
@@ -52,7 +59,7 @@ format: setup
 	ruff format .
 
 # Writes into dvc.yaml what follows from the cases, and the pipelines below from it.
-wiring: setup
+wiring: $(PIPELINE)
 	$(BIN)/python -m telescope_pipeline.wiring . paper paper/reduced
 
 # Removes what can be made again, except the DVC cache.
