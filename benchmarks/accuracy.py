@@ -1,4 +1,4 @@
-"""First against second order on scikit-learn's digits (the table of MATH section 1)."""
+"""First against second order on scikit-learn's digits (docs/mathematics.md, section 2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures of model complexity read off the smoother (MATH section 3).
+"""Measures of model complexity read off the smoother (docs/mathematics.md, section 5).
 
 Computed in float64 on the CPU, since not every device has it.
 

@@ -44,9 +44,9 @@ def tangent_kernel(
     ``kernel[:, 0, :, 0]`` is the familiar matrix, and ``kernel.flatten(0, 1).flatten(1)`` is the
     Gram matrix of all outputs of all rows for any k.
 
-    No per-sample Jacobian is formed where layers have factors (MATH 4.3): a linear layer costs two
-    products of Gram matrices, however many parameters it has.  The model is left as it is.  To
-    follow a kernel over training, make one :class:`TangentKernel` and call it again.
+    Layers with factors need no per-sample Jacobian (docs/mathematics.md, section 7): a linear layer
+    costs two products of Gram matrices, however many parameters it has.  The model is left as it
+    is.  To follow a kernel over training, make one :class:`TangentKernel` and call it again.
 
     Args:
         model: Any module whose outputs have rows in the first dimension and whose rows do not

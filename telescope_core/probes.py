@@ -1,4 +1,4 @@
-"""Label directions V along which derivatives are carried (MATH section 4.1).
+"""Label directions V along which derivatives are carried (docs/mathematics.md, section 6).
 
 Effective parameters are squared norms of smoother rows, so a few random orthonormal label
 directions estimate them without bias.  The leading eigenvectors of the initial tangent kernel are

@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from telescope_core.errors import ParametersError, TelescopeError
+from telescope_pipeline.schemas.messages import presentable
+from telescope_pipeline.signals import Stopped, listen
 
 app = typer.Typer(
     name="telescope",
@@ -37,15 +39,20 @@ def main() -> None:
     """Run the command line; errors end in a message on stderr and an exit code.
 
     Exit codes: 2 for parameters that are not usable, 1 for every other error raised on purpose,
-    130 for an interruption.
+    130 for an interruption and 143 for a request to terminate.
     """
+    listen()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("telescope_pipeline").setLevel(logging.INFO)
     try:
         app()
     except TelescopeError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
+        message = escape(presentable(str(error)))
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {message}")
         sys.exit(2 if isinstance(error, ParametersError) else 1)
+    except Stopped as stopped:
+        Console(stderr=True, soft_wrap=True).print(f"[yellow]{stopped}[/]")
+        sys.exit(stopped.code)
 
 
 def _show_version(wanted: bool) -> None:

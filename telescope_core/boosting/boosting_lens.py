@@ -23,9 +23,9 @@ from telescope_core.errors import ConfigurationError
 class BoostingLens:
     """How each prediction of boosted trees depends on the training labels, at every round.
 
-    With the structure of the trees held fixed, predictions are ``S·y + c`` (MATH section 3;
-    arXiv 2411.00247; Curth et al. 2023, "A U-turn on double descent").  S is exact; its memory is
-    that of one float64 matrix of ``rows × n`` for each set.
+    With the structure of the trees held fixed, predictions are ``S·y + c`` (docs/mathematics.md,
+    section 9; arXiv 2411.00247; Curth et al. 2023, "A U-turn on double descent").  S is exact; its
+    memory is that of one float64 matrix of ``rows × n`` for each set.
 
     Example:
         >>> lens = BoostingLens(model, X_train, y_train, {"test": X_test})  # doctest: +SKIP

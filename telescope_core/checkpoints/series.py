@@ -1,7 +1,7 @@
 r"""The telescoping model from saved weights of a finished run, without retraining.
 
-The checkpoints are the block ends of MATH section 1: between two of them, s and e, the model moves
-by :math:`\Delta\theta = \theta_e - \theta_s` and its predictions by
+The checkpoints are ends of blocks (docs/mathematics.md, sections 2 and 10): between two of them, s
+and e, the model moves by :math:`\Delta\theta = \theta_e - \theta_s` and its predictions by
 :math:`\bar J(x)\,\Delta\theta`, with :math:`\bar J = J_s` (order 1, Eq. 5 i of arXiv 2411.00247) or
 :math:`½(J_s + J_e)` (order 2).  The sum splits over layers, and so do the changes of the model's
 gradients (section 4.3, Fig. 6 right).
@@ -231,8 +231,8 @@ def from_checkpoints(
         inputs: Sets of rows by name, as for the lens.
         steps: The checkpoints' steps, increasing; ``None`` for 0, 1, 2, ….
         train_inputs: Training rows for norms of tangent-kernel rows
-            :math:`‖k(x)‖, k(x) = [\tfrac1n J(x) J(x_i)^\top]_i` (section 4.2; MATH section 3,
-            without a preconditioner and with these rows as the batch).
+            :math:`‖k(x)‖, k(x) = [\tfrac1n J(x) J(x_i)^\top]_i` (docs/mathematics.md,
+            section 8, without a preconditioner and with these rows as the batch).
         order: 2 for the trapezoid rule, 1 for the paper's first order; of the record.
         layer_of: Maps a parameter's name to its layer's; by default the module that owns it.
         contributions: Split the telescoped change over layers.

@@ -43,7 +43,7 @@ class CheckpointView:
         return _of(self._outputs, name)
 
     def telescoped(self, name: str, order: Order | None = None) -> Tensor:
-        """The telescoped predictions f̃ on a set (MATH section 1).
+        """The telescoped predictions f̃ on a set (docs/mathematics.md, section 2).
 
         Args:
             name: The set.

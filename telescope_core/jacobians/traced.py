@@ -1,4 +1,4 @@
-"""Jacobian products from layer factors, without per-sample Jacobians (MATH 4.3)."""
+"""Jacobian products from layer factors (docs/mathematics.md, section 7)."""
 
 from __future__ import annotations
 

@@ -64,7 +64,8 @@ class TelescopeLens:
         train_inputs: Rows of the set named "train": a tensor, or a map-style dataset of rows.
         train_targets: Their targets: ``(n,)``, ``(n, k)`` or class indices.
         eval_sets: More inputs by name; labels are never needed.
-        order: 2 for the trapezoid rule, 1 for the paper's first order (MATH section 1).
+        order: 2 for the trapezoid rule, 1 for the paper's first order (docs/mathematics.md,
+            section 2).
         stride: Steps between evaluations of all rows.  ``order=1, stride=1`` is the paper.
         probes: Label directions for the smoother: ``"exact"`` for all, a number to estimate, or
             ``None`` for predictions only.

@@ -34,7 +34,7 @@ class Readings:
         return run.current().rows[name].outputs.clone()
 
     def telescoped(self, name: str) -> Tensor:
-        """The telescoped predictions f̃ on a set (Eq. 5 i; MATH section 1).
+        """The telescoped predictions f̃ on a set (Eq. 5 i; docs/mathematics.md, section 2).
 
         What changed outputs otherwise than through θ (buffers that training moves) is taken as it
         is.

@@ -52,7 +52,7 @@ def evaluate(loss: Loss, outputs: Tensor, targets: Tensor, *, owned: bool = Fals
 
 
 def gradient_of(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
-    r"""``g = ∂loss/∂f`` by one backward pass (MATH section 2).
+    r"""``g = ∂loss/∂f`` by one backward pass.
 
     Returns:
         g in the shape of the outputs.
@@ -106,7 +106,7 @@ def leaves_of(loss: Loss, outputs: Tensor, targets: Tensor) -> list[Tensor]:
 
 
 def push(loss: Loss, of: Argument, outputs: Tensor, targets: Tensor, directions: Tensor) -> Tensor:
-    r"""A product with ``∂g/∂f`` or ``∂g/∂Y`` by double backward (MATH section 2).
+    r"""A product with ``∂g/∂f`` or ``∂g/∂Y`` by double backward (docs/mathematics.md, section 3.1).
 
     ``u ↦ (∂g/∂·)ᵀ u`` is linear in u; its vjp is the product.  That is several times faster than
     forward mode over a gradient, and torch has it for more losses.  Directions have the shape of

@@ -31,10 +31,10 @@ __all__ = ["LossGradient", "check_scalar", "leaves_of"]
 
 
 class LossGradient:
-    r"""``g(f, Y) = ∂loss/∂f`` on a batch and its Jacobian-vector products (MATH section 2).
+    r"""``g(f, Y) = ∂loss/∂f`` on a batch and its Jacobian-vector products.
 
-    Outputs are handled flat, ``(rows, k)``; the loss sees copies of them in the shape the model
-    gives.
+    What the smoother needs of a loss (docs/mathematics.md, section 3.1).  Outputs are handled flat,
+    ``(rows, k)``; the loss sees copies of them in the shape the model gives.
 
     Args:
         loss: The training loss.

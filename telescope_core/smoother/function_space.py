@@ -1,4 +1,4 @@
-r"""The smoother in function space, for plain gradient descent on a squared loss (MATH 4.4).
+r"""The smoother in function space, for plain descent on a squared loss (docs/mathematics.md, 7).
 
 Under gradient descent a step of size γ moves every telescoped prediction through the kernel
 alone, ``ΔS(x) = −γ c K(x, B) (S(X_B) − V_B)`` with c the loss's scale (1/|B| for a mean of

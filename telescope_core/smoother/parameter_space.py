@@ -1,6 +1,6 @@
 r"""The smoother's recursion in parameter space: any optimizer with a rule, any batches.
 
-In the symbols of MATH section 2, one step is
+In the symbols of docs/mathematics.md, section 3, one step is
 
 .. math::
     δg_t &= (∂g/∂f)\, S_{t-1}(X_B) + (∂g/∂Y)\, V_B \\

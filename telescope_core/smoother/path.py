@@ -1,4 +1,4 @@
-r"""Line integrals of the Jacobian along a path in parameter space (MATH sections 1 and 4.5).
+r"""Line integrals of the Jacobian along a path in parameter space (docs/mathematics.md, 2 and 7).
 
 All that the model says about predictions has one form: a path ``P_t`` in parameter space (θ
 itself, the derivative columns A, the constant path b) is pushed through the network's Jacobian,
@@ -276,7 +276,7 @@ class TrapezoidPath(Path):
 
 
 def quadrature_of(order: object) -> Quadrature:
-    """The quadrature that defines f̃ of an order (MATH section 1).
+    """The quadrature that defines f̃ of an order (docs/mathematics.md, section 2).
 
     Returns:
         ``"start"`` for order 1, ``"trapezoid"`` for order 2.

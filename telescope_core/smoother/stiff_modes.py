@@ -4,7 +4,8 @@ In minibatch training the few outputs with the largest kernel eigenvalues forget
 batches: their rows of S are dense in the labels of those batches and change with every step.  No
 label direction chosen in advance covers them, and they dominate the variance of random ones.  But
 they are easy to follow with *all* labels at once.  With U the leading eigenvectors of the kernel,
-``(n·k, d)``, the rows ``C ≈ Uᵀ S_train`` obey the recursion of MATH section 2 projected onto U,
+``(n·k, d)``, the rows ``C ≈ Uᵀ S_train`` obey the smoother's recursion projected onto U
+(docs/mathematics.md, sections 3 and 6),
 
 .. math::
     Γ_t &= U^\top J P J_B^\top\, c\,(U_B C_{t-1} - I_B) \\

@@ -50,12 +50,12 @@ class Recursion:
 
 
 class UpdateRule(ABC):
-    r"""Pushes derivatives of the parameter gradient through an optimizer (MATH section 2).
+    r"""Pushes derivatives of the parameter gradient through an optimizer.
 
     Every step of the optimizer computes ``Δθ`` from the gradient ``G``, from θ (weight decay) and
     from its own buffers.  With adaptive denominators held at their actual values this map is
-    linear, so the same lines applied to ``δG`` and ``A`` give ``ΔA``.  Hyperparameters are read
-    from the parameter groups at every step.
+    linear, so the same lines applied to ``δG`` and ``A`` give ``ΔA`` (docs/mathematics.md, section
+    3.2).  Hyperparameters are read from the parameter groups at every step.
 
     A rule of one's own (:func:`telescope_core.update_rules.register_rule`) goes over
     :meth:`active` parameters in :meth:`push`, reads the optimizer's state by :meth:`state_of`, and

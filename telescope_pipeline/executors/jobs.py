@@ -9,9 +9,12 @@ from typing import Any, Protocol
 
 from telescope_core.errors import TelescopeError
 from telescope_pipeline.contract import Progress
+from telescope_pipeline.schemas.messages import presentable, text_of
 
 ATTEMPTS = 2
 """How often a job may lose its worker before it is given up."""
+
+_FRAMES = 12
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,13 @@ def call(job: Job, progress: Progress) -> tuple[str, Any]:
     try:
         return "done", job.function(job.argument, progress)
     except TelescopeError as error:
-        return "failed", str(error)
-    except Exception as error:
-        return "failed", f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+        return "failed", presentable(str(error))
+    except BaseException as error:  # `sys.exit()` there must not end the worker in silence
+        return "failed", described(error)
+
+
+def described(error: BaseException) -> str:
+    """What an unplanned exception says, and where it came from."""
+    frames = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)[-_FRAMES:]))
+    said = ": ".join(part for part in (type(error).__name__, text_of(error)) if part)
+    return presentable(f"{said}\n{frames}")

@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-import traceback
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +16,8 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from telescope_core.errors import ExecutionError
-from telescope_pipeline.executors.jobs import ATTEMPTS, Job, Result, Watcher, call
+from telescope_pipeline.executors.jobs import ATTEMPTS, Job, Result, Watcher, call, described
+from telescope_pipeline.schemas.messages import text_of
 
 _PROGRESS_SECONDS = 0.2
 _GRACE_SECONDS = 2.0
@@ -167,14 +167,14 @@ def _serve(connection: Connection) -> None:
             job = connection.recv()
         except EOFError:
             return
-        except Exception:  # e.g. the job's module does not import
-            connection.send(("failed", f"the job could not be loaded\n{traceback.format_exc()}"))
+        except Exception as error:  # e.g. the job's module does not import
+            connection.send(("failed", f"the job could not be loaded: {described(error)}"))
             continue
         outcome = call(job, _Reporter(connection))
         try:
             connection.send(outcome)
         except Exception as error:  # the result cannot travel
-            connection.send(("failed", f"{type(error).__name__}: {error}"))
+            connection.send(("failed", f"{type(error).__name__}: {text_of(error)}"))
 
 
 class _Reporter:

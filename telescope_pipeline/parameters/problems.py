@@ -11,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from telescope_pipeline.parameters.kinds import KINDS
+from telescope_pipeline.schemas.messages import shortened
+from telescope_pipeline.schemas.secrets import HIDDEN, is_secret_name, masked
 from telescope_pipeline.schemas.sections import Case
 
 _EXPECTED = {
@@ -42,6 +44,8 @@ _MISSING = object()
 # Names of the fields that tell the branches of a union apart.
 _DISCRIMINATORS = ("kind", "name", "source")
 _LONGEST_VALUE = 60
+_LONGEST_KEY = 80
+_MOST = 50
 
 
 def describe(error: ValidationError, raw: Any, model: type[BaseModel]) -> list[str]:
@@ -59,7 +63,8 @@ def describe(error: ValidationError, raw: Any, model: type[BaseModel]) -> list[s
     lines: dict[str, list[str]] = {}
     misspelt: set[str] = set()
     missing: list[tuple[str, str]] = []
-    for detail in error.errors(include_url=False, include_input=False):
+    details = error.errors(include_url=False, include_input=False)
+    for detail in details[:_MOST]:
         keys, holder, annotation = _follow(detail["loc"], raw, model)
         kind, ctx = detail["type"], detail.get("ctx", {})
         if kind == "missing":
@@ -67,27 +72,31 @@ def describe(error: ValidationError, raw: Any, model: type[BaseModel]) -> list[s
             missing.append((path, f"{path}: missing; expected {_of_field(annotation)}"))
             continue
         if kind in {"combination", "secret"}:
-            keys = [*keys, *str(ctx["field"]).split(".")]
+            field = ctx["field"]
+            keys = [*keys, *(field.split(".") if isinstance(field, str) else field)]
         if kind in {"union_tag_invalid", "union_tag_not_found"}:
             keys = [*keys, str(ctx["discriminator"]).strip("'")]
         path = _dotted(keys)
         if kind == "extra_forbidden":
             known = list(holder.model_fields) if _is_model(holder) else []
-            line, match = _unknown_key(path, keys[-1], _value(raw, keys), known)
+            line, match = _unknown_key(path, keys, _shown(_value(raw, keys), keys), known)
             if match is not None:
                 misspelt.add(_dotted([*keys[:-1], match]))
         elif kind == "union_tag_not_found":
             tags = [tag for branch in _branches(annotation) for tag in _tags(branch, keys[-1:])]
             line = _missing_tag(path, str(keys[-1]), tags, _value(raw, keys[:-1]))
         elif kind == "secret":
-            line = f"{path}: got a value that is not shown; expected {ctx['expected']}"
+            line = f"{path}: got {HIDDEN}; expected {ctx['expected']}"
         else:
-            line = _wrong_value(path, _value(raw, keys), _expectation(detail))
+            line = _wrong_value(path, _shown(_value(raw, keys), keys), _expectation(detail))
         lines.setdefault(path, []).append(line)
     for path, line in missing:
         if path not in misspelt:
             lines.setdefault(path, []).append(line)
-    return [line for path in lines for line in _merged(lines[path])]
+    found = [line for path in lines for line in _merged(lines[path])]
+    if len(details) > _MOST:
+        found.append(f"and {len(details) - _MOST} more, to be told when these are mended")
+    return found
 
 
 def _merged(lines: Sequence[str]) -> Iterator[str]:
@@ -174,22 +183,27 @@ def _value(raw: Any, keys: Sequence[int | str]) -> Any:
 def _dotted(keys: Sequence[int | str]) -> str:
     text = ""
     for key in keys:
-        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else str(key)
+        text += f"[{key}]" if isinstance(key, int) else f".{_key(key)}" if text else _key(key)
     return text or "the file"
 
 
-def _wrong_value(path: str, value: Any, expected: str) -> str:
-    given = "missing" if value is _MISSING else f"got {_shown(value)}"
+def _key(key: str) -> str:
+    return shortened(str(masked(str(key))), _LONGEST_KEY)
+
+
+def _wrong_value(path: str, shown: str | None, expected: str) -> str:
+    given = "missing" if shown is None else f"got {shown}"
     return f"{path}: {given}; expected {expected}"
 
 
 def _unknown_key(
-    path: str, key: int | str, value: Any, known: Sequence[str]
+    path: str, keys: Sequence[int | str], shown: str | None, known: Sequence[str]
 ) -> tuple[str, str | None]:
-    close = difflib.get_close_matches(str(key), known, n=1)
+    close = difflib.get_close_matches(str(keys[-1]), known, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     expected = f"one of {', '.join(known)}" if known else "no such key"
-    line = f"{path}: unknown key (value {_shown(value)}); expected {expected}{hint}"
+    value = "not shown" if shown == HIDDEN else shown
+    line = f"{path}: unknown key (value {value}); expected {expected}{hint}"
     return line, close[0] if close else None
 
 
@@ -200,7 +214,15 @@ def _missing_tag(path: str, key: str, choices: Sequence[str], given: Any) -> str
     return f"{path}: missing; expected one of {', '.join(choices)}{hint}"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, keys: Sequence[int | str]) -> str | None:
+    """A value of the file for a message, None if it is missing; secrets do not show."""
+    if value is _MISSING:
+        return None
+    # Names of cases are free: one about tokens has no secrets for that.
+    names = keys[2:] if keys[:1] == ["cases"] else keys
+    value = HIDDEN if any(is_secret_name(str(name)) for name in names) else masked(value)
+    if value == HIDDEN:
+        return HIDDEN
     if isinstance(value, bool):
         return str(value).lower()
     if value is None:

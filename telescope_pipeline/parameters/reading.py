@@ -12,6 +12,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from telescope_core.errors import ParametersError
+from telescope_pipeline.parameters.limits import check_bounds, check_size
 from telescope_pipeline.parameters.model import Parameters
 from telescope_pipeline.parameters.problems import describe
 from telescope_pipeline.schemas.sections import Case
@@ -81,6 +82,7 @@ def _no_case(name: str, cases: Iterable[str]) -> ParametersError:
 
 def _read(path: Path) -> str:
     try:
+        check_size(path, path.stat().st_size)
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         message = f"{path}: no such file; name one with --params or go to the project's folder"
@@ -92,11 +94,13 @@ def _read(path: Path) -> str:
 
 
 def _parse(path: Path, text: str) -> dict[Any, Any]:
-    # The library DVC uses, so that both read the same numbers; pure Python reports duplicate keys.
-    # DVC itself parses in C, which is stricter: a colon inside braces wants quotes.
+    # The library DVC uses, so that both read the same numbers, and in C as there, which is
+    # stricter than in Python: a colon inside braces wants quotes.
     try:
-        raw = YAML(typ="safe", pure=True).load(text)
-        YAML(typ="safe").load(text)
+        check_bounds(path, text)
+        raw = YAML(typ="safe").load(text)
+    except ParametersError:
+        raise
     except DuplicateKeyError as error:
         where = _position(error)
         # "found duplicate key "seed" with value "1" (original value: "0")"
@@ -108,7 +112,7 @@ def _parse(path: Path, text: str) -> dict[Any, Any]:
         if "unexpected ':'" in detail:
             detail += "; inside braces, put a value that has a colon in quotes"
         raise ParametersError(f"{path}{where}: not valid YAML: {detail}") from None
-    except YAMLError as error:
+    except (YAMLError, ValueError, OverflowError) as error:  # e.g. a date that does not exist
         raise ParametersError(f"{path}: not valid YAML: {error}") from None
     if raw is None:
         message = f"{path}: the file is empty; expected the sections run, tracking and cases"

@@ -34,6 +34,8 @@ SHARED = (
     "telescope_core/snapshot.py",
     "telescope_core/update_rules",
     "telescope_pipeline/contract.py",
+    "telescope_pipeline/schemas/messages.py",
+    "telescope_pipeline/schemas/secrets.py",
     "telescope_pipeline/schemas/sections.py",
     "telescope_pipeline/schemas/sources.py",
     "telescope_pipeline/study/networks",

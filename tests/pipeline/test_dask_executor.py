@@ -38,9 +38,15 @@ if __name__ == "__main__":
         results = {{r.name: r.value for r in executor.run(jobs, recorder)}}
         print(sorted(results.items()))
         print(sum(event[0] == "finished" for event in recorder.events))
-        for function in (executor_jobs.fail, executor_jobs.crash):
+        for function, argument in (
+            (executor_jobs.fail, "boom"),
+            (executor_jobs.crash, "boom"),
+            (executor_jobs.leave, "exit"),
+            (executor_jobs.leave, "interrupt"),
+            (executor_jobs.leave, "untold"),
+        ):
             try:
-                list(executor.run([Job("bad", function, "boom")], Recorder()))
+                list(executor.run([Job("bad", function, argument)], Recorder()))
             except ExecutionError as error:
                 print(str(error).splitlines()[0])
 """
@@ -59,6 +65,9 @@ def test_a_cluster_gives_the_results_of_local_processes(tmp_path: Path) -> None:
         "5",
         "member bad failed: boom",
         "member bad failed: KeyError: 'boom'",
+        "member bad failed: SystemExit: 0",
+        "member bad failed: KeyboardInterrupt",
+        "member bad failed: UntoldError: a text that cannot be made: SystemExit",
     ]
 
 

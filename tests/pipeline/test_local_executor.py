@@ -95,6 +95,31 @@ def test_an_unplanned_error_shows_where_it_came_from(jobs: ModuleType) -> None:
     assert "executor_jobs.py" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("exit", "SystemExit: 0"),
+        ("interrupt", "KeyboardInterrupt"),
+        ("untold", "UntoldError: a text that cannot be made: SystemExit"),
+        ("huge", "xxxx"),
+        ("huge crash", "KeyError: 'xxxx"),
+        ("secret", "KeyError: '<OWN_API_KEY>'"),
+    ],
+)
+def test_whatever_a_member_raises_is_one_bounded_error(
+    how: str, said: str, jobs: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OWN_API_KEY", "open-sesame")
+    recorder = Recorder()
+    with pytest.raises(ExecutionError) as raised:
+        list(LocalExecutor(1, 1).run([Job("width-3", jobs.leave, how)], recorder))
+    message = str(raised.value)
+    assert message.startswith(f"member width-3 failed: {said}")
+    assert len(message) < 3000
+    assert "open-sesame" not in message
+    assert recorder.events == [("started", "width-3")]
+
+
 def test_a_result_that_cannot_travel_is_an_error_of_the_member(jobs: ModuleType) -> None:
     with pytest.raises(ExecutionError, match="member odd failed"):
         list(LocalExecutor(1, 1).run([Job("odd", jobs.unsendable, None)], Recorder()))

@@ -177,6 +177,62 @@ def test_every_problem_is_reported_at_once(copy: Path) -> None:
     ]
 
 
+_OWN = """\
+run: {seed: 0}
+tracking: {tracker: none}
+cases:
+  mine:
+    kind: own_model
+    seeds: 1
+    model: {call: "own:build", options: {hidden: 3}}
+    data: "own:load"
+    loss: mse
+    optimizer: {name: sgd, learning_rate: 0.1}
+    training: {steps: 20}
+    lens: {stride: 2}
+    plot: {}
+    sweep: SWEEP
+"""
+
+
+@pytest.mark.parametrize(
+    ("sweep", "line"),
+    [
+        (
+            "{training.stpes: [5]}",
+            "training.stpes: got [5]; expected leaves of the case; there is no training.stpes; did "
+            "you mean training.steps?",
+        ),
+        (
+            "{lens.stride: [1, 2], optimizer.learning_rat: [0.1]}",
+            "optimizer.learning_rat: got [0.1]; expected leaves of the case; there is no "
+            "optimizer.learning_rat; did you mean optimizer.learning_rate?",
+        ),
+        (
+            "{lens.stride: [1], optimizer.learning_rate: [0.1, -1.0]}",
+            "optimizer.learning_rate[1]: got -1.0; expected values that fit the case; with "
+            "lens.stride=1, optimizer.learning_rate=-1.0: Input should be greater than 0",
+        ),
+        (
+            "{training.steps: [5, 1]}",
+            "training.steps[1]: got 1; expected values that fit the case; with training.steps=1: "
+            "lens.stride: expected at most training.steps (1)",
+        ),
+        ("{seeds: [1, 2]}", "seeds: got [1, 2]; expected leaves in model, data, optimizer, "),
+        (
+            "{model.options.api_key: [sesame], lens.order: [7]}",
+            "lens.order[0]: got 7; expected values that fit the case; with "
+            "model.options.api_key='a value that is not shown', lens.order=7: Input should be 1",
+        ),
+    ],
+)
+def test_a_typo_in_a_sweep_names_its_own_leaf(sweep: str, line: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(_OWN.replace("SWEEP", sweep))
+    (found,) = _problems(path)
+    assert found.startswith(f"cases.mine.sweep.{line}")
+
+
 @pytest.mark.parametrize("name", ["Double descent", "../up", "1st", ""])
 def test_a_case_name_must_be_a_folder_name(name: str, copy: Path) -> None:
     _rename(copy, DESCENT, name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from telescope_core.errors import ParametersError, TelescopeError
 from telescope_pipeline.cases.own_model.schema import OwnModelCase
 from telescope_pipeline.cases.own_model.training.build import build_model, make_optimizer
-from telescope_pipeline.study.user_calls import check_signature
+from telescope_pipeline.schemas.messages import text_of
+from telescope_pipeline.study.user_calls import check_signature, is_interruption
 
 
 def problems(case: OwnModelCase, stage: str) -> list[str]:
@@ -20,7 +21,7 @@ def problems(case: OwnModelCase, stage: str) -> list[str]:
 
     Returns:
         A line per problem, each starting with the leaf.
-    """
+    """  # noqa: DOC501  # an interruption is nobody's problem
     settings = [case.narrowed(values, 0) for values in case.combinations()]
     found: dict[str, None] = {}
     for own in settings:
@@ -41,7 +42,10 @@ def problems(case: OwnModelCase, stage: str) -> list[str]:
             make_optimizer(own, build_model(own, 0))
         except TelescopeError as error:
             found[str(error)] = None
-        except (TypeError, ValueError) as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            if is_interruption(error):
+                raise
             # torch's own refusal, e.g. of a model without parameters.
-            found[f"optimizer: got a model and settings that torch refuses: {error}"] = None
+            refused = f"got a model and settings that torch refuses: {text_of(error)}"
+            found[f"optimizer: {refused}"] = None
     return list(found)

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from telescope_core.errors import DataError, ParametersError
+from telescope_core.errors import DataError, ParametersError, TelescopeError
 from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases.own_model.schema import OwnModelCase
 from telescope_pipeline.cases.own_model.sweep import file_stem, set_names, split_name
 from telescope_pipeline.contract import Prepared
-from telescope_pipeline.study.user_calls import call, seed_generators, user_seed
+from telescope_pipeline.study.user_calls import call, guarded, seed_generators, user_seed
 
 _REQUIRED = ("train_inputs", "train_targets", "test_inputs", "test_targets")
 _CLASSES, _NUMBERS = "cross_entropy", ("mse", "half_mse", "bce_with_logits")
@@ -42,7 +42,8 @@ def prepare(case: OwnModelCase, seed: int) -> Prepared:
             seed_generators(drawn)
             reference, options = own.data.call, own.data.options
             returned = call("data.call", reference, drawn, **options)
-            tensors = check_sets(returned, own.loss, f"data.call: {reference}")
+            with guarded("data.call", reference, "reading what it returned", TelescopeError):
+                tensors = check_sets(returned, own.loss, f"data.call: {reference}")
             files[stem] = tensors
             cards[stem] = {
                 "call": reference,

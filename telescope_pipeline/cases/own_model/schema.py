@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import re
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from telescope_pipeline.schemas.secrets import masked
 from telescope_pipeline.schemas.sections import (
     AdamWithRate,
     AdamWWithRate,
@@ -266,22 +268,33 @@ class OwnModelCase(Case):
         plain = self.model_dump(exclude={"sweep"})
         for leaf, values in self.sweep.items():
             if leaf.split(".")[0] not in _SWEPT:
-                raise refuse("sweep", f"leaves in {', '.join(_SWEPT)}, not {leaf}")
+                raise _refuse_swept(f"leaves in {', '.join(_SWEPT)}, not {leaf}", leaf)
             if len({slug(value) for value in values}) < len(values):
-                raise refuse("sweep", f"values of {leaf} that also differ as parts of file names")
+                expected = f"values of {leaf} that also differ as parts of file names"
+                raise _refuse_swept(expected, leaf)
         for chosen in self.combinations() if self.sweep else ():
             try:
                 type(self).model_validate(_with(plain, chosen))
             except KeyError as missing:
-                expected = f"leaves of the case; there is no {missing.args[0]}"
-                raise refuse("sweep", expected) from None
+                raise _no_leaf(missing.args[0], plain) from None
             except ValidationError as error:
-                first = error.errors(include_url=False, include_input=False)[0]
-                where = f"{first['ctx']['field']}: " if first["type"] == "combination" else ""
-                given = ", ".join(f"{leaf}={value!r}" for leaf, value in chosen.items())
-                expected = f"values that fit the case; with {given}: {where}{first['msg']}"
-                raise refuse("sweep", expected) from None
+                raise self._misfit(chosen, error) from None
         return self
+
+    def _misfit(self, chosen: Mapping[str, Scalar], error: ValidationError) -> PydanticCustomError:
+        """Name the value that keeps a combination from being a case, if one does by itself."""
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = f"{first['ctx']['field']}: " if first["type"] == "combination" else ""
+        given = ", ".join(
+            f"{leaf}={masked({leaf: value})[leaf]!r}" for leaf, value in chosen.items()
+        )
+        expected = f"values that fit the case; with {given}: {where}{first['msg']}"
+        # Pydantic puts names of branches of unions between the keys.
+        leaves = [leaf for leaf in chosen if set(leaf.split(".")) <= set(first["loc"])]
+        for leaf in leaves or (chosen if len(chosen) == 1 else ()):
+            position = self.sweep[leaf].index(chosen[leaf])
+            return _refuse_swept(expected, leaf, position)
+        return _refuse_swept(expected)
 
     def combinations(self) -> Iterator[dict[str, Scalar]]:
         """Every combination of the swept values, as ``{leaf: value}``; one, empty, without any."""
@@ -328,6 +341,25 @@ class OwnModelCase(Case):
 def slug(value: Scalar) -> str:
     """A swept value as part of a file's name."""
     return _UNNAMED.sub("-", str(value)).replace("+", "").strip("-.") or "none"
+
+
+def _refuse_swept(expected: str, *keys: str | int) -> PydanticCustomError:
+    """As :func:`refuse`; a leaf of the sweep is one key, whatever dots it has."""
+    context = {"field": ("sweep", *keys), "expected": expected}
+    return PydanticCustomError("combination", "expected {expected}", context)
+
+
+def _no_leaf(leaf: str, plain: Mapping[str, Any]) -> PydanticCustomError:
+    close = difflib.get_close_matches(leaf, list(_leaves(plain)), n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return _refuse_swept(f"leaves of the case; there is no {leaf}{hint}", leaf)
+
+
+def _leaves(plain: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    for name, value in plain.items():
+        yield f"{before}{name}"
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{before}{name}.")
 
 
 def _with(plain: Mapping[str, Any], values: Mapping[str, Scalar]) -> dict[str, Any]:

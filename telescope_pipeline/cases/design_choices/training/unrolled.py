@@ -5,7 +5,8 @@ parameters and all past gradients; ``Δf̃_t = J_{t−1} Δθ_t`` then gives fir
 every step.  This is done for two paths:
 
 * the network's own, with the gradients of its real residuals: its telescoped predictions f̃;
-* the smoother's (MATH section 2), with the gradients of its own residuals ``f̃^S − Y``: S·Y + c.
+* the smoother's, with the gradients of its own residuals ``f̃^S − Y``: S·Y + c
+  (docs/mathematics.md, section 3.3).
 
 The lens gets there through its update rules, step by step.
 """

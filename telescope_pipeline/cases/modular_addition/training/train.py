@@ -24,7 +24,7 @@ def train(job: TrainingJob[ModularAdditionCase]) -> Trained:
     """Train one member and record losses, accuracies and effective parameters.
 
     Labels of the smoother are the one-hot rows of the classes: effective parameters are those of
-    the sensitivity of the telescoped logits to them (MATH section 2, last paragraph).
+    the sensitivity of the telescoped logits to them (docs/mathematics.md, section 4).
 
     Returns:
         The recorded history and the final weights.

@@ -17,7 +17,7 @@ from telescope_pipeline.cases.own_model.training.losses import accuracy_of, loss
 from telescope_pipeline.contract import Trained, TrainingJob
 from telescope_pipeline.study.training.loop import Batches, TrainingRun, attach_lens
 from telescope_pipeline.study.training.measures import Row
-from telescope_pipeline.study.user_calls import number, user_seed
+from telescope_pipeline.study.user_calls import attributed, number, user_seed
 
 
 def train(job: TrainingJob[OwnModelCase]) -> Trained:
@@ -34,6 +34,11 @@ def train(job: TrainingJob[OwnModelCase]) -> Trained:
         TelescopeError: What the lens refuses.
     """
     case = job.case.narrowed(job.member.values, job.member.seed)
+    with attributed(case.references("train")):
+        return _train(job, case)
+
+
+def _train(job: TrainingJob[OwnModelCase], case: OwnModelCase) -> Trained:
     data = job.on_device()
     rows = len(data["train_inputs"])
     sets = {name: data[f"{name}_inputs"] for name in _followed(case, data)}
