@@ -8,8 +8,7 @@ A pipeline may lie in a folder of its own below the project, as ``paper/`` does.
 of the project's own ``dvc.yaml``, from which it is written: the paths to the code lead upwards, the
 cases are those of its own ``params.yaml``, and its results are kept by git instead of DVC's cache.
 
-The pipeline that ``telescope init`` makes is written by
-:mod:`telescope_pipeline.scaffold.own_wiring`.
+A pipeline that ``telescope init`` made is written by ``scaffold/own_wiring.py``.
 """
 
 from __future__ import annotations
@@ -70,11 +69,7 @@ def project_of(root: Path) -> Path:
 
 
 def disagreements(root: Path, cases: Sequence[str]) -> list[str]:
-    """Say where ``dvc.yaml`` differs from what it should be.
-
-    Args:
-        root: The folder of ``dvc.yaml``.
-        cases: The names of the cases in the ``params.yaml`` beside it.
+    """Say where ``dvc.yaml`` differs from what it should be; see :func:`written`.
 
     Returns:
         A line per difference.
