@@ -284,8 +284,13 @@ def __getattr__(name):
 
 
 def test_an_interruption_in_the_users_code_is_nobodys_error(own_code: str) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        call("model.call", f"{own_code}:fail", "interrupt")
+    # A job in the background is started with the signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            call("model.call", f"{own_code}:fail", "interrupt")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_what_code_does_behind_its_result_is_its_error(own_code: str) -> None:
