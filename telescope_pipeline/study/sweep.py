@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from telescope_core.seeds import derive_seed
 from telescope_pipeline.contract import Member, Prepared, Scalar
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def replicates(
     ]
 
 
-def drawn_per_seed(name: str, seeds: int, draw: Callable[[int], Dataset]) -> Prepared:
+def drawn_per_seed(
+    name: str, seeds: int, draw: Callable[[int], Dataset], seed: int, *path: str
+) -> Prepared:
     """Draw a data set anew for every seed of a case.
 
     Members of one seed share the draw, so differences between them are not differences between
@@ -48,12 +51,17 @@ def drawn_per_seed(name: str, seeds: int, draw: Callable[[int], Dataset]) -> Pre
     Args:
         name: Of the data, for the card.
         seeds: How many.
-        draw: Draws the data of a seed, from 0.
+        draw: Draws the data from a seed, which is derived from the run's.
+        seed: The run's.
+        *path: What the draw is called when its seed is derived.
 
     Returns:
         One file per seed, with its card.
     """
-    drawn = {seed_stem(replicate): draw(replicate) for replicate in range(seeds)}
+    drawn = {
+        seed_stem(replicate): draw(derive_seed(seed, *path, replicate))
+        for replicate in range(seeds)
+    }
     return Prepared(
         {stem: rows.tensors() for stem, rows in drawn.items()},
         {"name": name, "files": {stem: rows.card for stem, rows in drawn.items()}},

@@ -15,6 +15,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from telescope_core.errors import DataError
+from telescope_core.seeds import derive_seed
 from telescope_pipeline.schemas.sources import BinarySource, ImageSource
 from telescope_pipeline.study.datasets import sources as _sources
 from telescope_pipeline.study.datasets.sources import draw_binary
@@ -102,10 +103,12 @@ def test_noise_changes_labels_alone_and_the_seed_decides_it(name: str) -> None:
 
 def test_every_seed_of_a_case_gets_its_own_draw_and_card() -> None:
     section = _section("digits")
-    prepared = drawn_per_seed("digits", 3, lambda number: draw_binary(section, 10 * number))
+    prepared = drawn_per_seed(
+        "digits", 3, lambda drawn_with: draw_binary(section, drawn_with), 5, "case", "data"
+    )
     assert list(prepared.files) == list(prepared.card["files"]) == ["seed-0", "seed-1", "seed-2"]
     assert prepared.card["name"] == "digits"
-    alone = draw_binary(_section("digits"), 20)
+    alone = draw_binary(_section("digits"), derive_seed(5, "case", "data", 2))
     assert torch.equal(prepared.files["seed-2"]["train_rows"], alone.extras["train_rows"])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases.depth.schema import DepthCase
 from telescope_pipeline.contract import Prepared
 from telescope_pipeline.study.datasets.digits import load_digits
@@ -14,9 +13,8 @@ def prepare(case: DepthCase, seed: int) -> Prepared:
     return drawn_per_seed(
         "digits",
         case.seeds,
-        lambda replicate: load_digits(
-            case.data.train_size,
-            case.data.test_size,
-            seed=derive_seed(seed, "depth", "split", replicate),
-        ),
+        lambda drawn_with: load_digits(case.data.train_size, case.data.test_size, seed=drawn_with),
+        seed,
+        "depth",
+        "split",
     )

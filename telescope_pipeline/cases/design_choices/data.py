@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases.design_choices.schema import DesignChoicesCase
 from telescope_pipeline.contract import Prepared
 from telescope_pipeline.study.datasets.digits import load_digits
@@ -14,9 +13,8 @@ def prepare(case: DesignChoicesCase, seed: int) -> Prepared:
     return drawn_per_seed(
         "digits",
         case.seeds,
-        lambda replicate: load_digits(
-            case.data.train_size,
-            case.data.test_size,
-            seed=derive_seed(seed, "design_choices", "data", replicate),
-        ),
+        lambda drawn_with: load_digits(case.data.train_size, case.data.test_size, seed=drawn_with),
+        seed,
+        "design_choices",
+        "data",
     )

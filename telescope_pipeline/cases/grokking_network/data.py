@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases.grokking_network.schema import GrokkingNetworkCase
 from telescope_pipeline.contract import Prepared
 from telescope_pipeline.study.datasets.sources import draw_binary
@@ -22,7 +21,8 @@ def prepare(case: GrokkingNetworkCase, seed: int) -> Prepared:
     return drawn_per_seed(
         case.data.source,
         case.seeds,
-        lambda replicate: draw_binary(
-            case.data, derive_seed(seed, "grokking_network", "data", replicate)
-        ),
+        lambda drawn_with: draw_binary(case.data, drawn_with),
+        seed,
+        "grokking_network",
+        "data",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases.grokking_polynomial.schema import GrokkingPolynomialCase
 from telescope_pipeline.contract import Prepared
 from telescope_pipeline.study.datasets.polynomial import draw_polynomial
@@ -15,10 +14,10 @@ def prepare(case: GrokkingPolynomialCase, seed: int) -> Prepared:
     return drawn_per_seed(
         "polynomial",
         case.seeds,
-        lambda replicate: draw_polynomial(
-            sizes.dimension,
-            sizes.train_size,
-            sizes.test_size,
-            seed=derive_seed(seed, "grokking_polynomial", "data", replicate),
+        lambda drawn_with: draw_polynomial(
+            sizes.dimension, sizes.train_size, sizes.test_size, seed=drawn_with
         ),
+        seed,
+        "grokking_polynomial",
+        "data",
     )

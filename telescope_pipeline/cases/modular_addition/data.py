@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases.modular_addition.schema import ModularAdditionCase
 from telescope_pipeline.contract import Prepared
 from telescope_pipeline.study.datasets.modular import modular_addition
@@ -14,9 +13,10 @@ def prepare(case: ModularAdditionCase, seed: int) -> Prepared:
     return drawn_per_seed(
         "modular_addition",
         case.seeds,
-        lambda replicate: modular_addition(
-            case.data.modulus,
-            case.data.train_fraction,
-            seed=derive_seed(seed, "modular_addition", "data", replicate),
+        lambda drawn_with: modular_addition(
+            case.data.modulus, case.data.train_fraction, seed=drawn_with
         ),
+        seed,
+        "modular_addition",
+        "data",
     )
