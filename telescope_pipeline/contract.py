@@ -19,7 +19,7 @@ from a seed derived from it by name.  A stage imports only what it needs: ``trai
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -35,6 +35,9 @@ Scalar = int | float | str
 
 Progress = Callable[[int, int], None]
 """Called with the work done and the work in total, as often as convenient."""
+
+Recorded = Callable[[Mapping[str, int | float]], None]
+"""Called with each row of the history in order, from the first one also when training goes on."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class TrainingJob(Generic[CaseT]):
         device: Where to compute.
         checkpoint: Where the state is kept.
         progress: Told about finished work.
+        recorded: Told the rows of the history as they are recorded, by kinds that can.
     """
 
     case: CaseT
@@ -108,6 +112,7 @@ class TrainingJob(Generic[CaseT]):
     device: device
     checkpoint: Checkpoint
     progress: Progress
+    recorded: Recorded = lambda row: None
 
     def on_device(self) -> dict[str, Tensor]:
         """The data where it is computed with."""

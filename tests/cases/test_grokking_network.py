@@ -57,7 +57,12 @@ def _member(case: GrokkingNetworkCase, name: str) -> Member:
 
 @pytest.fixture
 def train(checkpoints: Any) -> Callable[..., Any]:
-    def run(case: GrokkingNetworkCase, member: Member, checkpoint: Any = None) -> Any:
+    def run(
+        case: GrokkingNetworkCase,
+        member: Member,
+        checkpoint: Any = None,
+        recorded: Any = lambda row: None,
+    ) -> Any:
         return training.train(
             TrainingJob(
                 case.narrowed(member.values, member.seed),
@@ -67,6 +72,7 @@ def train(checkpoints: Any) -> Callable[..., Any]:
                 device=torch.device("cpu"),
                 checkpoint=checkpoint or checkpoints.StoredCheckpoint(),
                 progress=lambda done, total: None,
+                recorded=recorded,
             )
         )
 
@@ -205,7 +211,10 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     with pytest.raises(checkpoints.Interrupted):
         train(case, member, checkpoint)
     checkpoint.stop_after = None
-    resumed = train(case, member, checkpoint)
+    told: list[Any] = []
+    resumed = train(case, member, checkpoint, told.append)
+    # Whoever follows is told the rows from before the interruption too.
+    pd.testing.assert_frame_equal(pd.DataFrame(told), resumed.history, check_exact=True)
     pd.testing.assert_frame_equal(whole.history, resumed.history, check_exact=True)
     for key, tensor in whole.final.items():
         assert torch.equal(tensor, resumed.final[key])

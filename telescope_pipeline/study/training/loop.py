@@ -16,7 +16,7 @@ from telescope_core.errors import NonFiniteError
 from telescope_core.lens import TelescopeLens
 from telescope_core.losses import Loss
 from telescope_core.seeds import derive_seed
-from telescope_pipeline.contract import Checkpoint, Progress, Trained, TrainingJob
+from telescope_pipeline.contract import Checkpoint, Progress, Recorded, Trained, TrainingJob
 from telescope_pipeline.schemas.sections import Section
 from telescope_pipeline.study.training.early_stopping import EarlyStopping
 from telescope_pipeline.study.training.measures import Row, half_squared_error
@@ -147,12 +147,18 @@ class TrainingRun:
     record_steps: Sequence[int] | None = None
     stopping: EarlyStopping | None = None
 
-    def run(self, checkpoint: Checkpoint, progress: Progress) -> pd.DataFrame:
+    def run(
+        self,
+        checkpoint: Checkpoint,
+        progress: Progress,
+        recorded: Recorded = lambda row: None,
+    ) -> pd.DataFrame:
         """Train to the end, from the last checkpoint if there is one.
 
         Args:
             checkpoint: Where to look for and keep the state.
             progress: Told the number of updates done, about a hundred times.
+            recorded: Told every row, also those of the checkpoint.
 
         Returns:
             One row per recorded step: ``step`` (int64), then what ``record`` gave.
@@ -168,8 +174,10 @@ class TrainingRun:
             start, rows = state["step"], state["rows"]
             if self.stopping is not None:
                 self.stopping.load(state["stopping"])
+            for row in rows:
+                recorded(row)
         else:
-            self._record(0, rows)
+            recorded(self._record(0, rows))
         progress(start, self.steps)
         often = max(1, self.steps // 100)
         wanted = set(self._record_steps())
@@ -177,7 +185,7 @@ class TrainingRun:
             self._update(step - 1)
             ends = self.stopping is not None and self.stopping.is_due(step)
             if step in wanted or ends:
-                self._record(step, rows)
+                recorded(self._record(step, rows))
             if ends:
                 progress(self.steps, self.steps)
                 break
@@ -189,7 +197,8 @@ class TrainingRun:
 
     def finish(self, job: TrainingJob[Any]) -> Trained:
         """Train to the end as :meth:`run` does; give the history and the final weights."""
-        return Trained(self.run(job.checkpoint, job.progress), final_state(self.model))
+        history = self.run(job.checkpoint, job.progress, job.recorded)
+        return Trained(history, final_state(self.model))
 
     def _record_steps(self) -> Sequence[int]:
         if self.record_steps is not None:
@@ -216,7 +225,7 @@ class TrainingRun:
             self.loss(self.model(inputs[index]), targets[index]).backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
 
-    def _record(self, step: int, rows: list[Row]) -> None:
+    def _record(self, step: int, rows: list[Row]) -> Row:
         with torch.no_grad():
             measured = {name: value for name, value in self.record().items() if name != "step"}
         for name, value in measured.items():
@@ -226,6 +235,7 @@ class TrainingRun:
                     "learning rate"
                 )
         rows.append({"step": step, **measured})
+        return rows[-1]
 
 
 def final_state(model: nn.Module) -> dict[str, Tensor]:
