@@ -202,6 +202,15 @@ def wire(params: _Params = _DEFAULT) -> None:
 
 
 @app.command()
+def cost(params: _Params = _DEFAULT) -> None:
+    """Show how many processor seconds the members of each case took when they were trained."""
+    from telescope_pipeline.cost import lines
+
+    for line in lines(params):
+        typer.echo(line)
+
+
+@app.command()
 def doctor(params: _Params = _DEFAULT) -> None:
     """Check the installation, the parameters and the project's folder."""
     from telescope_pipeline.doctor import examine, show

@@ -39,7 +39,7 @@ def test_light_commands_import_nothing_heavy(arguments: list[str], repository: P
 def test_every_command_is_there() -> None:
     help_text = CliRunner().invoke(app, ["--help"]).output
     stages = ("prepare", "train", "metrics", "plot", "publish", "report")
-    for name in (*stages, "validate", "doctor", "init", "wire"):
+    for name in (*stages, "validate", "doctor", "init", "wire", "cost"):
         assert name in help_text
 
 

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 from telescope_core.errors import ArtifactError, ExecutionError, TelescopeError
+from telescope_pipeline.cost import recorded_cost
+from telescope_pipeline.store.folders import Layout
 
 if TYPE_CHECKING:
     from conftest import Stages
@@ -60,11 +62,15 @@ def test_timing_is_kept_apart(stages: Stages) -> None:
     assert len(timing) == 4
     one = timing["width-0002_seed-0"]
     assert one["wall_seconds"] >= 0
+    assert one["cpu_seconds"] >= 0
     assert one["peak_memory_mb"] > 1
     assert one["from_scratch_folder"] is False
     _run(stages, "train")
     timing = json.loads((stages.root / "timing" / "first.json").read_text())["members"]
     assert timing["width-0002_seed-0"] == {**one, "from_scratch_folder": True}
+    cost = recorded_cost(Layout(stages.root), "first")
+    assert cost == {name: each["cpu_seconds"] for name, each in timing.items()}
+    assert recorded_cost(Layout(stages.root), "second") is None
 
 
 def test_a_wider_sweep_trains_only_what_is_new(stages: Stages) -> None:
