@@ -8,7 +8,7 @@ PIPELINE := $(VENV)/.pipeline
 # DVC starts `telescope` from the PATH.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: setup repro paper test test-slow bench lint format wiring clean
+.PHONY: setup repro paper test test-dvc test-slow bench lint format wiring clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,10 @@ repro: $(PIPELINE)
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15
+
+# Experiments, remotes and clones of the whole project with the real DVC; some minutes.
+test-dvc: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=5 tests/dvc
 
 # Thousands of random models and every cell of the zoo against the account from rows; an hour or so.
 # TELESCOPE_EXAMPLES sets the number of random models.

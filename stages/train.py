@@ -42,7 +42,7 @@ def run(case_name: str, parameters_path: Path) -> None:
     layout = Layout.beside(parameters_path)
     make_importable(layout.root)
     scratch = Scratch(layout.scratch)
-    tasks = _plan(case, parameters.run, layout.data(case_name), layout.scratch)
+    tasks = _plan(case, parameters.run, layout.data(case_name), layout)
     keys = {task.member.name: key_of(dict(task.manifest)) for task in tasks}
     missing = [task for task in tasks if not scratch.holds(keys[task.member.name])]
     found = len(tasks) - len(missing)
@@ -62,7 +62,7 @@ def run(case_name: str, parameters_path: Path) -> None:
     files.write_json(layout.timing(case_name), {"case": case_name, "members": timing})
 
 
-def _plan(case: Case, run: RunSettings, data: Path, scratch: Path) -> list[Task]:
+def _plan(case: Case, run: RunSettings, data: Path, layout: Layout) -> list[Task]:
     # Not `training`: that would load torch, which only the workers need.
     sweep = import_module(f"telescope_pipeline.cases.{case.kind}.sweep")
     members: list[Member] = sweep.members(case)
@@ -81,8 +81,9 @@ def _plan(case: Case, run: RunSettings, data: Path, scratch: Path) -> list[Task]
         if expected is None or files.sha256(path) != expected:
             message = f"{path} is not the file that dataset.json describes; prepare the data again"
             raise ArtifactError(message)
-        manifest = manifest_of(narrowed, member, run, expected, scratch.parent)
-        tasks.append(Task(narrowed, member, run, path, manifest, scratch))
+        manifest = manifest_of(narrowed, member, run, expected, layout.root)
+        task = Task(narrowed, member, run, path, manifest, layout.root, layout.scratch)
+        tasks.append(task)
     return tasks
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import netrc
 import os
 import platform
@@ -77,7 +78,7 @@ def examine(parameters_path: Path) -> list[Finding]:
     findings += [_repository(root), _wiring(root, parameters), _writable(root), _disk(root)]
     findings.append(_scratch(root))
     if parameters is not None:
-        findings += [_processors(parameters), _tracker(parameters)]
+        findings += [_record(root, parameters), _processors(parameters), _tracker(parameters)]
     return findings
 
 
@@ -125,6 +126,39 @@ def _repository(root: Path) -> Finding:
     return Finding("DVC repository", "broken", f"{root} has none; run `git init` and `dvc init`")
 
 
+def _record(root: Path, parameters: Parameters) -> Finding:
+    """Say whether results are there, and how those that ``dvc.lock`` names are to be had."""
+    layout = Layout(root)
+    missing = [
+        name for name in parameters.cases if not (layout.results(name) / "metrics.json").is_file()
+    ]
+    if not (root / "dvc.lock").is_file():
+        return Finding("results", "fine", "none yet: `dvc repro` makes them and writes dvc.lock")
+    if not missing:
+        return Finding("results", "fine", "there; commit dvc.lock to compare with them later")
+    detail = f"dvc.lock is there, but nothing of {', '.join(missing)}: "
+    if _has_remote(root):
+        detail += "`dvc pull` brings what was pushed, and `dvc repro` makes the rest"
+    else:
+        detail += (
+            "run `dvc repro`, or name the store that results were pushed to with "
+            "`dvc remote add -d store FOLDER` and run `dvc pull`"
+        )
+    return Finding("results", "warning", detail)
+
+
+def _has_remote(root: Path) -> bool:
+    for folder in (root, *root.parents):
+        if (folder / ".dvc").is_dir():
+            config = configparser.ConfigParser(interpolation=None, strict=False)
+            try:
+                config.read([folder / ".dvc" / "config", folder / ".dvc" / "config.local"])
+            except (configparser.Error, UnicodeDecodeError):
+                return False
+            return config.has_option("core", "remote")
+    return False
+
+
 def _wiring(root: Path, parameters: Parameters | None) -> Finding:
     from telescope_pipeline.scaffold.own_wiring import is_own
     from telescope_pipeline.wiring import disagreements
@@ -134,7 +168,7 @@ def _wiring(root: Path, parameters: Parameters | None) -> Finding:
             "dvc.yaml", "broken", "cannot be compared with parameters that are not valid"
         )
     try:
-        lines = disagreements(root, list(parameters.cases))
+        lines = disagreements(root, parameters.cases)
     except TelescopeError as error:
         return Finding("dvc.yaml", "broken", str(error))
     if lines:

@@ -2,7 +2,7 @@
 
 The code that a stage depends on is named by folders and written by hand.  What follows from the
 cases is compared (``telescope doctor``) and written (``make wiring``): the report waits for a
-receipt of each.
+receipt of each, and all from ``plots`` on is made from the cases and their kinds.
 
 A pipeline may lie in a folder of its own below the project, as ``paper/`` does.  It has the stages
 of the project's own ``dvc.yaml``, from which it is written: the paths to the code lead upwards, the
@@ -16,12 +16,13 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from telescope_core.errors import ConfigurationError, TelescopeError
 from telescope_pipeline.parameters import load_parameters
 from telescope_pipeline.scaffold import own_wiring
+from telescope_pipeline.schemas.sections import Case
 from telescope_pipeline.store import files
 
 _CODE = re.compile(r'(?<![\w./-])(?=(?:schemas|stages|telescope_core|telescope_pipeline)[/,\s"])')
@@ -29,13 +30,26 @@ _SECTION = re.compile(r"^\s*([a-z]+):")
 _RECEIPT = re.compile(r"^(\s*)results/(\w+)/receipt\.json,$")
 _RESULT = re.compile(r'"?((?:data|runs|results)/[^",\]]+)"?')
 
+# Of a kind: its table, the x axis, the columns, DVC's template and what is drawn.
+_PLOTS = {
+    "double_descent": [
+        "errors-and-effective-parameters width train_mse,test_mse linear errors by width",
+        "trajectories train_effective_parameters test_effective_parameters scatter "
+        "p_test over p_train",
+    ],
+    "grokking_polynomial": [
+        "errors-and-effective-parameters step train_mse,test_mse linear errors over training"
+    ],
+}
+_BY_CASE = "# Written from the cases.  `dvc plots` shows every table as well, column by column."
 
-def written(root: Path, cases: Sequence[str]) -> str:
+
+def written(root: Path, cases: Mapping[str, Case]) -> str:
     """Derive what ``dvc.yaml`` should say from the project's own.
 
     Args:
         root: The folder of ``dvc.yaml``.
-        cases: The names of the cases in the ``params.yaml`` beside it.
+        cases: The cases in the ``params.yaml`` beside it, by name.
 
     Returns:
         The text of the file.
@@ -68,7 +82,7 @@ def project_of(root: Path) -> Path:
     )
 
 
-def disagreements(root: Path, cases: Sequence[str]) -> list[str]:
+def disagreements(root: Path, cases: Mapping[str, Case]) -> list[str]:
     """Say where ``dvc.yaml`` differs from what it should be; see :func:`written`.
 
     Returns:
@@ -109,18 +123,20 @@ def rewrite(root: Path) -> bool:
     """
     path = root / "dvc.yaml"
     before = files.read_bytes(path).decode() if path.exists() else ""
-    cases = list(load_parameters(root / "params.yaml").cases)
+    cases = load_parameters(root / "params.yaml").cases
     after = own_wiring.written(root) if own_wiring.is_own(root) else written(root, cases)
     if after != before:
         files.write_text(path, after)
     return after != before
 
 
-def _rewritten(lines: Sequence[str], cases: Sequence[str], way: str) -> Iterator[str]:
+def _rewritten(lines: Sequence[str], cases: Mapping[str, Case], way: str) -> Iterator[str]:
     section, named = "", False
     for line in lines:
         if match := _SECTION.match(line):
             section = match[1]
+        if line == _BY_CASE:
+            break
         if match := _RECEIPT.match(line):
             if not named:
                 yield from (f"{match[1]}results/{case}/receipt.json," for case in cases)
@@ -131,6 +147,20 @@ def _rewritten(lines: Sequence[str], cases: Sequence[str], way: str) -> Iterator
             yield _RESULT.sub(r'{"\1": {cache: false}}', line)
         else:
             yield line
+    yield from _by_case(cases)
+
+
+def _by_case(cases: Mapping[str, Case]) -> Iterator[str]:
+    yield _BY_CASE
+    plots = [(name, plot) for name, case in cases.items() for plot in _PLOTS.get(case.kind, [])]
+    yield "plots:" if plots else "plots: []"
+    for name, plot in plots:
+        table, x, columns, template, title = plot.split(maxsplit=4)
+        yield f'  - "{name}: {title}":'
+        yield f"      {{x: {x}, template: {template}, y: {{"
+        yield f"        results/{name}/plots/{table}.csv: [{columns.replace(',', ', ')}]}}}}"
+    yield "artifacts:"
+    yield '  report: {path: results/report.html, type: report, desc: "Claims, figures and numbers"}'
 
 
 def main(folders: Sequence[str]) -> None:

@@ -41,7 +41,8 @@ class Task:
         run: The run settings.
         data: The data file.
         manifest: What the member is made of, as the sender sees it.
-        scratch: The scratch folder, in the project's own.
+        root: The project's folder, below which the user's code lies.
+        scratch: The scratch folder.
     """
 
     case: Case
@@ -49,6 +50,7 @@ class Task:
     run: RunSettings
     data: Path
     manifest: Mapping[str, Any]
+    root: Path
     scratch: Path
 
 
@@ -67,7 +69,7 @@ def train_member(task: Task, progress: Progress) -> str:
         TelescopeError: Whatever the training raises.
     """
     started, worked = time.monotonic(), time.process_time()
-    make_importable(task.scratch.parent)
+    make_importable(task.root)
     data = _check_same(task)
     key = key_of(dict(task.manifest))
     scratch = Scratch(task.scratch)
@@ -100,7 +102,7 @@ def _check_same(task: Task) -> bytes:
         message = f"{error}; a worker on another machine needs the project's folder at this path"
         raise ExecutionError(message) from None
     digest = hashlib.sha256(data).hexdigest()
-    here = manifest_of(task.case, task.member, task.run, digest, task.scratch.parent)
+    here = manifest_of(task.case, task.member, task.run, digest, task.root)
     for name, value in here.items():
         if task.manifest[name] != value:
             raise ExecutionError(

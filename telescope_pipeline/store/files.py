@@ -231,7 +231,8 @@ def new_folder(target: Path) -> Iterator[Path]:
     with _said_plainly(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(target)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}{_PARTIAL}", dir=target.parent))
+        prefix = f".{target.name}{_PARTIAL}{os.getpid()}-"
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     try:
         with _said_plainly(target):
             yield folder
@@ -240,8 +241,13 @@ def new_folder(target: Path) -> Iterator[Path]:
             if target.exists():
                 old = folder.with_name(f"{folder.name}.old")
                 target.rename(old)
-                folder.rename(target)
-                shutil.rmtree(old)
+                try:
+                    folder.rename(target)
+                finally:
+                    if target.exists():
+                        shutil.rmtree(old)
+                    else:
+                        old.rename(target)
             else:
                 folder.rename(target)
             _flush_folder(target.parent)
@@ -260,7 +266,12 @@ def _said_plainly(path: Path) -> Iterator[None]:
 
 def _remove_leftovers(target: Path) -> None:
     """Remove what killed processes left beside ``target``."""
+    from psutil import pid_exists
+
     for path in target.parent.glob(f".{target.name}{_PARTIAL}*"):
+        process = path.name.partition(_PARTIAL)[2].partition("-")[0]
+        if process.isdigit() and pid_exists(int(process)):
+            continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

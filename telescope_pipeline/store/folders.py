@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,16 @@ class Layout:
 
     @property
     def scratch(self) -> Path:
-        """The scratch folder, which nothing but the train stage knows."""
+        """The scratch folder, which nothing but the train stage knows.
+
+        DVC runs queued experiments in copies below ``.dvc/tmp``, which it deletes afterwards: they
+        share the scratch folder of the checkout that they were started from.
+        """
+        started = Path(os.environ.get("DVC_ROOT", self.root)).resolve()
+        for folder in (self.root, *self.root.parents):
+            if (folder / ".dvc").is_dir():
+                copied = started / ".dvc" / "tmp" in folder.parents
+                return (started / self.root.relative_to(folder) if copied else self.root) / _SCRATCH
         return self.root / _SCRATCH
 
     def data(self, case: str) -> Path:

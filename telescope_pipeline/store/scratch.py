@@ -54,12 +54,21 @@ class Scratch:
         Raises:
             ArtifactError: If they cannot be written.
         """
+        try:
+            if not self.holds(key):
+                self._store(key, contents)
+        except ArtifactError:
+            # Two experiments may train the same member at the same time.
+            if not self.holds(key):
+                raise
+        self.checkpoint(key).discard()
+
+    def _store(self, key: str, contents: dict[str, bytes]) -> None:
         with files.new_folder(self.folder / "members" / key) as folder:
             for name, content in contents.items():
                 files.write_bytes(folder / name, content)
             seal = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
             files.write_json(folder / _SEAL, seal)
-        self.checkpoint(key).discard()
 
     def path(self, key: str, name: str) -> Path:
         """Return the place of a file of a finished member."""

@@ -75,6 +75,21 @@ def test_a_project_without_dvc_is_broken(copy: Path) -> None:
     assert _of(copy, "DVC repository").state == "broken"
 
 
+def test_a_record_without_results_says_where_to_get_them(copy: Path) -> None:
+    assert "none yet" in _of(copy, "results").detail
+    (copy / "dvc.lock").write_text("schema: '2.0'\n")
+    finding = _of(copy, "results")
+    assert finding.state == "warning"
+    assert "run `dvc repro`, or name the store" in finding.detail
+    with (copy / ".dvc" / "config.local").open("w") as config:
+        config.write("[core]\n    remote = store\n['remote \"store\"']\n    url = /store\n")
+    assert "`dvc pull` brings what was pushed" in _of(copy, "results").detail
+    for case in YAML(typ="safe", pure=True).load(copy / "params.yaml")["cases"]:
+        (copy / "results" / case).mkdir(parents=True)
+        (copy / "results" / case / "metrics.json").touch()
+    assert _of(copy, "results").state == "fine"
+
+
 def test_a_command_off_the_path_is_broken(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert _of(copy, "telescope command").state == "broken"

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
 from telescope_core.errors import ArtifactError
+from telescope_pipeline.store.folders import Layout
 from telescope_pipeline.store.scratch import Scratch
 
 KEY = "ab" * 32
@@ -20,6 +22,45 @@ def test_a_finished_member_is_found_and_its_checkpoint_dropped(tmp_path: Path) -
     assert scratch.holds(KEY)
     assert scratch.path(KEY, "history.parquet").read_bytes() == b"table"
     assert scratch.checkpoint(KEY).load() is None
+
+
+def test_two_experiments_finish_the_same_member_at_the_same_time(tmp_path: Path) -> None:
+    contents = {f"{i}.bin": bytes([i]) * 1000 for i in range(8)}
+    failures: list[ArtifactError] = []
+    for repetition in range(5):
+        key, ready = f"{repetition:064x}", threading.Barrier(4)
+
+        def finish(key: str = key, ready: threading.Barrier = ready) -> None:
+            ready.wait()
+            try:
+                Scratch(tmp_path).store(key, contents)
+            except ArtifactError as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=finish) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert Scratch(tmp_path).holds(key)
+    assert failures == []
+    assert len(list((tmp_path / "members").iterdir())) == 5
+
+
+@pytest.mark.parametrize("below", [".", "paper"])
+def test_a_copy_made_for_an_experiment_shares_the_scratch_folder(
+    below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "tmp1"
+    (copy / ".dvc").mkdir(parents=True)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    assert Layout(copy / below).scratch == copy / below / ".telescope"
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    assert Layout(copy / below).scratch == tmp_path / below / ".telescope"
+    assert Layout(tmp_path / below).scratch == tmp_path / below / ".telescope"
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / ".dvc").mkdir(parents=True)
+    assert Layout(elsewhere).scratch == elsewhere / ".telescope"
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing", "unsealed", "no-mapping"])

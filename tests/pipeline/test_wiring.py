@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,13 +11,14 @@ from ruamel.yaml import YAML
 
 from telescope_core.errors import ArtifactError, ConfigurationError
 from telescope_pipeline.parameters import load_parameters
+from telescope_pipeline.schemas.sections import Case
 from telescope_pipeline.wiring import disagreements, project_of, rewrite, written
 
 _ALL = [".", "paper", "paper/reduced"]
 
 
-def _cases(root: Path) -> list[str]:
-    return list(load_parameters(root / "params.yaml").cases)
+def _cases(root: Path) -> dict[str, Case]:
+    return load_parameters(root / "params.yaml").cases
 
 
 @pytest.mark.parametrize("folder", _ALL)
@@ -27,7 +29,8 @@ def test_pipelines_are_in_line_with_the_cases_and_each_other(folder: str, reposi
 
 
 def test_the_projects_own_pipeline_is_short(repository: Path) -> None:
-    assert len((repository / "dvc.yaml").read_text().splitlines()) <= 120
+    stages = (repository / "dvc.yaml").read_text().partition("\n# Written from the cases")[0]
+    assert len(stages.splitlines()) <= 120
 
 
 @pytest.fixture
@@ -44,15 +47,35 @@ def copy(tmp_path: Path, repository: Path) -> Path:
 def test_the_report_waits_for_every_case(copy: Path) -> None:
     whole = (copy / "dvc.yaml").read_text()
     cases = _cases(copy)
-    assert disagreements(copy, ["another", *cases[1:]]) == [
+    first, *others = cases
+    renamed = {"another": cases[first]} | {name: cases[name] for name in others}
+    assert disagreements(copy, renamed) == [
         "report: results/another/receipt.json is missing in deps",
-        f"report: results/{cases[0]}/receipt.json belongs to no case",
+        f"report: results/{first}/receipt.json belongs to no case",
     ]
     path = copy / "dvc.yaml"
-    path.write_text(whole.replace(f"      results/{cases[3]}/receipt.json,\n", ""))
+    path.write_text(whole.replace(f"      results/{others[2]}/receipt.json,\n", ""))
     assert rewrite(copy)
     assert path.read_text() == whole
     assert not rewrite(copy)
+
+
+def test_plots_go_with_their_case(copy: Path) -> None:
+    path, cases, yaml = copy / "dvc.yaml", _cases(copy), YAML(typ="safe", pure=True)
+    whole = path.read_text()
+    descent, depth = cases["double_descent"], cases["depth"]
+    for some in ({"depth": depth}, {"depth": depth, "one": descent, "another": descent}, cases):
+        path.write_text(written(copy, some))
+        found = yaml.load(path)
+        plotted = [re.findall(r"results/(\w+)/plots", str(plot)) for plot in found["plots"]]
+        assert {case for (case,) in plotted} == {
+            name
+            for name, case in some.items()
+            if case.kind in ("double_descent", "grokking_polynomial")
+        }
+        assert len({*map(str, found["plots"])}) == len(plotted)
+        assert found["artifacts"]["report"]["path"] in found["stages"]["report"]["outs"]
+    assert path.read_text() == whole
 
 
 def test_a_pipeline_below_follows_the_projects_own(copy: Path) -> None:
@@ -82,7 +105,8 @@ def test_a_pipeline_below_names_the_code_above_it_and_leaves_results_to_git(copy
             assert there.get(key) == (
                 [{path: {"cache": False}} for path in here[key]] if key in here else None
             )
-    assert f"results/{_cases(copy / 'paper')[0]}/receipt.json" in below["report"]["deps"]
+    for case in _cases(copy / "paper"):
+        assert f"results/{case}/receipt.json" in below["report"]["deps"]
 
 
 def test_a_pipeline_without_code_above_it_is_one_error(tmp_path: Path) -> None:
