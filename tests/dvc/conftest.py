@@ -40,7 +40,7 @@ class Clone:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=400,
+            timeout=900,
             check=False,
         )
         assert (done.returncode != 0) == fails, f"{' '.join(command)}\n{done.stdout}"
@@ -68,7 +68,7 @@ class Clone:
         self.git("checkout", "-q", ".")
         self.dvc("checkout", "-q")
 
-    def wait_for_queue(self, seconds: float = 300) -> str:
+    def wait_for_queue(self, seconds: float = 900) -> str:
         """Wait until nothing in DVC's queue waits or runs, and return the last status."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
