@@ -23,12 +23,9 @@ $(PIPELINE): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e '.[pipeline,wandb]'
 	touch $@
 
-# A quick case first, since DVC chooses its order itself: there are figures within a minute.
-FIRST := design_choices
-
 repro: $(PIPELINE)
+	test -f telescope-demo/grokking.png || telescope demo
 	telescope validate
-	if grep -q '^  $(FIRST):' params.yaml; then dvc repro plot@$(FIRST); fi
 	dvc repro
 
 test: setup

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +14,6 @@ from telescope_pipeline.store.folders import Layout
 
 if TYPE_CHECKING:
     from telescope_pipeline.contract import Figure
-
-# Sizes of a description are in these parts of an inch; the converter's own are points.
-_UNITS, _POINTS = 96, 72
 
 
 def run(case_name: str, parameters_path: Path) -> None:
@@ -35,7 +31,7 @@ def run(case_name: str, parameters_path: Path) -> None:
     layout = Layout.beside(parameters_path)
     results = layout.results(case_name)
     with spinner(f"plot {case_name}"):
-        import vl_convert
+        from telescope_pipeline.study.drawing.picture import png
 
         history = files.read_parquet(results / "history.parquet")
         module = import_module(f"telescope_pipeline.cases.{case.kind}.figures")
@@ -44,9 +40,7 @@ def run(case_name: str, parameters_path: Path) -> None:
             raise ConfigurationError(f"{case_name}: two figures have the same name")
         with files.new_folder(results / "plots") as folder:
             for figure in figures:
-                chart = json.dumps(figure.chart, ensure_ascii=False, allow_nan=False)
-                picture = vl_convert.vegalite_to_png(chart, ppi=case.plot.dpi * _POINTS / _UNITS)
-                (folder / f"{figure.name}.png").write_bytes(picture)
+                (folder / f"{figure.name}.png").write_bytes(png(figure, case.plot.dpi))
                 figure.table.to_csv(folder / f"{figure.name}.csv", index=False, lineterminator="\n")
         entries = [
             {

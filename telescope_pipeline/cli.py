@@ -71,6 +71,19 @@ def _options(
 
 
 @app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where to put the picture and its numbers.")
+    ] = Path("telescope-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Another task and other weights.")] = 0,
+) -> None:
+    """Watch a network grok, and draw it: half a minute, no data, no account."""
+    module = import_module("telescope_pipeline.demo")
+    picture, sentences = module.demo(out, seed=seed)
+    typer.echo("\n" + "\n".join([*sentences, "", f"picture: {picture}"]))
+
+
+@app.command()
 def validate(
     file: Annotated[Path, typer.Argument(metavar="[FILE]", help="A parameter file.")] = _DEFAULT,
     stamp: Annotated[
