@@ -8,7 +8,7 @@ PIPELINE := $(VENV)/.pipeline
 # DVC starts `telescope` from the PATH.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: setup repro paper test test-dvc test-slow bench lint format wiring clean
+.PHONY: setup repro paper test test-dvc test-slow bench dist release-check lint format wiring clean
 
 setup: $(STAMP)
 
@@ -17,10 +17,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	touch $@ $(PIPELINE)
 
-# What the pipeline needs and no more.
+# What the pipeline needs and no more.  Python compiles what is imported; compiling everything would
+# take longer than installing it, and 350 MB.
 $(PIPELINE): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[pipeline,wandb]'
+	$(BIN)/python -m pip install --no-compile -c constraints.txt -e '.[pipeline,wandb]'
 	touch $@
 
 repro: $(PIPELINE)
@@ -48,6 +49,18 @@ paper: $(PIPELINE)
 # Side-by-side timings, about ten minutes; nothing else should run meanwhile.
 bench: setup
 	$(BIN)/python benchmarks/bench.py
+
+# Wheel and sdist of what is committed; the time of the commit makes the same bytes every time.
+dist: setup
+	rm -rf build dist
+	mkdir -p build/source dist
+	git archive HEAD | tar -x -C build/source
+	cd build/source && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(abspath $(BIN))/python -c \
+	  "from setuptools import build_meta as b; b.build_wheel('../../dist'); b.build_sdist('../../dist')"
+
+# Installs both into fresh environments and tries them there, a few minutes; see docs/releasing.md.
+release-check: dist
+	$(BIN)/python -m pytest tests/release
 
 lint: setup
 	ruff check .

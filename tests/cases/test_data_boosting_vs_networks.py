@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from telescope_pipeline.cases.boosting_vs_networks.data import (
 from telescope_pipeline.cases.boosting_vs_networks.schema import BoostingVsNetworksCase
 from telescope_pipeline.cases.boosting_vs_networks.sweep import set_name
 from telescope_pipeline.cases.boosting_vs_networks.training.mixtures import Mixtures
+from telescope_pipeline.study.datasets import files, pack
 from telescope_pipeline.study.datasets.tabular import Table
 
 needs_folder = pytest.mark.skipif(
@@ -188,33 +189,36 @@ def test_every_set_is_a_union_of_segments(size: int, proportions: list[float]) -
         assert sorted(torch.cat(inside).tolist()) == sorted(rows.tolist())
 
 
-def test_the_file_of_a_package_is_verified(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "plotnine" / "data").mkdir(parents=True)
-    (tmp_path / "plotnine" / "data" / "diamonds.csv").write_text("carat,price\n1,2\n")
-    installed = SimpleNamespace(locate_file=lambda name: tmp_path / name)
-    monkeypatch.setattr(data.metadata, "distribution", lambda name: installed)
+def test_a_table_is_the_same_from_the_package_and_from_a_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("TELESCOPE_DATA", raising=False)
+    monkeypatch.setenv("TELESCOPE_CACHE", str(tmp_path / "none"))
+    shipped = data.load_table("diamonds")
+    (tmp_path / "tabular").mkdir()
+    packed = (files.SHIPPED / "tabular" / "diamonds.csv.xz").read_bytes()
+    plain = tmp_path / "tabular" / "diamonds.csv"
+    plain.write_bytes(lzma.decompress(packed))
+    monkeypatch.setenv("TELESCOPE_DATA", str(tmp_path))
+    from_folder = data.load_table("diamonds")
+    pd.testing.assert_frame_equal(from_folder.features, shipped.features)
+    np.testing.assert_array_equal(from_folder.target, shipped.target)
+    assert from_folder.card == shipped.card
+    # A damaged file of the user's is an error, and no reason to take the one that is shipped.
+    plain.write_text("carat,price\n1,2\n")
     with pytest.raises(DataError, match=r"diamonds\.csv"):
         data.load_table("diamonds")
 
 
-@needs_folder
-def test_a_table_is_the_same_from_a_package_and_from_a_folder(
+def test_what_is_shipped_is_packed_from_the_published_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def not_installed(name: str) -> None:
-        raise data.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(data.metadata, "distribution", not_installed)
-    from_folder = data.load_table("diamonds")
-    (tmp_path / "plotnine").mkdir()
-    source = Path(os.environ["TELESCOPE_DATA"]) / "tabular"
-    (tmp_path / "plotnine" / "data").symlink_to(source.resolve())
-    installed = SimpleNamespace(locate_file=lambda name: tmp_path / name)
-    monkeypatch.setattr(data.metadata, "distribution", lambda name: installed)
-    from_package = data.load_table("diamonds")
-    pd.testing.assert_frame_equal(from_folder.features, from_package.features)
-    assert from_folder.card == from_package.card
-    np.testing.assert_array_equal(from_folder.target, from_package.target)
+    (tmp_path / "tabular").mkdir()
+    packed = (files.SHIPPED / "tabular" / "diamonds.csv.xz").read_bytes()
+    (tmp_path / "tabular" / "diamonds.csv").write_bytes(lzma.decompress(packed))
+    monkeypatch.setenv("TELESCOPE_DATA", str(tmp_path))
+    (written,) = pack.pack(tmp_path / "again")
+    assert lzma.decompress(written.read_bytes()) == lzma.decompress(packed)
 
 
 @needs_folder

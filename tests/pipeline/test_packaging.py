@@ -106,6 +106,15 @@ def test_constraints_pin_versions_and_nothing_else(repository: Path) -> None:
     assert names <= set(pins), names - set(pins)
 
 
+def test_every_file_states_the_same_version(repository: Path) -> None:
+    version = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (repository / "CITATION.cff").read_text()
+    changes = (repository / "CHANGELOG.md").read_text()
+    newest = re.search(r"^## (\S+)", changes, re.MULTILINE)
+    assert newest is not None
+    assert newest[1] in ("Unreleased", version)
+
+
 def test_imports_keep_to_the_layers(repository: Path) -> None:
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)

@@ -9,8 +9,6 @@ these are computed over the whole table; labels play no part in it.
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,16 +20,11 @@ from telescope_core.errors import DataError
 from telescope_core.seeds import derive_seed
 from telescope_pipeline.cases.boosting_vs_networks.schema import BoostingVsNetworksCase, TabularData
 from telescope_pipeline.contract import Prepared
-from telescope_pipeline.study.datasets.entry import DataFile
-from telescope_pipeline.study.datasets.registry import lookup
 from telescope_pipeline.study.datasets.tabular import Table, table
 from telescope_pipeline.study.sweep import seed_stem
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-
-# plotnine ships ggplot2's table, byte for byte the registered file.
-_SHIPPED = {"diamonds": ("plotnine", "data/diamonds.csv")}
 
 
 def prepare(case: BoostingVsNetworksCase, seed: int) -> Prepared:
@@ -196,9 +189,7 @@ def irregular_rows(distances: Floats, part: float) -> Flags:
 def load_table(name: str) -> Table:
     """Load a table with the target of the tabular benchmark.
 
-    Looked for inside the package that ships it, if one does and is installed, then in the data
-    folder, then in the cache; downloaded otherwise. Its checksum is verified wherever it lies, and
-    the card is the same.
+    Its checksum is verified wherever it lies, plain or packed, and the card is the same.
 
     Args:
         name: ``houses``, ``superconduct``, ``california``, ``house_sales`` or ``diamonds``.
@@ -210,23 +201,10 @@ def load_table(name: str) -> Table:
         DataError: The file is missing or is not the registered one.
         MissingDependencyError: A download is needed and pooch is not installed.
     """
-    loaded = _from_package(name) or table(name, target="benchmark")
-    files = [{key: v for key, v in file.items() if key != "path"} for file in loaded.card["files"]]
+    loaded = table(name, target="benchmark")
+    place = {"path", "checksum_of"}
+    files = [
+        {key: value for key, value in file.items() if key not in place} | {"checksum_of": "file"}
+        for file in loaded.card["files"]
+    ]
     return replace(loaded, card=loaded.card | {"files": files})
-
-
-def _from_package(name: str) -> Table | None:
-    if name not in _SHIPPED:
-        return None
-    package, path = _SHIPPED[name]
-    try:
-        # Its files are wanted, not its code: importing it would take a second.
-        folder = Path(str(metadata.distribution(package).locate_file(package)))
-    except metadata.PackageNotFoundError:
-        return None
-    if not (folder / path).is_file():
-        return None
-    entry = lookup(name)
-    (file,) = entry.files
-    shipped = DataFile(file.name, (replace(file.forms[0], path=path),), file.size)
-    return table(name, target="benchmark", folder=folder, entry=replace(entry, files=(shipped,)))

@@ -1,9 +1,9 @@
 """Finds the files of a data set, verifies them, and unpacks them.
 
 A file is looked for in a local folder (an argument, or the environment variable
-``TELESCOPE_DATA``), then in the cache folder (``TELESCOPE_CACHE``, or the user's cache), then at
-its addresses.  The first place that has it decides: a damaged file is an error, never a reason to
-look further.
+``TELESCOPE_DATA``), then in the cache folder (``TELESCOPE_CACHE``, or the user's cache), then among
+the few that come with the package, then at its addresses.  The first place that has it decides: a
+damaged file is an error, never a reason to look further.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from telescope_pipeline.study.datasets.unpack import unpack
 
 FOLDER_VARIABLE = "TELESCOPE_DATA"
 CACHE_VARIABLE = "TELESCOPE_CACHE"
+SHIPPED = Path(__file__).with_name("shipped")
 _SECONDS = 30
 _CHUNK_BYTES = 1 << 16
 
@@ -126,7 +127,7 @@ def read_files(
 
 
 def _find(file: DataFile, roots: Sequence[Path]) -> tuple[Path, Form] | None:
-    places = ((root / form.path, form) for root in roots for form in file.forms)
+    places = ((root / form.path, form) for root in (*roots, SHIPPED) for form in file.forms)
     return next((place for place in places if place[0].is_file()), None)
 
 

@@ -1,22 +1,18 @@
-"""MNIST-1D: forty-point signals in ten classes, generated offline by the package ``mnist1d``."""
+"""MNIST-1D: forty-point signals in ten classes, generated offline, two of them chosen."""
 
 from __future__ import annotations
 
 import functools
-import importlib.metadata
-import random
-import types
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from telescope_core.errors import DataError, MissingDependencyError
+from telescope_core.errors import DataError
 from telescope_pipeline.study.datasets.dataset import Dataset, describe_noise, describe_split
 from telescope_pipeline.study.datasets.label_noise import flip_labels
+from telescope_pipeline.study.datasets.mnist1d_signals import SEED, VERSION, signals
 
 
 def generate_mnist1d(classes: tuple[int, int], label_noise: float, noise_seed: int) -> Dataset:
@@ -33,27 +29,25 @@ def generate_mnist1d(classes: tuple[int, int], label_noise: float, noise_seed: i
 
     Raises:
         DataError: The classes are not two different digits, or the proportion is out of range.
-        MissingDependencyError: The package ``mnist1d`` is not installed.
     """
     if len(set(classes)) != 2 or len(classes) != 2 or not all(0 <= c <= 9 for c in classes):
         raise DataError(f"MNIST-1D needs two different classes from 0 to 9, got {list(classes)}")
-    arguments, raw = _generate()
-    train_inputs, clean = _select(raw["x"], raw["y"], classes)
-    test_inputs, test_targets = _select(raw["x_test"], raw["y_test"], classes)
+    drawn = _generate()
+    train_inputs, clean = _select(drawn.train, drawn.train_digits, classes)
+    test_inputs, test_targets = _select(drawn.test, drawn.test_digits, classes)
     noisy = flip_labels(clean, label_noise, noise_seed)
     card = {
         "name": "mnist1d",
-        "source": "package mnist1d " + importlib.metadata.version("mnist1d") + ", generated with "
-        f"its default arguments and seed {arguments['seed']}; Greydanus and Kobak 2024, "
-        "'Scaling Down Deep Learning with MNIST-1D'",
+        "source": f"generated as by package mnist1d {VERSION} with its default arguments and seed "
+        f"{SEED}; Greydanus and Kobak 2024, 'Scaling Down Deep Learning with MNIST-1D'",
         "licence": "Apache-2.0",
         "task": f"binary classification, class {classes[0]} as 0 and class {classes[1]} as 1",
         "classes": {"0": str(classes[0]), "1": str(classes[1])},
-        "seed": arguments["seed"],
+        "seed": SEED,
         "train": describe_split(train_inputs, noisy, classes=True),
         "test": describe_split(test_inputs, test_targets, classes=True),
-        "normalisation": "the package centres and scales the whole set (all ten classes) to mean 0 "
-        "and standard deviation 1",
+        "normalisation": "the whole set (all ten classes) is centred and scaled to mean 0 and "
+        "standard deviation 1",
         "label_noise": describe_noise(label_noise, noise_seed, int((noisy != clean).sum())),
     }
     return Dataset(
@@ -66,28 +60,7 @@ def generate_mnist1d(classes: tuple[int, int], label_noise: float, noise_seed: i
     )
 
 
-@functools.lru_cache(maxsize=1)
-def _generate() -> tuple[dict[str, Any], dict[str, Any]]:
-    try:
-        from mnist1d.data import get_dataset_args, make_dataset
-    except ImportError as error:
-        raise MissingDependencyError(
-            "MNIST-1D needs the package mnist1d: pip install mnist1d"
-        ) from error
-    arguments = get_dataset_args(as_dict=True)
-    with _global_generators_kept():
-        return arguments, make_dataset(types.SimpleNamespace(**arguments))
-
-
-@contextmanager
-def _global_generators_kept() -> Iterator[None]:
-    """Undo what the package does to the global generators: it seeds both."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+_generate = functools.lru_cache(maxsize=1)(signals)
 
 
 def _select(

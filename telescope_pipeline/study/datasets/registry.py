@@ -29,7 +29,7 @@ _GENERATED = (
     Entry(
         name="mnist1d",
         title="MNIST-1D",
-        source="package mnist1d: telescope_pipeline.study.datasets.mnist1d",
+        source="generated: telescope_pipeline.study.datasets.mnist1d",
         licence="Apache-2.0",
         citation="Greydanus and Kobak 2024, 'Scaling Down Deep Learning with MNIST-1D'",
         shape="4000 training and 1000 test signals of 40 points; 10 classes",

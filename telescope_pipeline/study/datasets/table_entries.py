@@ -244,14 +244,24 @@ _SUPERCONDUCT = _table(
     "temperature of a superconductor'",
 )
 
+_DIAMONDS_SHA256 = "9574730b03aba241d899c4a97511c5061b19358fab89510774fb6c24168345c4"
+
 _DIAMONDS = _table(
     "diamonds",
     "Prices of round-cut diamonds",
     (
         _csv(
             "diamonds.csv",
-            "9574730b03aba241d899c4a97511c5061b19358fab89510774fb6c24168345c4",
+            _DIAMONDS_SHA256,
             "https://raw.githubusercontent.com/mwaskom/seaborn-data/master/diamonds.csv",
+        ),
+        # Comes with the package.
+        Form(
+            path="tabular/diamonds.csv.xz",
+            known=(Known("sha256", _DIAMONDS_SHA256),),
+            packing="xz",
+            checked="content",
+            layout="csv",
         ),
     ),
     2_772_143,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from telescope_core.errors import DataError
-from telescope_pipeline.study.datasets import mnist1d
+from telescope_pipeline.study.datasets import mnist1d, mnist1d_signals
 from telescope_pipeline.study.datasets.mnist1d import generate_mnist1d
 
 
@@ -32,6 +32,21 @@ def test_same_signals_every_time_and_fresh_noise_by_seed() -> None:
     assert torch.equal(first.train_inputs, other.train_inputs)
     assert torch.equal(first.test_targets, other.test_targets)
     assert not torch.equal(first.train_targets, other.train_targets)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_signals_are_those_of_the_package() -> None:
+    package = pytest.importorskip("mnist1d.data", reason="compared with the package mnist1d")
+    state = random.getstate(), np.random.get_state()
+    expected = package.make_dataset(package.get_dataset_args())
+    random.setstate(state[0])
+    np.random.set_state(state[1])
+    assert package.get_dataset_args().seed == mnist1d_signals.SEED
+    drawn = mnist1d_signals.signals()
+    np.testing.assert_array_equal(drawn.train, expected["x"])
+    np.testing.assert_array_equal(drawn.test, expected["x_test"])
+    np.testing.assert_array_equal(drawn.train_digits, expected["y"])
+    np.testing.assert_array_equal(drawn.test_digits, expected["y_test"])
 
 
 def test_noise_is_exact_and_on_training_labels_only() -> None:
