@@ -95,13 +95,12 @@ def validate(
     from telescope_pipeline.parameters import load_parameters
     from telescope_pipeline.parameters.user_code import check_user_code
     from telescope_pipeline.publish.options import check_tracking
-    from telescope_pipeline.scaffold import own_wiring
+    from telescope_pipeline.wiring import check
 
     parameters = load_parameters(file)
     check_tracking(parameters.tracking)
     check_user_code(file, parameters, list(parameters.cases), ("prepare", "train"))
-    if file.name == _DEFAULT.name and own_wiring.is_own(file.parent):
-        own_wiring.check(file.parent)
+    check(file, parameters.cases)
     if stamp is not None:
         from telescope_pipeline.store import files
 
@@ -121,6 +120,10 @@ def _stage(name: str, what: str) -> None:
         parameters = load_parameters(params)
         case_of(parameters, case)
         check_user_code(params, parameters, [case], (name,))
+        if name == "prepare":
+            from telescope_pipeline.wiring import check
+
+            check(params, parameters.cases)
         import_module(f"telescope_pipeline.stages.{name}").run(case, params)
 
     app.command(name, help=what)(command)
@@ -148,6 +151,9 @@ def report(
     params: _Params = _DEFAULT,
 ) -> None:
     """Write results/report.html about all cases, or a report at Weights & Biases."""
+    from telescope_pipeline.parameters import load_parameters
+    from telescope_pipeline.wiring import check
+
     module = import_module("telescope_pipeline.stages.report")
     if wandb and against:
         raise typer.BadParameter("--wandb compares by itself; leave out --against")
@@ -156,6 +162,7 @@ def report(
     elif against:
         typer.echo(module.run_against(params, against))
     else:
+        check(params, load_parameters(params).cases)
         module.run(params)
 
 

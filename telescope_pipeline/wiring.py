@@ -95,19 +95,48 @@ def disagreements(root: Path, cases: Mapping[str, Case]) -> list[str]:
     if own_wiring.is_own(root):
         return own_wiring.disagreements(root)
     there = files.read_bytes(root / "dvc.yaml").decode().splitlines()
-    wanted = written(root, cases).splitlines()
-    found, expected = (
-        [match[2] for line in lines if (match := _RECEIPT.match(line))] for lines in (there, wanted)
-    )
-    differences = [
-        *(f"report: results/{case}/receipt.json is missing in deps" for case in expected),
-        *(f"report: results/{case}/receipt.json belongs to no case" for case in found),
-    ]
-    both = set(found) & set(expected)
-    lines = sorted(line for line in differences if line.split("/")[1] not in both)
-    if not lines and there != wanted:
+    lines = _receipts(there, cases)
+    if not lines and there != written(root, cases).splitlines():
         lines = [f"it differs from {project_of(root) / 'dvc.yaml'}, from which it is written"]
     return lines
+
+
+def check(parameters_path: Path, cases: Mapping[str, Case]) -> None:
+    """Refuse a pipeline whose report would miss a case or wait for one that is gone.
+
+    Without it a case that was added is in no report, and one that was taken out stays in it.
+
+    Args:
+        parameters_path: The parameter file; only ``params.yaml`` belongs to a pipeline.
+        cases: The cases in it.
+
+    Raises:
+        ArtifactError: If ``dvc.yaml`` cannot be read.
+        ConfigurationError: With a line per difference.
+        ParametersError: If the parameters of a project of one's own are not valid.
+    """
+    path = parameters_path.parent / "dvc.yaml"
+    if parameters_path.name != "params.yaml" or not path.is_file():
+        return
+    if own_wiring.is_own(path.parent):
+        own_wiring.check(path.parent)
+        return
+    lines = _receipts(files.read_bytes(path).decode().splitlines(), cases)
+    if lines:
+        listed = "\n".join(f"  {line}" for line in lines)
+        raise ConfigurationError(
+            f"{path} is not about the cases in {parameters_path}:\n{listed}\n"
+            "write it anew with `telescope wire`"
+        )
+
+
+def _receipts(lines: Sequence[str], cases: Mapping[str, Case]) -> list[str]:
+    found = {match[2] for line in lines if (match := _RECEIPT.match(line))}
+    missing, useless = cases.keys() - found, found - cases.keys()
+    return [
+        *(f"report: results/{case}/receipt.json is missing in deps" for case in sorted(missing)),
+        *(f"report: results/{case}/receipt.json belongs to no case" for case in sorted(useless)),
+    ]
 
 
 def rewrite(root: Path) -> bool:

@@ -40,7 +40,7 @@ class Clone:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=900,
+            timeout=3600,
             check=False,
         )
         assert (done.returncode != 0) == fails, f"{' '.join(command)}\n{done.stdout}"
@@ -68,7 +68,7 @@ class Clone:
         self.git("checkout", "-q", ".")
         self.dvc("checkout", "-q")
 
-    def wait_for_queue(self, seconds: float = 900) -> str:
+    def wait_for_queue(self, seconds: float = 3600) -> str:
         """Wait until nothing in DVC's queue waits or runs, and return the last status."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

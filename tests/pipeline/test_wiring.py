@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from telescope_core.errors import ArtifactError, ConfigurationError
 from telescope_pipeline.parameters import load_parameters
 from telescope_pipeline.schemas.sections import Case
-from telescope_pipeline.wiring import disagreements, project_of, rewrite, written
+from telescope_pipeline.wiring import check, disagreements, project_of, rewrite, written
 
 _ALL = [".", "paper", "paper/reduced"]
 
@@ -118,3 +118,16 @@ def test_a_missing_pipeline_is_one_error(copy: Path) -> None:
     (copy / "dvc.yaml").unlink()
     with pytest.raises(ArtifactError, match=r"dvc\.yaml: no such file"):
         disagreements(copy, _cases(copy))
+
+
+def test_a_case_is_neither_left_out_of_the_report_nor_kept_in_it(copy: Path) -> None:
+    path, cases = copy / "params.yaml", _cases(copy)
+    check(path, cases)
+    first = next(iter(cases))
+    with pytest.raises(ConfigurationError, match="telescope wire") as raised:
+        check(path, {name: case for name, case in cases.items() if name != first})
+    assert f"results/{first}/receipt.json belongs to no case" in str(raised.value)
+    more = cases | {"another": cases[first]}
+    with pytest.raises(ConfigurationError, match="another"):
+        check(path, more)
+    check(copy / "other.yaml", more)  # no pipeline's
