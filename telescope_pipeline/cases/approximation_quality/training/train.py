@@ -12,7 +12,7 @@ from telescope_pipeline.study.training.optimizers import optimizer_of
 
 
 def train(job: TrainingJob[ApproximationQualityCase]) -> Trained:
-    """Train one member and record every lens's errors on the same run.
+    """Train one member and record every lens's errors on test points of the same run.
 
     Members that share a seed start from the same weights and see the same batches, whatever their
     optimizer and output.
@@ -28,7 +28,7 @@ def train(job: TrainingJob[ApproximationQualityCase]) -> Trained:
     optimizer = optimizer_of(setting.optimizer, model, float(values["learning_rate"]))
     lenses = {
         lens_name(variant.order, variant.stride): attach_lens(
-            model, optimizer, data, variant, probes=None
+            model, optimizer, data, variant, probes=None, follow_train=False
         )
         for variant in case.lens.lenses
     }
@@ -39,10 +39,8 @@ def train(job: TrainingJob[ApproximationQualityCase]) -> Trained:
             seen = lens.snapshot().to_record()
             if position == 0:
                 # The lazy linearisation depends on the run alone, not on the lens.
-                row["train/linearization_error"] = seen["train/linearization_error"]
                 row["test/linearization_error"] = seen["test/linearization_error"]
                 row["test/linearized_accuracy"] = accuracy(lens.linearized("test"), goal)
-            row[f"train/approximation_error@{name}"] = seen["train/approximation_error"]
             row[f"test/approximation_error@{name}"] = seen["test/approximation_error"]
             row[f"test/accuracy@{name}"] = accuracy(lens.telescoped("test"), goal)
         return row
