@@ -81,10 +81,11 @@ class TelescopeLens:
         strategy: How the smoother is carried.  ``"parameter-space"``: by the trapezoid rule (first
             order: J at the start of a block), any optimizer with a rule.  ``"midpoint"``: by the
             midpoint rule, also second order, one product a step instead of two.
-            ``"function-space"``: through the kernel alone, for plain gradient descent on a
-            squared loss.  ``"auto"``: function space when the first step is a full-batch one to
-            which it applies; otherwise midpoint for estimates of second order, and parameter
-            space for the exact smoother and for first order.
+            ``"function-space"``: through the kernel alone, for gradient descent on a squared loss,
+            with momentum or without: fast with small models, and with large ones where there are
+            fewer labels than parameters.  ``"auto"``: function space when the first step is a
+            full-batch one without momentum to which it applies; otherwise midpoint for estimates of
+            second order, and parameter space for the exact smoother and for first order.
         form: How Jacobians are represented, see :class:`telescope_core.jacobians.Linearizer`.
         on_refusal: What to do about training that the lens cannot follow (not about wrong
             arguments).  ``"raise"``: raise the error, from :meth:`step` if need be.  ``"warn"``:

@@ -24,6 +24,7 @@ from telescope_core.probes import (
 from telescope_core.smoother import (
     Batch,
     FunctionSpaceSmoother,
+    MomentumSpaceSmoother,
     ParameterSpaceSmoother,
     Problem,
     Smoother,
@@ -94,7 +95,7 @@ class EngineFactory:
     def for_first_batch(self, batch: Batch, at_start: Mapping[str, LinearizedRows]) -> Smoother:
         """The engine for a run that starts with this batch, its first block opened."""
         *special, general = self._candidates
-        name = next((n for n in special if _ENGINES[n].suits(self.problem, batch)), general)
+        name = next((n for n in special if self._class_of(n).suits(self.problem, batch)), general)
         self._check_memory([name])
         engine = self._make(name, self._choose_directions(at_start["train"]))
         engine.open_block(at_start)
@@ -125,7 +126,12 @@ class EngineFactory:
         return engine
 
     def _make(self, name: str, directions: LabelDirections) -> Smoother:
-        return _ENGINES[name](self._problem_of(name), directions)
+        return self._class_of(name)(self._problem_of(name), directions)
+
+    def _class_of(self, name: str) -> type[Smoother]:
+        if name == "function-space" and not self.problem.make_rule(0, 0).is_plain:
+            return MomentumSpaceSmoother
+        return _ENGINES[name]
 
     def _problem_of(self, name: str) -> Problem:
         return replace(self.problem, quadrature="midpoint") if name == "midpoint" else self.problem
@@ -145,7 +151,7 @@ class EngineFactory:
         """The engines that may be used, the one for any run last."""
         strategy = self._settings.strategy
         if strategy != "auto":
-            reason = _ENGINES[strategy].reason_against(self.problem)
+            reason = self._class_of(strategy).reason_against(self.problem)
             if reason is not None:
                 raise ConfigurationError(reason)
             return [strategy]
@@ -158,7 +164,7 @@ class EngineFactory:
         """Refuse label directions that fit into none of the named engines."""
 
         def needed(count: int) -> int:
-            entries = min(_ENGINES[n].entries(self._problem_of(n), count) for n in names)
+            entries = min(self._class_of(n).entries(self._problem_of(n), count) for n in names)
             return entries * self._like.dtype.itemsize
 
         def advice(usable: int) -> str:

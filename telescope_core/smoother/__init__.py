@@ -1,13 +1,15 @@
 """The smoother S_t(x): derivatives of telescoped predictions with respect to the labels.
 
-Two engines share one interface (:class:`Smoother`): parameter space (any optimizer with an update
-rule) and function space (plain full-batch gradient descent on a squared loss, in closed form).
+Three engines share one interface (:class:`Smoother`): parameter space (any optimizer with an update
+rule) and two for function space (squared losses): plain gradient descent, full batches of it in
+closed form, and descent with momentum.
 """
 
 from telescope_core.smoother.base import Smoother, Spans, State, below
 from telescope_core.smoother.blocks import Batch, Span
 from telescope_core.smoother.function_space import FunctionSpaceSmoother
 from telescope_core.smoother.gradient_check import SeenGradient
+from telescope_core.smoother.momentum_space import MomentumSpaceSmoother
 from telescope_core.smoother.parameter_space import ParameterSpaceSmoother
 from telescope_core.smoother.path import Order, Path, make_path, quadrature_of
 from telescope_core.smoother.problem import Problem
@@ -15,6 +17,7 @@ from telescope_core.smoother.problem import Problem
 __all__ = [
     "Batch",
     "FunctionSpaceSmoother",
+    "MomentumSpaceSmoother",
     "Order",
     "ParameterSpaceSmoother",
     "Path",

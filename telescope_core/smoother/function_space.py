@@ -88,6 +88,11 @@ class FunctionSpaceSmoother(Smoother):
         whole = first.stored and _holds_every_point(first.index, len(problem.labels))
         return whole and problem.loss.scale(first.targets) is not None
 
+    @property
+    def is_in_block(self) -> bool:
+        """Whether a step was taken since the block started."""
+        return bool(self._runs)
+
     @override
     def open_block(self, at_start: State) -> None:
         if not self._kernels:
@@ -112,7 +117,7 @@ class FunctionSpaceSmoother(Smoother):
     def before_update(self, seen: SeenGradient) -> None:
         # The kernel is frozen so that steps need no Jacobian of their own: one look a block, and
         # whenever something else than backpropagation has written to the gradients.
-        if (self._runs and not seen.touched) or self._pending is None:
+        if (self.is_in_block and not seen.touched) or self._pending is None:
             return
         batch, scale = self._pending
         if seen.frozen:
@@ -151,7 +156,7 @@ class FunctionSpaceSmoother(Smoother):
         if full and last is not None and last.index is None and last.eta == eta:
             self._runs[-1] = _Run(None, eta, last.length + 1)
         else:
-            self._runs.append(_Run(None if full else index, eta, 1))
+            self._runs.append(_Run(None if full else index.clone(), eta, 1))
 
     @override
     def close_block(self, spans: Spans) -> None:
@@ -164,7 +169,7 @@ class FunctionSpaceSmoother(Smoother):
 
     @override
     def values(self, name: str, spans: Spans) -> Tensor:
-        if not self._runs:
+        if not self.is_in_block:
             return self._S[name].clone()
         now = {each: span.now for each, span in spans.items()}
         train = self._kernel_at("train", now)

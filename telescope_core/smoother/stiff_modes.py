@@ -29,7 +29,7 @@ from torch import Tensor
 
 from telescope_core.jacobians import Linearization, LinearizedRows
 from telescope_core.smoother.low_rank import LowRankSmoother
-from telescope_core.update_rules import UpdateRule
+from telescope_core.update_rules import Recursion, UpdateRule
 
 # The noise is in the stiffest modes; for more of them the projection is too crude to help.
 _MODES = 4
@@ -103,13 +103,26 @@ class StiffModes:
             rule: The optimizer's rule, for P and its coefficients a, b, c_M and c_G.
         """
         self._projection = None
-        recursion = rule.recursion()
-        assert recursion is not None
         positions = _positions(index, batch.outputs.shape[1])
         self.JU = self.JU.lerp_(pulled, _FRESH) if len(self.JU) else pulled.clone()
         P = rule.preconditioner()
         self.PJU = self.JU if P is None else self.JU * P[:, None]
         H_B = batch.jvp(self.PJU).flatten(0, 1)
+        recursion = rule.recursion()
+        assert recursion is not None
+        self.advance(positions, scale, H_B, recursion)
+
+    def advance(
+        self, positions: Tensor, scale: Tensor | float, H_B: Tensor, recursion: Recursion
+    ) -> None:
+        """One step of the projected recursion.
+
+        Args:
+            positions: Of the batch's outputs among all ``n·k``.
+            scale: c, with ``g = c (f − y)`` as the optimizer saw it.
+            H_B: The batch's rows of ``J P Jᵀ U``, shape ``(positions, d)``.
+            recursion: The optimizer's step.
+        """
         Gamma = (H_B.T @ self.U[positions]) @ self.C
         Gamma.index_add_(1, positions, H_B.T, alpha=-1)
         Gamma *= scale
@@ -122,19 +135,33 @@ class StiffModes:
         if not len(self.PJU):
             return None
         projection = self._project(at_start["train"])
-        if projection.inverse is None or not bool(torch.isfinite(self.C).all()):
-            return None
         H = projection.H if name == "train" else at_start[name].jvp(self.PJU)
-        return LowRankSmoother(H.cpu().double() @ projection.inverse, self.C.cpu().double())
+        return self.low_rank(H, projection.inverse)
+
+    def low_rank(self, H: Tensor, inverse: Tensor | None) -> LowRankSmoother | None:
+        """``Ŝ`` on some rows.
+
+        Args:
+            H: Their ``J P Jᵀ U``, shape ``(rows, k, d)``.
+            inverse: What :meth:`inverted` gave.
+
+        Returns:
+            ``Φ C``; None if it is not finite.
+        """
+        if inverse is None or not bool(torch.isfinite(self.C).all()):
+            return None
+        return LowRankSmoother(H.cpu().double() @ inverse, self.C.cpu().double())
+
+    def inverted(self, H: Tensor) -> Tensor | None:
+        """``(Uᵀ H)⁻¹`` for H of all training outputs; None if it is not finite."""
+        core = self.U.T.cpu().double() @ H.flatten(0, 1).cpu().double()
+        return torch.linalg.pinv(core) if bool(torch.isfinite(core).all()) else None
 
     def _project(self, train: LinearizedRows) -> _Projection:
         """The training set's part, once for all sets of a record."""
         if self._projection is None or self._projection.at() is not train:
             H = train.jvp(self.PJU)
-            core = self.U.T.cpu().double() @ H.flatten(0, 1).cpu().double()
-            finite = bool(torch.isfinite(core).all())
-            inverse = torch.linalg.pinv(core) if finite else None
-            self._projection = _Projection(ref(train), H, inverse)
+            self._projection = _Projection(ref(train), H, self.inverted(H))
         return self._projection
 
     def tensors(self) -> dict[str, Tensor]:

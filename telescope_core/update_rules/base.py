@@ -124,6 +124,20 @@ class UpdateRule(ABC):
         """
         return None
 
+    def exact_recursion(self) -> Recursion | None:
+        """The options in use as a recursion that holds for every parameter and neglects nothing.
+
+        Returns:
+            The recursion with the identity for P; None for a rule or options that have none.
+        """
+        return None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the optimizer remembers an earlier step of some parameter."""
+        held = (self.optimizer.state.get(slot.parameter, {}) for slot in self.slots)
+        return any(value is not None for state in held for value in state.values())
+
     @property
     def reads_position(self) -> bool:
         """Whether ``ΔA`` depends on ``A_{t−1}`` itself, as with weight decay.

@@ -75,6 +75,14 @@ class SGDRule(DecayingRule):
             return Recursion(mu, gain, rate * mu, sign * rate)
         return Recursion(mu, gain, rate, 0.0)
 
+    @override
+    def exact_recursion(self) -> Recursion | None:
+        groups = [self.optimizer.param_groups[slot.group] for slot in self.slots]
+        options = {(float(g["lr"]), float(g["momentum"]), bool(g["nesterov"])) for g in groups}
+        # Dampening spares the first step, which no recursion does.
+        otherwise = any(g["weight_decay"] or g["maximize"] or g["dampening"] for g in groups)
+        return None if otherwise or len(options) != 1 else self.recursion()
+
     def _momentum(self, slot: Slot) -> tuple[Tensor, bool]:
         """The buffer of a parameter, and whether a step was taken with it before."""
         held = self.buffer("momentum", slot)

@@ -64,8 +64,10 @@ def test_identity_in_function_space(specimen, stride, lens_of):
     assert_identity(lens, training)
 
 
-def test_both_strategies_agree(lens_of):
-    training = Scenario("random-features-3", "sgd", "half-squared", batch_size=None).start()
+@pytest.mark.parametrize(("optimizer", "batch_size"), [("sgd", None), ("sgd-momentum", 3)])
+def test_both_strategies_agree(optimizer, batch_size, lens_of):
+    scenario = Scenario("random-features-3", optimizer, "half-squared", batch_size=batch_size)
+    training = scenario.start()
     one = lens_of(training, stride=4, strategy="function-space")
     two = lens_of(training, stride=3, strategy="parameter-space")
     training.run(one, two)

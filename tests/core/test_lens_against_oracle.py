@@ -154,6 +154,17 @@ FUNCTION_SPACE = [
 ]
 
 
+FUNCTION_SPACE += [
+    (Scenario(specimen, optimizer, loss, batch_size=batch, schedule=schedule), block)
+    for specimen, optimizer, loss, batch, schedule, block in (
+        ("mlp-vector", "sgd-momentum", "mse", 3, None, (2, 4)),
+        ("mlp-outputs", "sgd-momentum", "half-squared", 3, "before", (2, 3)),
+        ("tied", "sgd-momentum", "mse-sum", None, None, (2, 3)),
+        ("mlp-outputs", "sgd-momentum", "mse", 3, "after", (1, 3)),
+    )
+]
+
+
 @pytest.mark.parametrize(("scenario", "block"), FUNCTION_SPACE, ids=name_of)
 def test_function_space_equals_the_oracle_with_frozen_kernels(scenario, block, lens_of, oracle_of):
     order, stride = block
@@ -247,14 +258,20 @@ def test_auto_takes_the_midpoint_rule_for_estimates_of_second_order(lens_of):
 
 
 @pytest.mark.parametrize(
-    ("other", "rate", "factor"),
+    ("optimizer", "other", "rate", "factor"),
     # Near 4 for errors of the second order in the rate, near 8 for those of the third.
-    [("function-space", 0.1, 2.5), ("midpoint", 0.0125, 6.0)],
+    [
+        ("sgd", "function-space", 0.1, 2.5),
+        ("sgd-momentum", "function-space", 0.02, 2.5),
+        ("sgd", "midpoint", 0.0125, 6.0),
+    ],
 )
-def test_strategies_converge_to_each_other_with_the_learning_rate(other, rate, factor, lens_of):
+def test_strategies_converge_to_each_other_with_the_learning_rate(
+    optimizer, other, rate, factor, lens_of
+):
     gaps = []
     for lower in (rate, rate / 2):
-        training = Scenario("mlp-vector", "sgd", "mse", batch_size=None, steps=8).start()
+        training = Scenario("mlp-vector", optimizer, "mse", batch_size=None, steps=8).start()
         training.optimizer.param_groups[0]["lr"] = lower
         lenses = [lens_of(training, stride=4, strategy=s) for s in ("parameter-space", other)]
         training.run(*lenses)
@@ -272,6 +289,21 @@ def test_batches_of_any_size_with_repeated_rows(lens_of, oracle_of):
     ]
     assert any(len(index.unique()) < len(index) for index in training.batches)
     run_and_compare(training, lens_of, oracle_of, (5, 10), order=2, stride=3)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_that_began_before_and_begins_anew_in_function_space(nesterov, lens_of, oracle_of):
+    training = Scenario("mlp-vector", "sgd", "mse").start()
+    parameters = training.model.parameters()
+    training.optimizer = SGD(parameters, lr=0.05, momentum=0.8, nesterov=nesterov)
+    training.run(steps=2)
+    lens = lens_of(training, order=2, stride=3, strategy="function-space")
+    oracle = oracle_of(training, order=2, stride=3, kind=FrozenKernelOracle)
+    training.run(lens, oracle, steps=4)
+    training.optimizer.state.clear()
+    training.batches[8] = torch.tensor([0, 0, 1])
+    training.run(lens, oracle)
+    assert_lens_equals_oracle(lens, oracle, 10, affine=True)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd-momentum", "sgd-dampening", "adam-decay", "adamw"])

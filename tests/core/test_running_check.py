@@ -134,7 +134,7 @@ FAULTS = [
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("strategy", ["parameter-space", "midpoint", "function-space"])
 def test_a_fault_in_the_linearisation_is_noticed_within_a_block(fault, strategy, monkeypatch):
-    run = Run(strategy=strategy, momentum=strategy != "function-space")
+    run = Run(strategy=strategy)
     run.train(STRIDE)
     fault(monkeypatch)
     with pytest.raises(TelescopeError):

@@ -34,6 +34,10 @@ CASES = {
         Scenario("mlp-outputs", "sgd", "mse"),
         {"stride": 4, "strategy": "function-space"},
     ),
+    "function-space-momentum": (
+        Scenario("mlp-outputs", "sgd-momentum", "mse"),
+        {"probes": 6, "deflate": 2, "stride": 4, "strategy": "function-space"},
+    ),
 }
 
 

@@ -220,13 +220,13 @@ def test_settings_out_of_range(setting, values):
     "replaced",
     [
         {"optimizer": Adam},
-        {"optimizer": lambda p: SGD(p, lr=0.1, momentum=0.9)},
+        {"optimizer": lambda p: SGD(p, lr=0.1, momentum=0.9, dampening=0.1)},
         {"optimizer": lambda p: SGD(p, lr=0.1, weight_decay=0.1)},
         {"optimizer": lambda p: SGD(p, lr=0.1, maximize=True)},
         {"loss": nn.HuberLoss()},
         {"loss": nn.CrossEntropyLoss()},
     ],
-    ids=["adam", "momentum", "decay", "maximize", "huber", "cross-entropy"],
+    ids=["adam", "dampening", "decay", "maximize", "huber", "cross-entropy"],
 )
 def test_function_space_where_it_does_not_apply(replaced):
     model = nn.Linear(4, 3).double()

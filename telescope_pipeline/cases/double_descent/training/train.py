@@ -6,6 +6,7 @@ import torch
 
 from telescope_pipeline.cases.double_descent.schema import DoubleDescentCase
 from telescope_pipeline.contract import Trained, TrainingJob
+from telescope_pipeline.schemas.sections import SGD
 from telescope_pipeline.study.networks.mlp import MLP
 from telescope_pipeline.study.training.early_stopping import EarlyStopping
 from telescope_pipeline.study.training.loop import Batches, TrainingRun, attach_lens
@@ -26,7 +27,17 @@ def train(job: TrainingJob[DoubleDescentCase]) -> Trained:
     width = int(job.member.values["width"])
     model = MLP((inputs.shape[1], width, 1), seed=job.seed_of("weights")).to(job.device)
     optimizer = optimizer_of(case.training.optimizer, model)
-    lens = attach_lens(model, optimizer, data, case.lens, seed=job.seed_of("probes"))
+    options = case.training.optimizer
+    # Through the kernel a step costs the same at every width; only SGD without decay moves so.
+    by_kernel = isinstance(options, SGD) and not (options.weight_decay or options.dampening)
+    lens = attach_lens(
+        model,
+        optimizer,
+        data,
+        case.lens,
+        seed=job.seed_of("probes"),
+        strategy="function-space" if by_kernel else "auto",
+    )
 
     def record() -> Row:
         return {**fit(outputs_of(model, data), data), **lens.snapshot().to_record()}
