@@ -197,4 +197,4 @@ class BoostingLens:
 def _effective_parameters(S: Floats) -> float:
     """``n/|I| Σ ‖s(x_j)‖²``."""
     rows, n = S.shape
-    return float(n / rows * np.square(S).sum())
+    return float(n / rows * np.vdot(S, S))  # unlike a square, without another array of that size

@@ -14,11 +14,14 @@ starting from ``S = wᵀ/Σw, c = 0`` for the mean and from ``S = 0, c = offset`
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from telescope_core.boosting.trees import BoostedTrees, Floats, Integers
+
+_PART_ENTRIES = 2**16
 
 
 @dataclass
@@ -71,10 +74,18 @@ class SmootherState:
         S_step = trees.learning_rate * (K - K @ self.S[train])
         c_step = -trees.learning_rate * (K @ self.c[train])
         for name, leaf in place.items():
-            self.S[name] += S_step[leaf]
             self.c[name] += c_step[leaf]
+            for part in _parts(len(leaf), S_step.shape[1]):
+                self.S[name][part] += S_step[leaf[part]]
         self.kernel_norms = {name: norms[leaf] for name, leaf in place.items()}
         self.round += 1
+
+
+def _parts(rows: int, width: int) -> Iterator[slice]:
+    """Some rows after the others, whose gathered steps stay in a cache."""
+    size = max(1, _PART_ENTRIES // width)
+    for start in range(0, rows, size):
+        yield slice(start, start + size)
 
 
 def _leaf_kernels(
