@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,13 @@ def run(case_name: str, parameters_path: Path) -> None:
     tasks = _plan(case, parameters.run, layout.data(case_name), layout)
     keys = {task.member.name: key_of(dict(task.manifest)) for task in tasks}
     missing = [task for task in tasks if not scratch.holds(keys[task.member.name])]
+    if parameters.tracking.live:
+        # Showing them changes no result, so that nothing of it is a dependency of the stage.
+        live = import_module("telescope_pipeline.publish.live").live_run
+        missing = [
+            replace(t, live=live(case_name, parameters, t.member, keys[t.member.name], layout.root))
+            for t in missing
+        ]
     found = len(tasks) - len(missing)
     if found:
         _LOG.info("train %s: %d of %d members are there already", case_name, found, len(tasks))

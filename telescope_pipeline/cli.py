@@ -197,6 +197,22 @@ def sync(
 
 
 @app.command()
+def trial(
+    case: _CaseName,
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[LEAF=VALUE]...", help="What is other, e.g. training.epochs=5."),
+    ] = None,
+    params: _Params = _DEFAULT,
+) -> None:
+    """Try a case with other settings and print its numbers; what W&B Sweeps run."""
+    from telescope_pipeline.trial import run
+
+    for name, value in run(case, changes or (), params).items():
+        typer.echo(f"{name}: {value}")
+
+
+@app.command()
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to put the project.")],
     scm: Annotated[

@@ -169,6 +169,16 @@ class Store(Session[RunT]):
         with told(self.tool, "runs could not be looked up"), self._around():
             return next(map(self._place, self._find(run_id)), None)
 
+    def remove(self, run_id: str) -> None:
+        """Remove whatever is kept under an id, finished or not.
+
+        Raises:
+            TrackerError: If it cannot be removed.
+        """
+        with told(self.tool, f"run {run_id} could not be removed"), self._around():
+            for found in self._find(run_id):
+                self._remove(found)
+
     def _start(self, about: RunDescription) -> RunT:
         with self._around():
             for found in self._find(about.id):

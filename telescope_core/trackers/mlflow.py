@@ -196,6 +196,7 @@ class MlflowTracker(Store[MlflowRun]):
             "telescope.group": about.group,
             "telescope.job_type": about.job_type,
             "telescope.step_key": about.step_key,
+            **({"mlflow.note.content": about.notes} if about.notes else {}),
             "telescope.tags": as_json(about.tags, indent=None),
         }
         create = self._client.create_experiment

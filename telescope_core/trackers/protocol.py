@@ -37,6 +37,7 @@ class RunDescription:
         tags: Words to find the run by.
         config: Nested JSON-able settings.
         step_key: The name of the axis that histories are drawn over.
+        notes: What a reader should know about the run, in a few sentences.
     """
 
     id: str
@@ -46,6 +47,7 @@ class RunDescription:
     tags: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     step_key: str = "step"
+    notes: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ class Tracker(Protocol):
 class RunStore(Protocol):
     """What a tracker may offer besides: looking up what it keeps.
 
-    With it, publishing the same run twice leaves one run.
+    With it, publishing the same run twice leaves one run.  One that offers ``remove(run_id)`` too,
+    which removes whatever is kept under an id, finished or not, takes other content for it.
     """
 
     def holds(self, run_id: str, content: str) -> bool:

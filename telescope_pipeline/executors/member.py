@@ -7,13 +7,14 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from telescope_core.errors import ArtifactError, ExecutionError, NonFiniteError
-from telescope_pipeline.contract import Member, Progress, TrainingJob
+from telescope_pipeline.contract import Member, Progress, Recorded, TrainingJob
 from telescope_pipeline.parameters.model import RunSettings
 from telescope_pipeline.parameters.user_code import make_importable
 from telescope_pipeline.schemas.sections import Case
@@ -31,6 +32,14 @@ MANIFEST = "manifest.json"
 TIMING = "timing.json"
 
 
+class Live(Protocol):
+    """A place that shows the history of a member; nothing that happens there raises an error."""
+
+    def rows(self) -> AbstractContextManager[Recorded]:
+        """Begin to show it; what comes out is told every row, in order and maybe again."""
+        ...
+
+
 @dataclass(frozen=True)
 class Task:
     """A member and all it takes to train it.
@@ -43,6 +52,7 @@ class Task:
         manifest: What the member is made of, as the sender sees it.
         root: The project's folder, below which the user's code lies.
         scratch: The scratch folder.
+        live: Where its history is shown meanwhile.
     """
 
     case: Case
@@ -52,6 +62,7 @@ class Task:
     manifest: Mapping[str, Any]
     root: Path
     scratch: Path
+    live: Live | None = None
 
 
 def train_member(task: Task, progress: Progress) -> str:
@@ -73,7 +84,10 @@ def train_member(task: Task, progress: Progress) -> str:
     data = _check_same(task)
     key = key_of(dict(task.manifest))
     scratch = Scratch(task.scratch)
-    trained = _train(task, data, scratch, key, progress)
+    with task.live.rows() if task.live else nullcontext(_ignore) as recorded:
+        trained = _train(task, data, scratch, key, progress, recorded)
+        for row in trained.history.to_dict("records") if task.live else ():
+            recorded({str(name): value for name, value in row.items()})
     tables.check_member_history(trained.history, task.case, f"history of {task.member.name}")
     _check_finite(trained, task.member.name)
     contents = {
@@ -113,7 +127,14 @@ def _check_same(task: Task) -> bytes:
     return data
 
 
-def _train(task: Task, data: bytes, scratch: Scratch, key: str, progress: Progress) -> Trained:
+def _train(
+    task: Task,
+    data: bytes,
+    scratch: Scratch,
+    key: str,
+    progress: Progress,
+    recorded: Recorded,
+) -> Trained:
     # cuBLAS is reproducible only with a fixed workspace, chosen before it is loaded.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
@@ -131,9 +152,14 @@ def _train(task: Task, data: bytes, scratch: Scratch, key: str, progress: Progre
             device=torch.device(task.run.device),
             checkpoint=scratch.checkpoint(key),
             progress=progress,
+            recorded=recorded,
         )
     )
     return trained
+
+
+def _ignore(row: Mapping[str, int | float]) -> None:
+    """Nobody follows."""
 
 
 def _check_finite(trained: Trained, name: str) -> None:

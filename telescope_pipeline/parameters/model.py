@@ -81,6 +81,7 @@ class TrackingSettings(Section):
         project: The project that receives the runs.
         entity: The account or team, or null for the default one; for ``wandb`` alone.
         mode: ``auto`` is online with a key and a reachable server, and offline otherwise.
+        live: Whether a member's run appears when its training starts, and streams.
         tags: Tags put on every run.
         options: What a tracker other than ``wandb`` takes besides.
     """
@@ -89,6 +90,7 @@ class TrackingSettings(Section):
     project: Annotated[str, _TRACKER_NAME] = "telescope"
     entity: Annotated[str, _TRACKER_NAME] | None = None
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    live: bool = False
     tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(default_factory=list)
     options: Annotated[
         dict[str, bool | int | float | str | None], BeforeValidator(without_secrets)

@@ -1,33 +1,44 @@
-"""The runs of a case: one per member group, and one for the case as a whole."""
+"""The runs of a case: one per member, and one for the case as a whole."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from telescope_core.errors import ArtifactError
 from telescope_core.trackers.protocol import ArtifactFiles, Cell, RunDescription
+from telescope_pipeline.publish.charts import chart_of
 from telescope_pipeline.publish.digests import dvc_output, files_below
-from telescope_pipeline.publish.history import seeds_as_one
+from telescope_pipeline.publish.naming import (
+    CASE,
+    Setting,
+    described_member,
+    id_of,
+    tags_of,
+    title_of,
+)
 from telescope_pipeline.publish.record import Picture, RunRecord, TableRecord
 from telescope_pipeline.publish.results import CaseResults, read_history, read_results, read_table
 from telescope_pipeline.publish.revision import Revision
+from telescope_pipeline.store import files
 from telescope_pipeline.store.files import sha256
 from telescope_pipeline.store.folders import Layout
+from telescope_pipeline.store.manifest import key_of
 
 if TYPE_CHECKING:
-    from telescope_pipeline.parameters.model import Parameters, RunSettings
+    import pandas as pd
+
+    from telescope_pipeline.parameters.model import Parameters
     from telescope_pipeline.schemas.sections import Case
 
-MEMBERS, CASE = "members", "case"
-"""Job types: the seeds of one sweep value, and the case as a whole."""
-
-_ID_LENGTH = 20
 _RESULTS = ("claims.json", "figures.json", "history.parquet", "metrics.json", "plots")
 _CLAIM_COLUMNS = ("id", "statement", "source", "observed", "threshold", "holds")
+_CASES = "cases"
 
 
 def case_records(
@@ -35,22 +46,27 @@ def case_records(
 ) -> list[RunRecord]:
     """Collect everything there is to publish about a case.
 
-    Every group keeps its trained members, made from the case's data, which the first group keeps
-    since all of them need it; the case keeps the results, made from all of these.
+    The case keeps all files: data, trained members and results.  Every member used the data.
 
     Returns:
-        One record per member group, in the order of the history, and last the case's own.  The id
-        of a run is a hash of everything in it.
+        One record per member, in the order of the history, and last the case's own.  The id of a
+        member's run is a hash of what the member was made of, so that it is known before it is
+        trained; that of the case's run is a hash of everything in it.
 
     Raises:
         ArtifactError: If results are missing or damaged.
     """
-    tags = tuple(parameters.tracking.tags)
-    source = _Source(case_name, parameters.cases[case_name], parameters.run, layout, revision)
-    groups = list(_group_records(source))
-    made_from = {a.name: None for group in groups for a in group.artifacts}
-    records = [*groups, replace(_case_record(source), uses=tuple(made_from))]
-    return [_identified(record, revision.name, tags) for record in records]
+    source = _Source(case_name, parameters, layout)
+    results = read_results(layout, case_name)
+    own = _case_record(source, results)
+    data = own.artifacts[0].name
+    records = [*_member_records(source, results.question, data), own]
+    provenance = {
+        "commit": revision.commit,
+        "dirty": revision.dirty,
+        "revision": revision.name,
+    }
+    return [replace(record, provenance=provenance) for record in records]
 
 
 @dataclass(frozen=True)
@@ -58,80 +74,61 @@ class _Source:
     """What the runs of a case are made from."""
 
     name: str
-    case: Case
-    run: RunSettings
+    parameters: Parameters
     layout: Layout
-    revision: Revision
 
-    def config(self, **own: Any) -> dict[str, Any]:
-        # Of the run settings those that results depend on; where and how many at a time is no part.
-        run = {"seed": self.run.seed, "device": self.run.device, "threads": self.run.threads}
-        return {"case": self.name, "kind": self.case.kind, **own, "run": run}
-
-    def tracked(self, *paths: Path) -> list[dict[str, Any]]:
-        return [dvc_output(path, self.layout.root) for path in paths]
+    @property
+    def case(self) -> Case:
+        return self.parameters.cases[self.name]
 
     def artifact(
-        self,
-        part: str,
-        kind: str,
-        folder: Path,
-        outputs: Sequence[Path],
-        tracked: list[dict[str, Any]],
+        self, part: str, kind: str, folder: Path, outputs: Sequence[Path]
     ) -> ArtifactFiles:
-        """Keep some files and folders in a folder; ``tracked`` is what DVC knows them by."""
-        files: dict[str, Path] = {}
+        """Keep some files and folders in a folder."""
+        found: dict[str, Path] = {}
         for output in outputs:
             below = files_below(output) if output.is_dir() else {"": output}
-            files |= {path.relative_to(folder).as_posix(): path for path in below.values()}
-        metadata = {
-            "case": self.name,
-            "git_revision": self.revision.commit,
-            "pipeline_revision": self.revision.name,
-            "dvc": tracked,
-        }
+            found |= {path.relative_to(folder).as_posix(): path for path in below.values()}
+        dvc = [dvc_output(path, self.layout.root) for path in outputs]
         name = re.sub(r"[^A-Za-z0-9._-]", "-", f"{self.name}-{part}")
-        return ArtifactFiles(name, kind, files, metadata)
+        return ArtifactFiles(name, kind, found, {"case": self.name, "dvc": dvc})
 
 
-def _identified(record: RunRecord, group: str, tags: tuple[str, ...]) -> RunRecord:
-    described = replace(record.description, group=group, tags=tags)
-    run_id = replace(record, description=described).digest()[:_ID_LENGTH]
-    return replace(record, description=replace(described, id=run_id))
-
-
-def _group_records(source: _Source) -> Iterator[RunRecord]:
+def _member_records(source: _Source, question: str, data: str) -> Iterator[RunRecord]:
     history, sweep = read_history(source.layout, source.name)
-    folder = source.layout.data(source.name)
-    data = source.artifact("data", "dataset", folder, [folder], source.tracked(folder))
-    columns = [str(name) for name in history.columns]
-    quantities = columns[columns.index("step") + 1 :]
-    trained = source.layout.runs(source.name)
-    tracked = source.tracked(trained)
-    for position, (name, members) in enumerate(history.groupby("group", sort=False)):
-        values = {column: _plain(members[column].iloc[0]) for column in sweep}
-        seeds = sorted({int(seed) for seed in members["seed"]})
-        own = source.case.narrowed(values, seeds[-1])
-        # What only the case as a whole depends on would give the group another identity.
-        parameters = own.model_dump(mode="json", exclude={"kind", "seeds", "claims", "plot"})
-        config = source.config(sweep=values, seeds=seeds, parameters=parameters)
-        rows = seeds_as_one(members, quantities)
-        last_step, last = rows[-1]
-        folders = [trained / str(member) for member in members["member"].unique()]
-        kept = source.artifact(f"runs-{name}", "trained-members", trained, folders, tracked)
-        yield RunRecord(
-            RunDescription("", f"{source.name}/{name}", "", MEMBERS, config=config),
-            history=rows,
-            summary={"step": last_step, **last},
-            artifacts=(*([] if position else [data]), kept),
-            uses=(data.name,) if position else (),
-        )
+    quantities = list(history.columns)[list(history.columns).index("step") + 1 :]
+    for name, rows in history.groupby("member", sort=False):
+        first = rows.iloc[0]
+        values = {column: _plain(first[column]) for column in sweep}
+        member = Setting(str(first["group"]), int(first["seed"]), values)
+        path = source.layout.runs(source.name) / str(name) / "manifest.json"
+        manifest = files.read_json(path)
+        if not isinstance(manifest, dict):
+            raise ArtifactError(f"{path}: not a manifest; run the train stage again")
+        # What it was made of, without what came of it: the key that it was trained under.
+        key = key_of({name: part for name, part in manifest.items() if name != "outputs"})
+        about = described_member(source.name, source.parameters, member, key, question)
+        recorded = tuple(_numbers(rows, quantities))
+        last_step, last = recorded[-1]
+        yield RunRecord(about, history=recorded, summary={"step": last_step, **last}, uses=(data,))
 
 
-def _case_record(source: _Source) -> RunRecord:
-    results = read_results(source.layout, source.name)
-    folder = source.layout.results(source.name)
-    config = source.config(parameters=source.case.model_dump(mode="json", exclude={"kind"}))
+def _numbers(rows: pd.DataFrame, quantities: list[str]) -> Iterator[tuple[int, dict[str, float]]]:
+    """The numbers of a member by step, without those that are not defined at a step."""
+    measured = rows[quantities].to_dict("records")
+    for step, row in zip(rows["step"], measured, strict=True):
+        yield int(step), {str(k): float(x) for k, x in row.items() if not math.isnan(x)}
+
+
+def _case_record(source: _Source, results: CaseResults) -> RunRecord:
+    layout, name = source.layout, source.name
+    folder = layout.results(name)
+    config = {
+        "case": name,
+        "kind": source.case.kind,
+        "parameters": source.case.model_dump(mode="json", exclude={"kind"}),
+        "run": source.parameters.run.model_dump(mode="json", include={"seed", "device", "threads"}),
+    }
     claims = [tuple(_cell(claim[name]) for name in _CLAIM_COLUMNS) for claim in results.claims]
     tables = [TableRecord("claims", _CLAIM_COLUMNS, tuple(claims))]
     tables += [TableRecord(f"tables/{f.name}", *read_table(f.table)) for f in results.figures]
@@ -139,22 +136,47 @@ def _case_record(source: _Source) -> RunRecord:
         Picture(f"plots/{f.name}", f.picture, sha256(f.picture), f"{f.title}. {f.caption}")
         for f in results.figures
     ]
-    outputs = [folder / name for name in _RESULTS]
-    kept = source.artifact("results", "results", folder, outputs, source.tracked(*outputs))
-    return RunRecord(
-        RunDescription("", source.name, "", CASE, config=config),
-        summary=_summary(results),
+    about = RunDescription(
+        "",
+        title_of(name),
+        _CASES,
+        CASE,
+        tags_of(source.parameters, name),
+        config,
+        notes=_headline(results),
+    )
+    record = RunRecord(
+        about,
+        summary=summary_of(results.metrics, results.claims),
         pictures=tuple(pictures),
         tables=tuple(tables),
-        artifacts=(kept,),
+        charts=tuple(chart_of(f"charts/{f.name}", f.title, f.chart) for f in results.figures),
+        artifacts=(
+            source.artifact("data", "dataset", layout.data(name), [layout.data(name)]),
+            source.artifact("members", "trained-members", layout.runs(name), [layout.runs(name)]),
+            source.artifact("results", "results", folder, [folder / file for file in _RESULTS]),
+        ),
     )
+    content = replace(record, description=replace(about, tags=(), notes=""))
+    return replace(record, description=replace(about, id=id_of(content.digest())))
 
 
-def _summary(results: CaseResults) -> dict[str, Cell]:
-    held = [bool(claim["holds"]) for claim in results.claims]
+def _headline(results: CaseResults) -> str:
+    """The question and what was found, in words."""
+    held = [str(claim["statement"]) for claim in results.claims if claim["holds"]]
+    failed = [str(claim["statement"]) for claim in results.claims if not claim["holds"]]
+    lines = [results.question, f"{len(held)} of {len(results.claims)} claims hold."]
+    lines += [f"Holds: {statement}" for statement in held]
+    lines += [f"Does not hold: {statement}" for statement in failed]
+    return "\n".join(filter(None, lines))
+
+
+def summary_of(metrics: Mapping[str, Any], claims: Sequence[Mapping[str, Any]]) -> dict[str, Cell]:
+    """The numbers that sum up a case, each by one name: ``claims/...`` and ``metrics/...``."""
+    held = [bool(claim["holds"]) for claim in claims]
     summary: dict[str, Cell] = {"claims/held": sum(held), "claims/all": len(held)}
-    summary |= {f"claims/{claim['id']}": bool(claim["holds"]) for claim in results.claims}
-    return summary | dict(_flat("metrics", results.metrics))
+    summary |= {f"claims/{claim['id']}": bool(claim["holds"]) for claim in claims}
+    return summary | dict(_flat("metrics", metrics))
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Cell]]:

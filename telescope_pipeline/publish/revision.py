@@ -29,10 +29,12 @@ class Revision:
         commit: The git commit that is checked out; None without git.
         digest: Hash of what ``params.yaml`` and ``dvc.yaml`` say if it differs from what they say
             in the commit, else None.
+        dirty: Whether any file that git follows differs from the commit; None without git.
     """
 
     commit: str | None
     digest: str | None
+    dirty: bool | None = None
 
     @property
     def name(self) -> str:
@@ -56,7 +58,8 @@ def pipeline_revision(root: Path) -> Revision:
     if commit is None:
         return Revision(None, now)
     then = _digest([_git(root, "show", f"HEAD:./{name}") for name in _PIPELINE])
-    return Revision(commit.strip(), None if now == then else now)
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return Revision(commit.strip(), None if now == then else now, bool(changed))
 
 
 def _digest(texts: list[str | None]) -> str:

@@ -34,6 +34,8 @@ def keep(request: Request, tell: Tell) -> None:
                 continue
             content = record.digest()
             if not tracker.holds(record.id, content):
+                if remove := getattr(tracker, "remove", None):
+                    remove(record.id)
                 replay(record, tracker)
                 if not tracker.holds(record.id, content):
                     reason = f"the tracker {name} does not hold a run that it was told"

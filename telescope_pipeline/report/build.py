@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from telescope_core.errors import ArtifactError
+from telescope_pipeline.publish.naming import CASE
 from telescope_pipeline.publish.receipts import RECEIPT
-from telescope_pipeline.publish.records import MEMBERS
 from telescope_pipeline.publish.results import FigureFiles, read_results
 from telescope_pipeline.publish.revision import Revision
 from telescope_pipeline.report.comparison import compare
@@ -237,7 +237,7 @@ def _run(run: Mapping[str, Any]) -> RunView:
     return RunView(
         id=str(run["id"]),
         name=str(run["name"]),
-        is_case=run["kind"] != MEMBERS,
+        is_case=run["kind"] == CASE,
         url=url if followable else None,
         folder=run["folder"],
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from telescope_core.errors import ArtifactError
 from telescope_pipeline.publish.receipts import Receipt, read_receipts
-from telescope_pipeline.publish.records import CASE, case_records
+from telescope_pipeline.publish.records import case_records
 from telescope_pipeline.publish.revision import Revision, pipeline_revision
 from telescope_pipeline.publish.wandb.page import ClaimRow, Curves, ReportPage, ReportSection
 from telescope_pipeline.report.entries import Entry, entries_of
@@ -61,7 +61,7 @@ def report_page(parameters: Parameters, layout: Layout) -> ReportPage:
             f"the cases were published at {len(revisions)} revisions ({', '.join(revisions)}); run "
             "`dvc repro publish` so that all are of one"
         )
-    (group,) = revisions
+    (name,) = revisions
     now = pipeline_revision(layout.root)
     sections = [_section(case, r, parameters, layout, now) for case, r in published.items()]
     tracking = parameters.tracking
@@ -70,8 +70,8 @@ def report_page(parameters: Parameters, layout: Layout) -> ReportPage:
     return ReportPage(
         project=tracking.project,
         entity=tracking.entity,
-        group=group,
-        title=f"Telescope at revision {group}",
+        revision=name,
+        title=f"Telescope at revision {name}",
         description=f"{len(sections)} case studies; {held} of {count} claims hold.",
         sections=tuple(sections),
     )
@@ -92,15 +92,17 @@ def _section(
     case: str, receipt: Receipt, parameters: Parameters, layout: Layout, revision: Revision
 ) -> ReportSection:
     records = case_records(case, parameters, layout, revision)
-    own = next(record for record in records if record.description.job_type == CASE)
+    if {record.id for record in records} != receipt.runs.keys():
+        raise ArtifactError(
+            f"the results of {case} are others than those that were published; run "
+            f"`telescope publish {case}` first"
+        )
     claims = files.read_json(layout.results(case) / "claims.json")
     return ReportSection(
         case=case,
-        run=next(run_id for run_id, kind in receipt.runs.items() if kind == CASE),
+        runs=tuple(record.to_json() for record in records),
         claims=tuple(_claim(claim) for claim in claims),
         curves=tuple(_curves(records)),
-        pictures=tuple(picture.key for picture in own.pictures),
-        artifacts=tuple((a.kind, a.name) for record in records for a in record.artifacts),
     )
 
 
@@ -129,6 +131,6 @@ def _curves(records: Sequence[RunRecord]) -> Iterator[Curves]:
 
 
 def _quantity(key: str) -> str | None:
-    """``mse`` of ``test/mse`` and of ``test/mse@order2``; None of a standard error."""
-    group, _, name = key.partition("/")
-    return None if group == "stderr" or "/" in name else name.partition("@")[0]
+    """``mse`` of ``test/mse`` and of ``test/mse@order2``; None of what lies deeper."""
+    name = key.partition("/")[2]
+    return None if "/" in name else name.partition("@")[0]

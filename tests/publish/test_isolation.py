@@ -112,7 +112,7 @@ def test_offline_it_works_without_any_network(project: Any) -> None:
     subprocess.run([*alone, *_command(project)], check=True, timeout=120)
 
     assert _receipt(project)["mode_used"] == "offline"
-    assert len(project.run_folders()) == 3
+    assert len(project.run_folders()) == 5
 
 
 def _with_client(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:

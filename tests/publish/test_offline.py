@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import socket
 from collections.abc import Callable
@@ -48,64 +47,64 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     return Published(project, receipt, runs, folders)
 
 
-def test_there_is_one_run_per_group_and_one_for_the_case(published: Published) -> None:
-    assert {name: run.about.job_type for name, run in published.runs.items()} == {
-        "wide/width-0002": "members",
-        "wide/width-0030": "members",
-        "wide": "case",
+def test_there_is_one_run_per_member_and_one_for_the_case(published: Published) -> None:
+    described = {
+        name: (run.about.job_type, run.about.run_group) for name, run in published.runs.items()
     }
-    assert len(published.project.run_folders()) == 3
+    assert described == {
+        "wide: width 2, seed 0": ("member", "wide: width 2"),
+        "wide: width 2, seed 1": ("member", "wide: width 2"),
+        "wide: width 30, seed 0": ("member", "wide: width 30"),
+        "wide: width 30, seed 1": ("member", "wide: width 30"),
+        "wide": ("case", "cases"),
+    }
+    assert len(published.project.run_folders()) == 5
     for entry in published.receipt["runs"]:
         run = published.runs[entry["name"]]
         assert run.ended
         assert run.about.run_id == entry["id"]
         assert run.about.display_name == entry["name"]
         assert run.about.project == "testing"
-        assert run.about.run_group == published.receipt["group"]
-        assert list(run.about.tags) == ["first", "second"]
+        assert list(run.about.tags) == ["first", "second", "wide", "double_descent"]
+    notes = published.runs["wide"].about.notes
+    assert notes.startswith("Why does it fall?\n1 of 2 claims hold.\nHolds: Test error has a peak.")
+    assert "Does not hold: The gap widens." in notes
+    assert "Seed 1 of the setting width 2" in published.runs["wide: width 2, seed 1"].about.notes
 
 
-@pytest.mark.parametrize("width", [2, 30])
-def test_every_number_of_the_history(published: Published, width: int) -> None:
-    run = published.runs[f"wide/width-{width:04d}"]
-    members = published.project.history()
-    members = members[members["width"] == width]
+@pytest.mark.parametrize(("width", "seed"), [(2, 0), (30, 1)])
+def test_every_number_of_the_history(published: Published, width: int, seed: int) -> None:
+    run = published.runs[f"wide: width {width}, seed {seed}"]
+    history = published.project.history()
+    member = history[(history["width"] == width) & (history["seed"] == seed)]
 
     assert run.metrics == {"step": "", "*": "step"}
     assert [row["step"] for row in run.history] == [0, 1, 10, 250]
-    for row in run.history:
-        at_step = members[members["step"] == row["step"]]
-        expected = {"step": row["step"], "seeds": 2}
-        for name in _MEASURED:
-            values = at_step[name].dropna().to_numpy()
-            if len(values) > 0:
-                expected[name] = pytest.approx(values.mean(), rel=1e-14)
-            if len(values) > 1 and not name.endswith("_stderr"):
-                variance = values.var(ddof=1) / len(values)
-                if f"{name}_stderr" in at_step:
-                    variance += (at_step[f"{name}_stderr"] ** 2).sum() / len(values) ** 2
-                stderr = math.sqrt(variance)
-                expected[f"stderr/{name}"] = pytest.approx(stderr, rel=1e-9)
-        assert row == expected
+    for row, (_, told) in zip(run.history, member.iterrows(), strict=True):
+        values = {name: told[name] for name in _MEASURED}
+        expected = {name: value for name, value in values.items() if not np.isnan(value)}
+        assert row == {"step": told["step"], **expected}
     assert "test/sometimes" not in run.history[1]
     assert run.summary == run.history[-1]
 
 
-def test_the_config_of_a_group_is_its_part_of_the_parameters(published: Published) -> None:
-    config = published.runs["wide/width-0030"].config
+def test_the_config_of_a_member_is_its_part_of_the_parameters(published: Published) -> None:
+    config = published.runs["wide: width 30, seed 1"].config
     parameters = published.project.parameters
     case = parameters.cases["wide"]
 
     assert len(config.pop("content")) == 64
     assert config["sweep"] == {"width": 30}
-    assert config["seeds"] == [0, 1]
+    assert (config["setting"], config["seed"]) == ("width-0030", 1)
     assert config["parameters"]["model"] == {"widths": [30]}
-    # What concerns the case as a whole would change the run when the group is the same.
+    # What concerns the case as a whole would change the run when the member is the same.
     assert set(config["parameters"]) == {"data", "model", "training", "lens"}
     for section in ("data", "training", "lens"):
         assert config["parameters"][section] == getattr(case, section).model_dump(mode="json")
     assert config["run"] == {"seed": 0, "device": "cpu", "threads": 1}
-    assert set(config) == {"case", "kind", "sweep", "seeds", "parameters", "run"}
+    own = {"case", "kind", "setting", "sweep", "seed", "parameters", "run"}
+    assert set(config) == own | {"commit", "dirty", "revision"}
+    assert config["revision"] == published.receipt["group"]
 
 
 def test_the_config_of_the_case_is_all_of_its_parameters(published: Published) -> None:
@@ -167,49 +166,31 @@ def test_the_table_of_claims(published: Published) -> None:
 
 def test_artifacts_hold_the_files_and_name_their_hashes(published: Published) -> None:
     root = published.project.root
-    artifacts = {
-        artifact.name: (run, artifact)
-        for run, content in published.runs.items()
-        for artifact in content.artifacts
-        if artifact.name[:4] == "wide"
-    }
+    run = published.runs["wide"]
+    artifacts = {artifact.name: artifact for artifact in run.artifacts}
+    results = ("claims.json", "figures.json", "history.parquet", "metrics.json", "plots")
     places = {
-        "wide-data": ("wide/width-0002", root / "data" / "wide", "*", ["data/wide"]),
-        "wide-runs-width-0002": ("wide/width-0002", root / "runs/wide", "*02_*", ["runs/wide"]),
-        "wide-runs-width-0030": ("wide/width-0030", root / "runs/wide", "*30_*", ["runs/wide"]),
-        "wide-results": (
-            "wide",
-            root / "results" / "wide",
-            "*",
-            [
-                "results/wide/claims.json",
-                "results/wide/figures.json",
-                "results/wide/history.parquet",
-                "results/wide/metrics.json",
-                "results/wide/plots",
-            ],
-        ),
+        "wide-data": (root / "data" / "wide", ["data/wide"]),
+        "wide-members": (root / "runs" / "wide", ["runs/wide"]),
+        "wide-results": (root / "results" / "wide", [f"results/wide/{name}" for name in results]),
     }
-    assert set(artifacts) == set(places)
-    for name, (run, folder, members, outputs) in places.items():
-        assert artifacts[name][0] == run
-        artifact = artifacts[name][1]
+    assert set(artifacts) >= set(places)
+    for name, (folder, outputs) in places.items():
+        artifact = artifacts[name]
         metadata = json.loads(artifact.metadata)
         assert metadata["dvc"] == [dvc_output(root / output, root) for output in outputs]
-        assert metadata["git_revision"] is None
-        assert metadata["pipeline_revision"] == published.receipt["group"]
+        assert metadata["commit"] is None
+        assert metadata["revision"] == published.receipt["group"]
         kept = {entry.path: Path(entry.local_path) for entry in artifact.manifest.contents}
         expected = {
             path.relative_to(folder).as_posix(): path
-            for top in folder.glob(members)
-            for path in (top.rglob("*") if top.is_dir() else [top])
-            if path.is_file()
+            for path in folder.rglob("*")
+            if path.is_file() and path.name != "receipt.json"
         }
-        expected.pop("receipt.json", None)
         assert set(kept) == set(expected)
         for file, path in kept.items():
             # Inside the run's folder, so that it can be sent when the files have changed.
-            assert path.is_relative_to(published.folders[run])
+            assert path.is_relative_to(published.folders["wide"])
             assert path.read_bytes() == expected[file].read_bytes()
 
 
@@ -280,7 +261,7 @@ def _lose_a_payload(folder: Path) -> None:
 
 @pytest.mark.parametrize("damage", [_truncate, _unmark, _lose_a_payload])
 def test_an_incomplete_folder_is_replaced(project: Any, damage: Callable[[Path], None]) -> None:
-    receipt = publish("wide", project.parameters, project.root)
+    receipt = publish("plain", project.parameters, project.root)
     whole = {folder.name for folder in project.run_folders()}
     (damaged,) = project.root.glob(receipt["runs"][-1]["folder"])
     damage(damaged)
@@ -288,48 +269,35 @@ def test_an_incomplete_folder_is_replaced(project: Any, damage: Callable[[Path],
     moved = damaged.with_name(damaged.name.replace("run-20", "run-19"))
     damaged.rename(moved)
 
-    assert publish("wide", project.parameters, project.root) == receipt
-    assert len(project.run_folders()) == 3
+    assert publish("plain", project.parameters, project.root) == receipt
+    assert len(project.run_folders()) == 2
     assert not moved.exists()
     (folder,) = project.root.glob(receipt["runs"][-1]["folder"])
     assert read_run(folder).ended
     # The folders that were whole were left alone.
-    assert len(whole & {folder.name for folder in project.run_folders()}) >= 2
+    assert len(whole & {folder.name for folder in project.run_folders()}) >= 1
 
 
-def test_what_did_not_change_keeps_its_runs(project: Any) -> None:
+def test_runs_are_known_by_what_they_are_made_of(project: Any) -> None:
     before = {run["name"]: run["id"] for run in _publish(project)["runs"]}
-    history = project.history()
-    history.loc[history["width"] == 30, "test/mse"] *= np.float64(1 + 1e-15)
-    assert not history.equals(project.history())
-    history.to_parquet(project.results() / "history.parquet")
+    manifest = project.root / "runs" / "wide" / "width-0030_seed-0" / "manifest.json"
+    manifest.write_text('{"member": "width-0030_seed-0", "seed": 0, "code": "other"}')
+    project.configure(project="another", tags=["third"])
     after = {run["name"]: run["id"] for run in _publish(project)["runs"]}
 
-    assert before["wide/width-0002"] == after["wide/width-0002"]
-    assert before["wide/width-0030"] != after["wide/width-0030"]
-    assert before["wide"] != after["wide"]
-    assert len(project.run_folders()) == 5
-
-
-def test_the_tracker_settings_change_no_id(project: Any) -> None:
-    before = [run["id"] for run in _publish(project)["runs"]]
-    project.configure(project="another")
-
-    assert [run["id"] for run in _publish(project)["runs"]] == before
+    other = {name for name in before if before[name] != after[name]}
+    assert other == {"wide: width 30, seed 0", "wide"}
     # The folders of the other project made room for these.
-    assert len(project.run_folders()) == 3
+    assert len(project.run_folders()) == 7
 
 
 def test_a_case_without_sweep(project: Any) -> None:
     receipt = _publish(project, "plain")
 
-    assert [run["name"] for run in receipt["runs"]] == ["plain/all", "plain"]
+    assert [run["name"] for run in receipt["runs"]] == ["plain: all, seed 0", "plain"]
     (folder,) = project.root.glob(receipt["runs"][0]["folder"])
     run = read_run(folder)
     assert run.config["sweep"] == {}
-    # One seed has no spread; the error of the probes is known all the same.
-    errors = [key for key in run.summary if key.startswith("stderr/")]
-    assert errors == ["stderr/test/effective_parameters"]
     assert (
         run.summary["train/mse"]
         == pd.read_parquet(project.results("plain") / "history.parquet")["train/mse"].iloc[-1]

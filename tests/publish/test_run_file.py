@@ -11,6 +11,8 @@ import pytest
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
 from telescope_core.errors import TrackerError
+from telescope_core.trackers import RunDescription
+from telescope_pipeline.publish.record import RunRecord
 from telescope_pipeline.publish.wandb.folders import (
     Shipment,
     complete_folder,
@@ -22,7 +24,8 @@ from telescope_pipeline.publish.wandb.folders import (
 from telescope_pipeline.publish.wandb.run_file import check_run_file
 
 _BLOCK = 32768
-SHIPMENT = Shipment("abc", "project", None, "d", 3, ("artifact",), ("used",))
+SHIPMENT = Shipment("abc", "project", None, "d")
+RECORD = RunRecord(RunDescription("abc", "a run", "", ""))
 
 
 def _write(path: Path, messages: list[bytes]) -> None:
@@ -109,7 +112,7 @@ def folder(tmp_path: Path) -> Path:
     (folder / "payload").mkdir(parents=True)
     (folder / "payload" / "f").write_bytes(b"12345")
     (folder / "run-abc.wandb").write_bytes(b"content")
-    mark_complete(folder, SHIPMENT)
+    mark_complete(folder, SHIPMENT, RECORD)
     return folder
 
 

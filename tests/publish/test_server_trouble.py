@@ -34,7 +34,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 def _assert_whole(project: Any, server: Any) -> None:
     """Every number of every run is at the server, read in the order of its steps."""
     revision = pipeline_revision(project.root)
-    for record in case_records("wide", project.parameters, Layout(project.root), revision):
+    for record in case_records("plain", project.parameters, Layout(project.root), revision):
         rows = {row["_step"]: row for row in server.runs[record.description.id].history}
         told = [{k: v for k, v in row.items() if k[0] != "_"} for row in rows.values()]
         expected = [{**values, "step": step} for step, values in record.history]
@@ -45,8 +45,8 @@ def _publish_then_sync(project: Any, server: Any, mend: Callable[[], None]) -> d
     """Publish with the server as it is, and send the rest once it is mended."""
     project.configure(mode="online")
     before = _contents(project.root / "results")
-    publish_stage("wide", project.parameters_path)
-    receipt = json.loads((project.results() / "receipt.json").read_text())
+    publish_stage("plain", project.parameters_path)
+    receipt = json.loads((project.results("plain") / "receipt.json").read_text())
     assert _contents(project.root / "results") == before
     if receipt["mode_used"] == "online":
         assert receipt["reason"] is None
@@ -55,7 +55,7 @@ def _publish_then_sync(project: Any, server: Any, mend: Callable[[], None]) -> d
         assert receipt["synced"] is False
         assert receipt["reason"]
     mend()
-    assert {run.state for run in sync(Layout(project.root), ["wide"])} == {"online"}
+    assert {run.state for run in sync(Layout(project.root), ["plain"])} == {"online"}
     _assert_whole(project, server)
     return receipt
 
@@ -108,14 +108,14 @@ def test_a_server_that_is_killed_between_the_start_of_a_run_and_its_end(
 def test_a_refusing_server_costs_little_time(project: Any, online: Any) -> None:
     project.configure(mode="offline")
     started = time.monotonic()
-    publish("wide", project.parameters, project.root)
+    publish("plain", project.parameters, project.root)
     offline = time.monotonic() - started
 
     project.configure(mode="auto")
     for status in (401, 429, 503, HANG_UP):
         online.misbehave = lambda path, operation, status=status: status
         started = time.monotonic()
-        receipt = publish("wide", project.parameters, project.root)
+        receipt = publish("plain", project.parameters, project.root)
         taken = time.monotonic() - started
         assert receipt["mode_used"] == "offline"
         assert taken < offline + _MOST_SECONDS, status

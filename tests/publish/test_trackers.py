@@ -73,13 +73,19 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     points = "".join(f"{name.lower()} = misbehaving:{name}\n" for name in names)
     points += "absent = package_that_is_not_there:Tracker\n"
     (info / "entry_points.txt").write_text(f"[telescope.trackers]\n{points}")
-    monkeypatch.setenv("PYTHONPATH", str(folder))
+    _find_first(folder, monkeypatch)
     monkeypatch.syspath_prepend(str(folder))
 
 
 def _records(project: Any) -> list[RunRecord]:
     root = project.root
     return case_records("wide", project.parameters, Layout(root), pipeline_revision(root))
+
+
+def _find_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let processes find what lies in a folder."""
+    paths = [str(folder), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
 
 
 def _publish(project: Any) -> dict[str, Any]:
@@ -109,13 +115,14 @@ def test_every_run_is_told_once_and_read_back(
     receipt = _publish(project)
 
     records = _records(project)
-    assert len(records) == 3
+    assert len(records) == 5
     assert [run["id"] for run in receipt["runs"]] == [r.description.id for r in records]
     for record, entry in zip(records, receipt["runs"], strict=True):
         run = READERS[tracker](project.root, "testing", record.description.id)
         assert run.finished
         assert run.name == entry["name"] == record.description.name
-        assert run.config == {**record.description.config, "content": record.digest()}
+        about = record.description
+        assert run.config == {**about.config, **record.provenance, "content": record.digest()}
         told = {(k, s): v for s, row in record.history for k, v in row.items()}
         found = {(k, s): v for k, rows in run.history.items() for s, v in rows}
         assert found == told
@@ -174,9 +181,16 @@ def test_only_what_is_new_or_lost_is_told_again(project: Any) -> None:
     claims = project.results() / "claims.json"
     claims.write_text(json.dumps(json.loads(claims.read_text())[:1]))
     second = _publish(project)
-    assert [run["id"] for run in second["runs"][:2]] == [run["id"] for run in first["runs"][:2]]
-    assert second["runs"][2]["id"] != first["runs"][2]["id"]
+    assert [run["id"] for run in second["runs"][:4]] == [run["id"] for run in first["runs"][:4]]
+    assert second["runs"][4]["id"] != first["runs"][4]["id"]
     assert _times(folders[2]) == untouched
+
+    # The same runs with other tags take the place of those that were finished.
+    project.configure(tags=["third"])
+    third = _publish(project)
+    assert [run["id"] for run in third["runs"]] == [run["id"] for run in second["runs"]]
+    about = json.loads((project.root / third["runs"][0]["folder"] / "run.json").read_text())
+    assert about["tags"][0] == "third"
 
 
 @pytest.mark.usefixtures("plugin")
@@ -237,7 +251,7 @@ def test_a_client_that_is_not_installed_is_named(
     stub = tmp_path / "stub" / "dvclive"
     stub.mkdir(parents=True)
     (stub / "__init__.py").write_text("raise ImportError('not here')\n")
-    monkeypatch.setenv("PYTHONPATH", str(stub.parent))
+    _find_first(stub.parent, monkeypatch)
     project.configure(tracker="dvclive")
 
     assert "`pip install telescope-lens[dvclive]`" in _publish(project)["reason"]

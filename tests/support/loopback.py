@@ -38,6 +38,12 @@ class Run:
     files: dict[str, bytes] = field(default_factory=dict)
 
     @property
+    def charts(self) -> dict[str, Any]:
+        """Charts of one's own by key, as the client describes them."""
+        content = json.loads(self.fields.get("config") or "{}")
+        return dict(content.get("_wandb", {}).get("value", {}).get("visualize", {}))
+
+    @property
     def config(self) -> dict[str, Any]:
         """The config without the client's own entry."""
         content = json.loads(self.fields.get("config") or "{}")
@@ -64,22 +70,26 @@ class Server:
         runs: Runs by id.
         artifacts: Artifacts by id.
         views: Reports by id.
+        presets: Charts of one's own by id.
         used: Ids of the artifacts that runs used, by run.
         blobs: Everything that was uploaded, by address.
         unknown: Operations it was asked for and does not know.
         misbehave: Called with every path and operation; a status to answer with, :data:`HANG_UP`,
             or None.
+        shows: Whether it lists an artifact among those of its run.
     """
 
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
         self.artifacts: dict[str, Artifact] = {}
         self.views: dict[str, dict[str, Any]] = {}
+        self.presets: dict[str, dict[str, Any]] = {}
         self.used: dict[str, list[str]] = {}
         self.blobs: dict[str, bytes] = {}
         self.unknown: list[str] = []
         self.requests = 0
         self.misbehave: Callable[[str, str], int | None] = lambda path, operation: None
+        self.shows: Callable[[Artifact], bool] = lambda artifact: artifact.committed
         self._lock = threading.Lock()
         self._dead = False
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -186,6 +196,32 @@ class Server:
         run.fields |= {key: value for key, value in values.items() if value is not None}
         return {"upsertBucket": {"bucket": self._bucket(run), "inserted": inserted}}
 
+    def _on_RunResumeStatus(self, values: dict[str, Any]) -> dict[str, Any]:
+        run = self.runs.get(values["name"])
+        if run is None:
+            return {"model": {"id": "project", "name": values["project"], "bucket": None}}
+        bucket = self._bucket(run)
+        bucket["historyTail"] = json.dumps([json.dumps(row) for row in run.history[-1:]])
+        return {"model": {"id": "project", "name": run.project, "bucket": bucket}}
+
+    def _on_CreateCustomChart(self, values: dict[str, Any]) -> dict[str, Any]:
+        number = f"{values['entity']}/{values['chartName']}"
+        if number in self.presets:
+            raise KeyError("a chart of this name already exists")
+        self.presets[number] = values
+        return {"createCustomChart": {"chart": {"id": number}}}
+
+    def _on_RunFiles(self, values: dict[str, Any]) -> dict[str, Any]:
+        run = self.runs[_run_of(values)]
+        files = [
+            {"id": name, "name": name, "sizeBytes": str(len(content)), "directUrl": "", "url": ""}
+            | {"mimetype": "", "updatedAt": _LONG_AGO, "md5": ""}
+            for name, content in run.files.items()
+        ]
+        return {
+            "project": {"internalId": "1", "run": {"fileCount": len(files), "files": _list(files)}}
+        }
+
     def _on_CreateRunFiles(self, values: dict[str, Any]) -> dict[str, Any]:
         files = [
             {"name": name, "uploadUrl": self._place(f"run/{values['run']}/{name}")}
@@ -207,6 +243,9 @@ class Server:
         )
         made = {"id": number, "state": "PENDING", "artifactSequence": {"latestArtifact": None}}
         return {"createArtifact": {"artifact": made}}
+
+    def _on_ArtifactType(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {"project": {"artifact": None}}
 
     def _on_CreateArtifactManifest(self, values: dict[str, Any]) -> dict[str, Any]:
         place = f"manifest/{values['artifactID']}"
@@ -260,7 +299,7 @@ class Server:
 
     def _on_RunOutputArtifacts(self, values: dict[str, Any]) -> dict[str, Any]:
         run = values["run"]
-        nodes = [self._shown(a) for a in self.artifacts.values() if a.run == run and a.committed]
+        nodes = [self._shown(a) for a in self.artifacts.values() if a.run == run and self.shows(a)]
         return {"project": {"run": {"artifacts": _list(nodes)}}}
 
     def _on_UseArtifact(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -336,7 +375,8 @@ class Server:
         shown = {"__typename": "Run", "id": run.name, "name": run.name, "internalId": "1"}
         shown |= {"displayName": run.fields.get("displayName"), "projectId": "1", "sweepName": None}
         shown |= {"config": run.fields.get("config", "{}"), "summaryMetrics": run.summary}
-        shown |= {"systemMetrics": "{}", "description": "", "notes": "", "commit": None}
+        shown |= {"systemMetrics": "{}", "description": "", "commit": None}
+        shown["notes"] = run.fields.get("notes") or ""
         shown |= {"tags": run.fields.get("tags") or [], "group": run.fields.get("groupName")}
         shown |= {"jobType": run.fields.get("jobType"), "state": run.state, "readOnly": False}
         shown |= {"createdAt": _LONG_AGO, "heartbeatAt": _LONG_AGO, "updatedAt": _LONG_AGO}

@@ -181,7 +181,12 @@ def write_figures(results: Path) -> None:
         )
         table.to_csv(plots / f"{name}.csv", index=False, lineterminator="\n")
         caption = f"{title} over steps."
-        chart = {"data": {"values": [{"width": 2, "mse": 1 / 3}]}, "mark": "line"}
+        chart = {
+            "datasets": {"panel1": "line,x,y\nl0,2,0.5\nl0,30,0.25\n"},
+            "data": {"name": "panel1", "format": {"type": "csv"}},
+            "mark": "line",
+            "encoding": {axis: {"field": axis, "type": "quantitative"} for axis in ("x", "y")},
+        }
         figures.append({"name": name, "title": title, "caption": caption, "chart": chart})
     question = "Why does it fall?"
     write_json(results / "figures.json", {"question": question, "figures": figures})

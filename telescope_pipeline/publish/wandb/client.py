@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from telescope_core.errors import MissingDependencyError, TrackerError
-from telescope_core.trackers.protocol import CONTENT_KEY
 from telescope_core.trackers.wandb import WandbTracker
 from telescope_pipeline.publish.conversation import Request, Tell
 from telescope_pipeline.publish.record import RunRecord, replay
 from telescope_pipeline.publish.wandb.folders import (
     Shipment,
     mark_complete,
+    record_in,
+    rows_of,
     run_file,
     run_folders,
 )
+from telescope_pipeline.publish.wandb.parts import Lacking, base_name, lacking
+from telescope_pipeline.publish.wandb.presets import Presets
 from telescope_pipeline.publish.wandb.run_file import check_run_file
 from telescope_pipeline.publish.wandb.sending import NO_ANSWER
 
@@ -38,42 +40,32 @@ def write(request: Request, tell: Tell) -> None:
         for record in map(RunRecord.from_json, request["records"]):
             replay(record, tracker)
             (folder,) = run_folders(root, record.id)
-            shipment = Shipment.of(record, project, entity)
-            _wait_for_file(run_file(folder, record.id), shipment.rows)
-            mark_complete(folder, shipment)
+            _wait_for_file(run_file(folder, record.id), rows_of(record))
+            mark_complete(folder, Shipment.of(record, project, entity), record)
             tell("kept", id=record.id, place=str(folder))
 
 
 def upload(request: Request, tell: Tell) -> None:
-    """Send run folders, and say of each whether the server holds it and knows its lineage."""
-    runs = {run["id"]: run for run in request["runs"]}
+    """Complete runs at the server from their folders, and say of each whether it is whole there."""
     connection = connect(request, tell)
     if connection is None:
         return
     import wandb.errors
 
     api, entity = connection
-    place = f"{entity}/{request['project']}"
-    held: dict[str, Any] = {}
+    project = request["project"]
+    records = [record_in(Path(folder)) for folder in request["folders"]]
     try:
-        for run_id, run in runs.items():
-            there = fetch_run(api, place, run_id)
-            if _is_whole(there, run):
-                held[run_id] = there
-                tell("held", id=run_id)
-            else:
-                _forget(Path(run["folder"]), run_id, begun=there is not None)
-        waiting = [run for run_id, run in runs.items() if run_id not in held]
-        if waiting:
-            _send(waiting, entity, request["project"], tell)
-        for run in waiting:
-            there = _await(api, place, run)
-            if there is not None:
-                held[run["id"]] = there
-                tell("held", id=run["id"])
-        for run_id, url in _linked(runs, held):
+        presets = Presets(api, entity, tell)
+        held: dict[str, Any] = {}
+        with WandbTracker(project, entity, "online", os.environ["WANDB_DIR"], resume=True) as t:
+            for record in records:
+                there = _completed(api, f"{entity}/{project}", record, t, presets, tell)
+                if there is not None:
+                    held[record.id] = there
+        for run_id, url in _linked(records, held):
             tell("kept", id=run_id, place=url)
-    except wandb.errors.CommError as error:
+    except (wandb.errors.CommError, TrackerError) as error:
         tell("lost", detail=str(error))
 
 
@@ -149,67 +141,71 @@ def _wait_for_file(path: Path, rows: int) -> None:
         time.sleep(_PAUSE / 5)
 
 
-def _linked(runs: Request, held: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _linked(records: Sequence[RunRecord], held: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Tell the server which run used what another one logged; yields the runs it then knows."""
-    logged = {_base(a): a for there in held.values() for a in there.logged_artifacts()}
-    for run_id, run in runs.items():
-        there = held.get(run_id)
+    logged = {
+        base_name(artifact): artifact
+        for record in records
+        if record.artifacts and record.id in held
+        for artifact in held[record.id].logged_artifacts()
+    }
+    for record in records:
+        there = held.get(record.id)
         if there is None:
             continue
-        known = {artifact.id for artifact in there.used_artifacts()} if run["uses"] else set()
-        for name in run["uses"]:
+        known = {artifact.id for artifact in there.used_artifacts()} if record.uses else set()
+        for name in record.uses:
             if name in logged and logged[name].id not in known:
                 there.use_artifact(logged[name])
-        if all(name in logged for name in run["uses"]):
-            yield run_id, str(there.url)
+        if all(name in logged for name in record.uses):
+            yield record.id, str(there.url)
 
 
-def _base(artifact: Any) -> str:
-    return str(artifact.name.partition(":")[0])
-
-
-def _send(runs: Sequence[Request], entity: str, project: str, tell: Tell) -> None:
-    command = [sys.executable, "-P", "-m", "wandb", "sync"]
-    command += ["--entity", entity, "--project", project, *(run["folder"] for run in runs)]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
-    markers = {run["id"]: _mark(Path(run["folder"]), run["id"], "synced") for run in runs}
-    while markers:
-        ended = process.poll() is not None
-        for run_id in [run_id for run_id, marker in markers.items() if marker.exists()]:
-            del markers[run_id]
-            tell("sent", id=run_id)
-        if ended:
-            return
-        time.sleep(_PAUSE)
-    process.wait()
-
-
-def _forget(folder: Path, run_id: str, begun: bool) -> None:
-    """Remove the client's belief that a run was sent; how far it got stays, if the run is there."""
-    _mark(folder, run_id, "synced").unlink(missing_ok=True)
-    if not begun:
-        _mark(folder, run_id, "syncstate").unlink(missing_ok=True)
-
-
-def _mark(folder: Path, run_id: str, kind: str) -> Path:
-    path = run_file(folder, run_id)
-    return path.with_name(f"{path.name}.{kind}")
-
-
-def _await(api: Any, place: str, run: Request) -> Any:
-    """Look for a run until the server shows it whole, for a few seconds."""
-    until = time.monotonic() + _SECONDS
-    while not _is_whole(there := fetch_run(api, place, run["id"]), run):
-        if time.monotonic() > until:
-            return None
-        time.sleep(_SECONDS / 10)
+def _completed(
+    api: Any, place: str, record: RunRecord, tracker: WandbTracker, presets: Presets, tell: Tell
+) -> Any:
+    """Send what the server lacks of a run; the run as it then shows it, or None if not whole."""
+    there = fetch_run(api, place, record.id)
+    lacks = lacking(there, record)
+    drawn = presets.of([chart for chart in record.charts if chart.key in lacks.charts])
+    lacks = presets.expected(lacks)
+    if lacks and not lacks.differs:
+        _send(record, lacks, tracker, drawn)
+        tell("sent", id=record.id)
+        until = time.monotonic() + _SECONDS
+        while True:
+            there = fetch_run(api, place, record.id)
+            lacks = presets.expected(lacking(there, record))
+            if not lacks or time.monotonic() > until:
+                break
+            time.sleep(_PAUSE)
+    if lacks:
+        tell("lacking", id=record.id, parts=lacks.words())
+        return None
+    tell("held", id=record.id)
     return there
 
 
-def _is_whole(there: Any, run: Request) -> bool:
-    """Compare what the server holds, if anything, with what was published."""
-    if there is None or there.state != "finished" or there.config.get(CONTENT_KEY) != run["digest"]:
-        return False
-    steps = {row["_step"] for row in there.scan_history(use_cache=False)}
-    kept = {_base(artifact) for artifact in there.logged_artifacts()}
-    return len(steps) == run["rows"] and set(run["artifacts"]) <= kept
+def _send(
+    record: RunRecord, lacks: Lacking, tracker: WandbTracker, presets: dict[str, str]
+) -> None:
+    run = tracker.start(record.described())
+    if lacks.history:
+        # The run leaves out the rows that the server has.
+        for step, values in record.history:
+            run.log(step, values)
+    if record.summary:
+        run.summarize(record.summary)
+    for picture in record.pictures:
+        if picture.key in lacks.shown:
+            run.image(picture.key, picture.path, picture.caption)
+    for table in record.tables:
+        if table.key in lacks.shown:
+            run.table(table.key, table.columns, table.rows)
+    for chart in record.charts:
+        if chart.key in presets:
+            run.chart(chart.key, presets[chart.key], chart.columns, chart.rows)
+    for artifact in record.kept():
+        if artifact.name in lacks.artifacts:
+            run.artifact(artifact)
+    run.finish()

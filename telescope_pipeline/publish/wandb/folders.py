@@ -3,7 +3,8 @@
 The client gives no sign that a folder is whole.  A marker is written beside the run's file once
 the file has been read back; it says what the run is, the hash of the run's file and the sizes of
 the files it refers to, so a folder that was cut short, changed or made from other content is told
-apart.  Nothing here imports the client.
+apart.  It also says everything that is to be sent, with the folder's own copies of files.  Nothing
+here imports the client.
 """
 
 from __future__ import annotations
@@ -12,52 +13,39 @@ import glob
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from telescope_core.trackers.wandb import PAYLOAD
 from telescope_pipeline.publish.record import RunRecord
 
 MARKER = "telescope.json"
 # The files that the run's file refers to; sending the run adds others.
-_KEPT = ("files/media", "payload")
+_KEPT = ("files/media", PAYLOAD)
 
 
 @dataclass(frozen=True)
 class Shipment:
-    """What it takes to send a run and to recognise it at the server.
+    """Which run lies in a folder, and where it belongs.
 
     Attributes:
         id: The run.
         project: The project that receives it.
         entity: The account or team; None for the default one.
         digest: Hash of the run's content, which its config carries.
-        rows: The rows of history it has at the server.
-        artifacts: Names of the artifacts it logs.
-        uses: Names of the artifacts, logged by other runs, that it was made from.
     """
 
     id: str
     project: str
     entity: str | None
     digest: str
-    rows: int
-    artifacts: tuple[str, ...] = ()
-    uses: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, record: RunRecord, project: str, entity: str | None) -> Self:
         """Describe a run that is to be sent."""
-        # The client gives pictures and tables a row of their own.
-        rows = len(record.history) + bool(record.pictures or record.tables)
-        artifacts = tuple(artifact.name for artifact in record.artifacts)
-        return cls(record.id, project, entity, record.digest(), rows, artifacts, record.uses)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what was written with :func:`dataclasses.asdict`."""
-        return cls(**{**data, **{name: tuple(data[name]) for name in ("artifacts", "uses")}})
+        return cls(record.id, project, entity, record.digest())
 
 
 def folder_pattern(run_id: str) -> str:
@@ -95,12 +83,44 @@ def remove_folders(root: Path, run_id: str) -> None:
         shutil.rmtree(folder)
 
 
-def mark_complete(folder: Path, shipment: Shipment) -> None:
+def mark_complete(folder: Path, shipment: Shipment, record: RunRecord) -> None:
     """Say that a folder holds what it should; call it when the run's file has been read back."""
-    marker = {"shipment": asdict(shipment), **_fingerprint(folder, shipment.id)}
+    marker = {
+        "shipment": asdict(shipment),
+        "record": _moved(record, folder).to_json(),
+        **_fingerprint(folder, shipment.id),
+    }
     partial = folder / f".{MARKER}.partial"
     partial.write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
     partial.replace(folder / MARKER)
+
+
+def record_in(folder: Path) -> RunRecord:
+    """Read what a folder holds, with its own copies of the files."""
+    record = RunRecord.from_json(json.loads((folder / MARKER).read_bytes())["record"])
+    return _relocated(record, lambda path, artifact, name: folder / path)
+
+
+def rows_of(record: RunRecord) -> int:
+    """Rows of history in a run's file; pictures and tables have one of their own."""
+    return len(record.history) + bool(record.pictures or record.tables)
+
+
+def _moved(record: RunRecord, folder: Path) -> RunRecord:
+    """The same with the copies of its files that lie in the folder, relative to it."""
+    return _relocated(record, lambda path, artifact, name: Path(PAYLOAD, artifact, name))
+
+
+def _relocated(record: RunRecord, place: Callable[[Path, str, str], Path]) -> RunRecord:
+    moved: dict[Path, Path] = {}
+    artifacts = []
+    for artifact in record.artifacts:
+        kept = {name: place(path, artifact.name, name) for name, path in artifact.files.items()}
+        moved |= {path: kept[name] for name, path in artifact.files.items()}
+        artifacts.append(replace(artifact, files=kept))
+    # What is shown is also kept among the results.
+    pictures = [replace(p, path=moved.get(p.path, p.path)) for p in record.pictures]
+    return replace(record, artifacts=tuple(artifacts), pictures=tuple(pictures))
 
 
 def run_file(folder: Path, run_id: str) -> Path:
@@ -112,7 +132,8 @@ def _held(folder: Path) -> Shipment | None:
     """The run that lies whole in a folder."""
     try:
         marker = json.loads((folder / MARKER).read_bytes())
-        shipment = Shipment.from_json(marker.pop("shipment"))
+        shipment = Shipment(**marker.pop("shipment"))
+        del marker["record"]
         whole = marker == _fingerprint(folder, shipment.id)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from telescope_core.errors import TrackerError
 from telescope_pipeline.publish.conversation import ask, stopped
 from telescope_pipeline.publish.wandb.sending import WHO, online
 
-_LIMITS = {"": 30.0, "ready": 20.0, "connected": 60.0, "found": 60.0, "saved": 30.0}
+_LIMITS = {"": 30.0, "ready": 20.0, "connected": 60.0, "read": 60.0, "found": 60.0, "saved": 30.0}
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,15 @@ class ReportSection:
 
     Attributes:
         case: The case, by which the config of its runs names it.
-        run: Id of the run for the case as a whole.
+        runs: Its runs as JSON, the members' first and that of the case as a whole last.
         claims: Its claims.
         curves: Panels over the runs of its groups.
-        pictures: Keys of the pictures that the case's run shows.
-        artifacts: Kind and name of its artifacts.
     """
 
     case: str
-    run: str
+    runs: tuple[dict[str, Any], ...]
     claims: tuple[ClaimRow, ...] = ()
     curves: tuple[Curves, ...] = ()
-    pictures: tuple[str, ...] = ()
-    artifacts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class ReportPage:
     Attributes:
         project: The project whose runs it shows.
         entity: The account or team; None for the default one.
-        group: The revision, by which the runs are grouped.
+        revision: The revision at which they were published.
         title: What people read; at most 128 characters, the same for the same revision.
         description: One sentence below it.
         sections: One for each case.
@@ -78,7 +75,7 @@ class ReportPage:
 
     project: str
     entity: str | None
-    group: str
+    revision: str
     title: str
     description: str = ""
     sections: tuple[ReportSection, ...] = ()
@@ -88,7 +85,7 @@ def save_report(page: ReportPage, *, root: Path) -> str:
     """Save a page, and see that the server has it.
 
     Args:
-        page: The page.  Its runs must be at the server.
+        page: The page.  It is written if the server shows all of its runs whole.
         root: A folder for the client to work in; nothing is kept there.
 
     Returns:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +28,7 @@ WHO = "the W&B client"
 NO_ANSWER = "the W&B server did not answer in time"
 
 _CLIENT = "telescope_pipeline.publish.wandb.client"
-_STAY_OFFLINE = ("offline", "dryrun", "disabled")
+STAY_OFFLINE = ("offline", "dryrun", "disabled")
 # What the client may read of the user's settings to reach the server; offline, nothing.
 _CREDENTIALS = (
     "WANDB_API_KEY",
@@ -78,7 +77,7 @@ def deliver(
         if any(not complete_folder(root, wanted[record.id]) for record in missing):
             return Delivery("failed", problem)
     wish = os.environ.get("WANDB_MODE", "")
-    if mode == "offline" or wish in _STAY_OFFLINE:
+    if mode == "offline" or wish in STAY_OFFLINE:
         asked = "offline mode was asked for"
         reason = asked if mode == "offline" else f"WANDB_MODE={wish} is set in the environment"
         return Delivery("offline", reason, _places(wanted, {}))
@@ -117,8 +116,7 @@ def send(
     try:
         sending = patience.send + max(map(_weight, runs)) / patience.bytes_per_second
         limits = {"": patience.start, "ready": patience.connect, "connected": sending}
-        described = [{**asdict(shipment), "folder": str(f)} for f, shipment in runs.items()]
-        request = {"project": project, "entity": entity, "runs": described}
+        request = {"project": project, "entity": entity, "folders": [str(path) for path in runs]}
         answers = ask(f"{_CLIENT}:upload", request, root, limits, online)
     except (OSError, ValueError) as error:
         return Delivery("offline", unable(WHO, error), _places(ids, {}))
@@ -127,8 +125,12 @@ def send(
     found = next((a["entity"] for a in answers if a["event"] == "connected"), None)
     if len(urls) == len(runs):
         return Delivery("online", None, places, found)
-    if found is not None:
-        count = f"{len(urls)} of {len(runs)}"
+    count = f"{len(urls)} of {len(runs)}"
+    parts = {part: None for a in answers if a["event"] == "lacking" for part in a["parts"]}
+    if parts:
+        lacks = ", ".join(parts)
+        reason = f"{count} runs were read back whole; of others the server does not show {lacks}"
+    elif found is not None:
         reason = f"{count} runs reached the W&B server before it stopped answering"
     else:
         silent = answers[-1]["event"] == "timeout"

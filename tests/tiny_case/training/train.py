@@ -26,12 +26,15 @@ def train(job: TrainingJob[TinyCase]) -> Trained:
     saved = checkpoint.load()
     if saved is not None:
         weights, rows, first = saved[0]["weights"], saved[1]["rows"], saved[1]["epoch"]
+        for row in rows:
+            job.recorded(row)
     for epoch in range(first, case.training.epochs):
         _trace(f"{member.name} {epoch}")
         residual = weights[0] * data["x"] + weights[1] - data["y"]
         gradient = torch.stack([(residual * data["x"]).mean(), residual.mean()])
         weights = weights - case.training.learning_rate * gradient
         rows.append(_record(epoch, residual, member))
+        job.recorded(rows[-1])
         checkpoint.save({"weights": weights}, {"rows": rows, "epoch": epoch + 1})
         job.progress(epoch + 1, case.training.epochs)
         _misbehave(member, epoch)
