@@ -34,8 +34,8 @@ _ADVICE = {
 def publish(case_name: str, parameters: Parameters, root: Path) -> dict[str, Any]:
     """Publish a case.
 
-    There is one run per member group, with the mean and the standard error over seeds of
-    everything recorded, and one for the case: its claims, plots, metrics and files.
+    There is one run per member, with everything recorded, and one for the case: its claims, plots,
+    metrics and files.
 
     Returns:
         The receipt.  Offline and disabled it depends on the results, the parameters and the

@@ -63,4 +63,5 @@ def test_inline_rows_become_a_table_and_a_column_has_one_kind_of_value() -> None
 
     assert chart.columns == ("part", "a", "b")
     assert chart.rows == (("data1", 1, "x"), ("data1", 2.5, "3"))
+    values[1]["b"] = "3"
     assert _drawn(_bound(chart)) == _drawn(spec)
