@@ -115,7 +115,7 @@ def test_curves_over_seeds_are_sorted_means_with_errors() -> None:
             "x_stderr": [0.0, 0.6, 0.8, 0.0],
         }
     )
-    curve = over_seeds(table, "x", error_column="x_stderr")
+    curve = over_seeds(table, "x")
     assert curve["step"].tolist() == [1, 2]
     assert curve["mean"].tolist() == [2.0, 6.0]
     assert curve["stderr"].tolist() == pytest.approx([math.hypot(1.0, 0.5), 1.0])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
+
+from support import loopback
 
 if TYPE_CHECKING:
     from conftest import Project
@@ -35,6 +38,26 @@ def test_a_trial_has_other_settings_and_leaves_the_project_alone(project: Projec
         refused = project.telescope("trial", "first", change)
         assert refused.returncode == 2
         assert change.partition("=")[0] in refused.stderr
+
+
+def test_under_an_agent_the_numbers_are_those_of_its_run(project: Project) -> None:
+    with loopback.Server() as server:
+        agent = {
+            "WANDB_BASE_URL": server.url,
+            "WANDB_API_KEY": loopback.KEY,
+            "WANDB_PROJECT": "testing",
+            "WANDB_SWEEP_ID": "sweep-1",
+            "WANDB_RUN_ID": "trial-1",
+        }
+        tried = project.telescope("trial", "first", "training.epochs=2", "seeds=1", **agent)
+        assert tried.returncode == 0, tried.stderr
+        ((name, run),) = server.runs.items()
+    assert (name, run.project, run.state) == ("trial-1", "testing", "finished")
+    assert run.fields["sweep"] == "sweep-1"
+    summary = json.loads(run.summary)
+    for line in tried.stdout.splitlines():
+        number, value = line.split(": ", 1)
+        assert value in ("None", str(summary.get(number)))
 
 
 def test_the_sweep_of_the_docs_is_the_example(repository: Path) -> None:

@@ -119,7 +119,7 @@ def _relative_gap(history: pd.DataFrame) -> pd.DataFrame:
     gap, error = complexity_gap(history)
     spent = history[TEST_COMPLEXITY].where(history[TEST_COMPLEXITY] > 0, math.inf)
     relative = history.assign(excess=100 * gap / spent, excess_stderr=100 * error / spent)
-    return over_seeds(relative, "excess", error_column="excess_stderr")
+    return over_seeds(relative, "excess")
 
 
 def _marks(case: ModularAdditionCase, history: pd.DataFrame) -> list[Guide]:

@@ -22,8 +22,7 @@ MODELS = {
 
 def measured(history: pd.DataFrame, column: str, by: str = "step") -> pd.DataFrame:
     """Mean over seeds of a column; its standard error contains that of probes if recorded."""
-    error = f"{column}_stderr"
-    return over_seeds(history, column, by, error if error in history else None)
+    return over_seeds(history, column, by)
 
 
 def on_sets(

@@ -183,24 +183,22 @@ def shared_steps(history: pd.DataFrame) -> pd.DataFrame:
     return history[members == history["member"].nunique()]
 
 
-def over_seeds(
-    history: pd.DataFrame, column: str, by: str = "step", error_column: str | None = None
-) -> pd.DataFrame:
+def over_seeds(history: pd.DataFrame, column: str, by: str = "step") -> pd.DataFrame:
     """Mean and standard error over seeds of one column at every value of ``by``.
+
+    The error is that of :func:`estimate_of`: figures, metrics and claims have the same one.
 
     Args:
         history: Records of members that differ by seed only, or final rows of several groups.
         column: What to average.
         by: The x axis.
-        error_column: Standard errors of the single values, if they were estimated.
 
     Returns:
         Columns ``by``, ``mean`` and ``stderr``, sorted by ``by``.
     """
     rows = []
     for x, part in history.groupby(by, sort=True):
-        errors = part[error_column] if error_column is not None else ()
-        at_x = estimate(part[column], errors)
+        at_x = estimate_of(part, column)
         rows.append((x, at_x.value, at_x.stderr))
     return pd.DataFrame(rows, columns=[by, "mean", "stderr"])
 
