@@ -30,18 +30,19 @@ _SECTION = re.compile(r"^\s*([a-z]+):")
 _RECEIPT = re.compile(r"^(\s*)results/(\w+)/receipt\.json,$")
 _RESULT = re.compile(r'"?((?:data|runs|results)/[^",\]]+)"?')
 
-# Of a kind: its table, the x axis, the columns, DVC's template and what is drawn.
+# Of a kind: its table; the x axis; the columns; the y axis' label; DVC's template; a title.
+_ERRORS = "train_mse, test_mse; mean squared error; linear; errors"
 _PLOTS = {
     "double_descent": [
-        "errors-and-effective-parameters width train_mse,test_mse linear errors by width",
-        "trajectories train_effective_parameters test_effective_parameters scatter "
-        "p_test over p_train",
+        f"errors-and-effective-parameters; width; {_ERRORS} by width",
+        "trajectories; train_effective_parameters; test_effective_parameters; "
+        "test_effective_parameters; scatter; p_test over p_train",
     ],
     "grokking_polynomial": [
-        "errors-and-effective-parameters step train_mse,test_mse linear errors over training"
+        f"errors-and-effective-parameters; step; {_ERRORS} over training",
     ],
 }
-_BY_CASE = "# Written from the cases.  `dvc plots` shows every table as well, column by column."
+_BY_CASE = "# Written from the cases.  `dvc plots` shows the last column of every table as well."
 
 
 def written(root: Path, cases: Mapping[str, Case]) -> str:
@@ -184,10 +185,10 @@ def _by_case(cases: Mapping[str, Case]) -> Iterator[str]:
     plots = [(name, plot) for name, case in cases.items() for plot in _PLOTS.get(case.kind, [])]
     yield "plots:" if plots else "plots: []"
     for name, plot in plots:
-        table, x, columns, template, title = plot.split(maxsplit=4)
+        table, x, columns, label, template, title = plot.split("; ")
         yield f'  - "{name}: {title}":'
-        yield f"      {{x: {x}, template: {template}, y: {{"
-        yield f"        results/{name}/plots/{table}.csv: [{columns.replace(',', ', ')}]}}}}"
+        yield f"      {{x: {x}, y_label: {label}, template: {template}, y: {{"
+        yield f"        results/{name}/plots/{table}.csv: [{columns}]}}}}"
     yield "artifacts:"
     yield '  report: {path: results/report.html, type: report, desc: "Claims, figures and numbers"}'
 
