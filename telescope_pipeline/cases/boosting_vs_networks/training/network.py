@@ -34,6 +34,9 @@ from telescope_pipeline.study.training.optimizers import optimizer_of
 # Estimates of the smoother that are recorded of each set.
 _OF_SMOOTHER = ("effective_parameters", "effective_parameters_stderr", "smoother_error")
 
+# Of each pool; the rows of a pool are in random order.
+_SMOOTHED_ROWS = 1000
+
 
 class _Forgetful:
     """A checkpoint for draws of a search, which are repeated as a whole."""
@@ -126,7 +129,7 @@ def _lenses(
     """One lens for kernel norms on every test set, one for the smoother on what they are made of.
 
     The largest norm of a set is a maximum at every step, so each set needs its own; effective
-    parameters are means over rows, so the two pools are enough.
+    parameters are means over rows, so some rows of the two pools are enough.
 
     Returns:
         The lenses by name, ``"norms"`` and ``"smoother"``.
@@ -141,5 +144,6 @@ def _lenses(
         probes=None,
         kernel_norms=True,
     )
-    smoother = attach_lens(*watched, case.lens, eval_sets=pools, seed=seed)
+    some = {pool: rows[:_SMOOTHED_ROWS] for pool, rows in pools.items()}
+    smoother = attach_lens(*watched, case.lens, eval_sets=some, seed=seed)
     return {"norms": norms, "smoother": smoother}

@@ -29,7 +29,12 @@ def train(job: TrainingJob[DoubleDescentCase]) -> Trained:
     optimizer = optimizer_of(case.training.optimizer, model)
     options = case.training.optimizer
     # Through the kernel a step costs the same at every width; only SGD without decay moves so.
-    by_kernel = isinstance(options, SGD) and not (options.weight_decay or options.dampening)
+    # Where parameters are fewer than labels, a kernel frozen over a block is too crude.
+    by_kernel = (
+        isinstance(options, SGD)
+        and not (options.weight_decay or options.dampening)
+        and sum(p.numel() for p in model.parameters()) >= len(targets)
+    )
     lens = attach_lens(
         model,
         optimizer,
