@@ -27,6 +27,7 @@ $(PIPELINE): pyproject.toml constraints.txt
 repro: $(PIPELINE)
 	test -f telescope-demo/grokking.png || telescope demo
 	telescope validate
+	telescope estimate
 	dvc repro
 
 test: setup
@@ -40,6 +41,7 @@ test-dvc: setup
 # TELESCOPE_EXAMPLES sets the number of random models.
 test-slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=5 tests/slow
+	TELESCOPE_WHOLE_ZOO=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/core/test_left_alone.py
 
 # The case studies at the paper's scale, from paper/params.yaml; data sets are downloaded unless
 # TELESCOPE_DATA names a folder that holds them.

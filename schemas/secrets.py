@@ -17,7 +17,7 @@ _OPAQUE = re.compile("(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9_-]{32,}")
 
 # A message may hide more than a file may not hold.
 _ISSUED = re.compile(
-    "(sk-|gh[a-z]_|github_pat_|glpat-|hf_|xox[a-z]-|AKIA|eyJ|wandb_v)[A-Za-z0-9_.-]{8,}"
+    "(?<![A-Za-z0-9])(sk-|gh[a-z]_|github_pat_|glpat-|hf_|xox[a-z]-|AKIA|eyJ|wandb_v)[A-Za-z0-9_.-]{8,}"
 )
 _RANDOM = re.compile(r"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9+/]{20,}={0,2}")
 _ASSIGNED = re.compile(r"([\w-]+)['\"]?\s*[=:]\s*\S")

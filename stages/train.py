@@ -70,6 +70,34 @@ def run(case_name: str, parameters_path: Path) -> None:
     files.write_json(layout.timing(case_name), {"case": case_name, "members": timing})
 
 
+def members_left(case_name: str, parameters_path: Path) -> tuple[list[str], int]:
+    """Tell what :func:`run` would train.
+
+    Args:
+        case_name: A case in the parameter file.
+        parameters_path: The parameter file.
+
+    Returns:
+        Names of members that are not in the scratch folder, and how many there are in all.  Without
+        the data nothing can be found there.
+
+    Raises:
+        TelescopeError: If the parameters are not usable.
+    """
+    parameters, case = load_case(parameters_path, case_name)
+    layout = Layout.beside(parameters_path)
+    make_importable(layout.root)
+    try:
+        tasks = _plan(case, parameters.run, layout.data(case_name), layout)
+    except ArtifactError:
+        sweep = import_module(f"telescope_pipeline.cases.{case.kind}.sweep")
+        names = [member.name for member in sweep.members(case)]
+        return names, len(names)
+    scratch = Scratch(layout.scratch)
+    left = [t.member.name for t in tasks if not scratch.holds(key_of(dict(t.manifest)))]
+    return left, len(tasks)
+
+
 def _plan(case: Case, run: RunSettings, data: Path, layout: Layout) -> list[Task]:
     # Not `training`: that would load torch, which only the workers need.
     sweep = import_module(f"telescope_pipeline.cases.{case.kind}.sweep")

@@ -10,29 +10,64 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from telescope_core.errors import ParametersError, TelescopeError
 from telescope_pipeline.schemas.messages import presentable
 from telescope_pipeline.signals import Stopped, listen
 
+_FIRST, _STAGES, _THEN = "To begin with", "Stages, run by `dvc repro`", "Besides"
+_IN_ORDER = (
+    *("demo", "init", "validate", "estimate", "doctor"),
+    *("prepare", "train", "metrics", "plot", "publish", "report"),
+    *("trial", "sync", "cost", "wire"),
+)
+
+
+class _InOrder(TyperGroup):
+    """Lists commands in the order in which they are needed."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        names = super().list_commands(ctx)
+        return [*(n for n in _IN_ORDER if n in names), *(n for n in names if n not in _IN_ORDER)]
+
+
 app = typer.Typer(
     name="telescope",
+    cls=_InOrder,
     help="Telescope: what a neural network has learned, step by step.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_show_locals=False,
 )
 
-_CaseName = Annotated[str, typer.Argument(metavar="CASE", help="A case in the parameter file.")]
+_DEFAULT = Path("params.yaml")
+
+
+def _cases_like(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of cases for the shell to complete; none while the file is not valid."""
+    from telescope_pipeline.parameters import load_parameters
+
+    try:
+        known = load_parameters(context.params.get("params") or _DEFAULT).cases
+    except TelescopeError:
+        return []
+    return [name for name in known if name.startswith(incomplete)]
+
+
+_CaseName = Annotated[
+    str,
+    typer.Argument(
+        metavar="CASE", help="A case in the parameter file.", autocompletion=_cases_like
+    ),
+]
 _Params = Annotated[
     Path, typer.Option("--params", metavar="FILE", help="The parameter file to read.")
 ]
-_DEFAULT = Path("params.yaml")
 
 
 def main() -> None:
@@ -40,6 +75,9 @@ def main() -> None:
 
     Exit codes: 2 for parameters that are not usable, 1 for every other error raised on purpose,
     130 for an interruption and 143 for a request to terminate.
+
+    Raises:
+        OSError: Of a file, where no code of ours has made an error of its own of it.
     """
     listen()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
@@ -50,6 +88,11 @@ def main() -> None:
         message = escape(presentable(str(error)))
         Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {message}")
         sys.exit(2 if isinstance(error, ParametersError) else 1)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # What is said cannot be written, e.g. to a full disk; files have errors of their own.
+        sys.exit(f"error: the output cannot be written: {error.strerror}")
     except Stopped as stopped:
         Console(stderr=True, soft_wrap=True).print(f"[yellow]{stopped}[/]")
         sys.exit(stopped.code)
@@ -70,20 +113,20 @@ def _options(
     pass
 
 
-@app.command()
+@app.command(rich_help_panel=_FIRST)
 def demo(
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Where to put the picture and its numbers.")
     ] = Path("telescope-demo"),
     seed: Annotated[int, typer.Option(min=0, help="Another task and other weights.")] = 0,
 ) -> None:
-    """Watch a network grok, and draw it: half a minute, no data, no account."""
+    """Watch a network grok, and draw it, in half a minute."""
     module = import_module("telescope_pipeline.demo")
     picture, sentences = module.demo(out, seed=seed)
     typer.echo("\n" + "\n".join([*sentences, "", f"picture: {picture}"]))
 
 
-@app.command()
+@app.command(rich_help_panel=_FIRST)
 def validate(
     file: Annotated[Path, typer.Argument(metavar="[FILE]", help="A parameter file.")] = _DEFAULT,
     stamp: Annotated[
@@ -91,7 +134,7 @@ def validate(
         typer.Option(metavar="FILE", help="A file to write if there is no problem, for DVC."),
     ] = None,
 ) -> None:
-    """Check a parameter file and the code it names; every problem gets a line."""
+    """Check the parameters and the code they name."""
     from telescope_pipeline.parameters import load_parameters
     from telescope_pipeline.parameters.user_code import check_user_code
     from telescope_pipeline.publish.options import check_tracking
@@ -124,19 +167,24 @@ def _stage(name: str, what: str) -> None:
             from telescope_pipeline.wiring import check
 
             check(params, parameters.cases)
+        if name == "train":
+            from telescope_pipeline import estimates
+
+            found = estimates.estimate(case, params)
+            typer.echo(f"train {estimates.sentence(found, parameters.run)}", err=True)
         import_module(f"telescope_pipeline.stages.{name}").run(case, params)
 
-    app.command(name, help=what)(command)
+    app.command(name, help=what, rich_help_panel=_STAGES)(command)
 
 
-_stage("prepare", "Make the data sets of a case.")
-_stage("train", "Train the members of a case with the lens attached.")
-_stage("metrics", "Sum up the members of a case and evaluate its claims.")
+_stage("prepare", "Make the data of a case.")
+_stage("train", "Train a case with the lens attached.")
+_stage("metrics", "Sum up a case and evaluate its claims.")
 _stage("plot", "Draw the figures of a case.")
-_stage("publish", "Hand the results of a case to the tracker.")
+_stage("publish", "Send the results of a case to the tracker.")
 
 
-@app.command()
+@app.command(rich_help_panel=_STAGES)
 def report(
     wandb: Annotated[
         bool, typer.Option("--wandb", help="Write a report at Weights & Biases instead.")
@@ -150,7 +198,7 @@ def report(
     ] = None,
     params: _Params = _DEFAULT,
 ) -> None:
-    """Write results/report.html about all cases, or a report at Weights & Biases."""
+    """Write the report about all cases, here or at Weights & Biases."""
     from telescope_pipeline.parameters import load_parameters
     from telescope_pipeline.wiring import check
 
@@ -166,7 +214,7 @@ def report(
         module.run(params)
 
 
-@app.command()
+@app.command(rich_help_panel=_THEN, short_help="Send runs that were kept offline.")
 def sync(
     cases: Annotated[
         list[str] | None, typer.Argument(metavar="[CASE]...", help="Cases; all if none is named.")
@@ -196,7 +244,7 @@ def sync(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=_THEN)
 def trial(
     case: _CaseName,
     changes: Annotated[
@@ -205,21 +253,21 @@ def trial(
     ] = None,
     params: _Params = _DEFAULT,
 ) -> None:
-    """Try a case with other settings and print its numbers; what W&B Sweeps run."""
+    """Try a case with other settings, e.g. for a sweep."""
     from telescope_pipeline.trial import run
 
     for name, value in run(case, changes or (), params).items():
         typer.echo(f"{name}: {value}")
 
 
-@app.command()
+@app.command(rich_help_panel=_FIRST)
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to put the project.")],
     scm: Annotated[
         bool, typer.Option(help="Make git and DVC repositories where there are none.")
     ] = True,
 ) -> None:
-    """Write a small project that telescopes a model of one's own."""
+    """Write a small project for a model of your own."""
     from telescope_pipeline.scaffold import create
 
     for path in create(folder, scm=scm):
@@ -227,9 +275,9 @@ def init(
     typer.echo(f"now: cd {folder} && {'' if scm else 'dvc init && '}dvc repro")
 
 
-@app.command()
+@app.command(rich_help_panel=_THEN)
 def wire(params: _Params = _DEFAULT) -> None:
-    """Write dvc.yaml anew from the parameters and the code they name."""
+    """Write dvc.yaml anew from the parameters."""
     from telescope_pipeline.wiring import rewrite
 
     path = params.parent / "dvc.yaml"
@@ -237,7 +285,7 @@ def wire(params: _Params = _DEFAULT) -> None:
     typer.echo(f"{path}: {'rewritten' if changed else 'as it should be'}")
 
 
-@app.command()
+@app.command(rich_help_panel=_THEN, short_help="Show what training took.")
 def cost(params: _Params = _DEFAULT) -> None:
     """Show how many processor seconds the members of each case took when they were trained."""
     from telescope_pipeline.cost import lines
@@ -246,9 +294,18 @@ def cost(params: _Params = _DEFAULT) -> None:
         typer.echo(line)
 
 
-@app.command()
+@app.command(rich_help_panel=_FIRST)
+def estimate(params: _Params = _DEFAULT) -> None:
+    """Say how long training will take, case by case."""
+    from telescope_pipeline.estimates import estimates
+
+    for line in estimates(params):
+        typer.echo(line)
+
+
+@app.command(rich_help_panel=_FIRST)
 def doctor(params: _Params = _DEFAULT) -> None:
-    """Check the installation, the parameters and the project's folder."""
+    """Say what is missing on this machine."""
     from telescope_pipeline.doctor import examine, show
 
     findings = examine(params)

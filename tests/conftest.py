@@ -17,6 +17,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from support import shapes
+from support.dvc_status import stages_to_run
 
 shapes.install()
 
@@ -125,6 +126,10 @@ class Project:
         assert old in text, f"{name} does not contain {old!r}"
         path.write_text(text.replace(old, new, 1))
 
+    def changed(self) -> set[str]:
+        """Name the stages that DVC would run."""
+        return stages_to_run(self.root)
+
     def _run(
         self, command: list[str], timeout: float, environment: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
@@ -153,7 +158,7 @@ def tiny_parameters() -> str:
         "claims": {"standard_errors": 2.0},
         "plot": {"dpi": 60},
     }
-    parameters["run"] |= {"seed": 0, "threads": 1, "workers": 2}
+    parameters["run"] |= {"seed": 0, "threads": 1, "workers": 1}
     parameters["tracking"]["tracker"] = "none"
     parameters["cases"] = {"first": case, "second": copy.deepcopy(case)}
     yaml.default_flow_style = False

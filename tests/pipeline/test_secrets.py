@@ -72,7 +72,8 @@ def test_a_case_about_tokens_shows_its_values(repository: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "value", ["double_descent", "my_package.networks_2:build", 3, 2.5, True, None, "mse", "a b"]
+    "value",
+    ["double_descent", "weight_averaging", "my.networks_2:build", 3, 2.5, True, None, "mse", "a b"],
 )
 def test_plain_values_stay(value: object) -> None:
     assert masked({"leaf": [value]}) == {"leaf": [value]}

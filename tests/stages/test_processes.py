@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import signal
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +20,23 @@ if TYPE_CHECKING:
     from conftest import Project
 
 
-@pytest.fixture
-def prepared(project: Project) -> Project:
+@pytest.fixture(scope="module")
+def template(
+    tmp_path_factory: pytest.TempPathFactory, project_builder: Callable[[Path], Project]
+) -> Project:
+    project = project_builder(tmp_path_factory.mktemp("template"))
     assert project.telescope("prepare", "first").returncode == 0
     return project
+
+
+@pytest.fixture
+def prepared(template: Project, tmp_path: Path) -> Project:
+    """A copy of a project whose data are there."""
+    root = tmp_path / "project"
+    shutil.copytree(template.root, root, symlinks=True)
+    return replace(
+        template, root=root, environment=template.environment | {"PYTHONPATH": str(root)}
+    )
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:
@@ -37,7 +53,8 @@ def test_code_that_trains_counts_and_code_that_draws_does_not(
 ) -> None:
     trace = tmp_path / "trace"
     first = prepared.telescope("train", "first", TINY_TRACE=str(trace))
-    assert "width-0003_seed-1 finished in" in first.stderr
+    assert "train first: 4 members to train; how long that takes" in first.stderr
+    assert re.search(r"^train first: 4 members in \d+ s$", first.stderr, re.MULTILINE)
     before = _bytes(prepared.root / "runs")
     assert set(_epochs(trace).values()) == {1}
 
@@ -57,7 +74,6 @@ def test_code_that_trains_counts_and_code_that_draws_does_not(
 def test_a_killed_stage_goes_on_where_it_was(prepared: Project, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     prepared.set("cases.first.training.epochs", 30)
-    prepared.set("run.workers", 1)
     stage = subprocess.Popen(
         prepared.command("train", "first"),
         cwd=prepared.root,
@@ -84,6 +100,7 @@ def test_a_killed_stage_goes_on_where_it_was(prepared: Project, tmp_path: Path) 
     assert sum(epochs.values()) <= 4 * 30 + 1
     resumed = _bytes(prepared.root / "runs" / "first")
 
+    prepared.set("run.workers", 1)
     (prepared.root / ".telescope").rename(tmp_path / "gone")
     assert prepared.telescope("train", "first").returncode == 0
     assert _bytes(prepared.root / "runs" / "first") == resumed

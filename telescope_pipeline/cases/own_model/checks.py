@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
+from pydantic import ValidationError
+
 from telescope_core.errors import ParametersError, TelescopeError
 from telescope_pipeline.cases.own_model.schema import OwnModelCase
 from telescope_pipeline.cases.own_model.training.build import build_model, make_optimizer
+from telescope_pipeline.contract import Scalar
 from telescope_pipeline.schemas.messages import text_of
 from telescope_pipeline.study.user_calls import check_signature, is_interruption
 
@@ -21,31 +26,62 @@ def problems(case: OwnModelCase, stage: str) -> list[str]:
 
     Returns:
         A line per problem, each starting with the leaf.
-    """  # noqa: DOC501  # an interruption is nobody's problem
-    settings = [case.narrowed(values, 0) for values in case.combinations()]
+    """
+    settings = [(values, case.narrowed(values, 0)) for values in case.combinations()]
     found: dict[str, None] = {}
-    for own in settings:
-        for call in own.calls(stage):
-            try:
-                check_signature(*call)
-            except ParametersError as error:
-                found[str(error)] = None
+    for values, own in settings:
+        for line in _badly_called(own, stage):
+            found[_located(line, case, values, lambda other: _badly_called(other, stage))] = None
     if found or stage != "train":
         return list(found)
     made: set[str] = set()
-    for own in settings:
+    for values, own in settings:
         ingredients = own.model_dump_json(include={"model", "optimizer"})
         if ingredients in made:
             continue
         made.add(ingredients)
-        try:
-            make_optimizer(own, build_model(own, 0))
-        except TelescopeError as error:
-            found[str(error)] = None
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
-            if is_interruption(error):
-                raise
-            # torch's own refusal, e.g. of a model without parameters.
-            refused = f"got a model and settings that torch refuses: {text_of(error)}"
-            found[f"optimizer: {refused}"] = None
+        for line in _not_made(own):
+            found[_located(line, case, values, _not_made)] = None
     return list(found)
+
+
+def _badly_called(case: OwnModelCase, stage: str) -> list[str]:
+    found = []
+    for call in case.calls(stage):
+        try:
+            check_signature(*call)
+        except ParametersError as error:
+            found.append(str(error))
+    return found
+
+
+def _not_made(case: OwnModelCase) -> list[str]:
+    try:
+        make_optimizer(case, build_model(case, 0))
+    except TelescopeError as error:
+        return [str(error)]
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        if is_interruption(error):
+            raise
+        # torch's own refusal, e.g. of a model without parameters.
+        return [f"optimizer: got a model and settings that torch refuses: {text_of(error)}"]
+    return []
+
+
+def _located(
+    line: str,
+    case: OwnModelCase,
+    values: Mapping[str, Scalar],
+    trial: Callable[[OwnModelCase], list[str]],
+) -> str:
+    """Name the value of the sweep without which a problem is none; otherwise leave it as it is."""
+    leaf = line.partition(":")[0]
+    for swept, value in values.items():
+        others = {name: other for name, other in values.items() if name != swept}
+        try:
+            remaining = trial(case.with_values(others))
+        except ValidationError:
+            continue  # what is not swept does not fit the rest
+        if not any(other.startswith(f"{leaf}: ") for other in remaining):
+            return f"sweep.{swept}[{case.sweep[swept].index(value)}]: {line}"
+    return line

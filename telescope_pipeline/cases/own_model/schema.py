@@ -303,9 +303,13 @@ class OwnModelCase(Case):
 
     def narrowed(self, values: Mapping[str, Scalar], seed: int) -> Self:
         """Put in the swept values of one member; see :meth:`Case.narrowed`."""
-        plain = _with(self.model_dump(exclude={"sweep"}), values)
+        plain = self.with_values(values).model_dump()
         sweep = {leaf: [values[leaf]] for leaf in self.sweep}
         return type(self).model_validate({**plain, "sweep": sweep, "seeds": seed + 1})
+
+    def with_values(self, values: Mapping[str, Scalar]) -> Self:
+        """Put some values in their leaves and sweep nothing."""
+        return type(self).model_validate(_with(self.model_dump(exclude={"sweep"}), values))
 
     def references(self, stage: str) -> dict[str, str]:
         """The functions of the user's that a stage calls, also those that only some members call.
