@@ -325,7 +325,7 @@ class EarlyStoppingSettings(Section):
 
 
 class PlotSection(Section):
-    """How the figures of a case look; changing it reruns plot and publish only."""
+    """How the figures of a case look; changing it reruns plot and the report only."""
 
     dpi: Annotated[int, Field(ge=50, le=600)] = 160
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def run(case_name: str, parameters_path: Path) -> None:
-    """Write a PNG and a CSV per figure to ``results/<case>/plots/``, and ``figures.json``.
+    """Write a PNG and a CSV per figure to ``results/<case>/plots/``, and two files about them.
+
+    ``figures.json`` describes how they are drawn, and names the pictures by their hashes;
+    ``figures-told.json`` holds what they tell: the same for pictures that only look different.
 
     Args:
         case_name: A case in the parameter file.
@@ -38,19 +42,21 @@ def run(case_name: str, parameters_path: Path) -> None:
         figures: list[Figure] = module.draw(case, history)
         if len({figure.name for figure in figures}) < len(figures):
             raise ConfigurationError(f"{case_name}: two figures have the same name")
+        entries, told = [], []
         with files.new_folder(results / "plots") as folder:
             for figure in figures:
-                (folder / f"{figure.name}.png").write_bytes(png(figure, case.plot.dpi))
-                figure.table.to_csv(folder / f"{figure.name}.csv", index=False, lineterminator="\n")
-        entries = [
-            {
-                "name": figure.name,
-                "title": figure.title,
-                "caption": figure.caption,
-                "chart": figure.chart,
-            }
-            for figure in figures
-        ]
+                picture = png(figure, case.plot.dpi)
+                table = figure.table.to_csv(index=False, lineterminator="\n").encode()
+                (folder / f"{figure.name}.png").write_bytes(picture)
+                (folder / f"{figure.name}.csv").write_bytes(table)
+                words = {"name": figure.name, "title": figure.title, "caption": figure.caption}
+                entries.append({**words, "picture": _sha256(picture), "chart": figure.chart})
+                told.append({**words, "table": _sha256(table)})
         index = {"question": module.QUESTION, "figures": entries}
         # The points of every chart are in it: compact, it takes a third.
         files.write_bytes(results / "figures.json", files.json_bytes(index, indent=None))
+        files.write_json(results / "figures-told.json", {**index, "figures": told})
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,8 +1,8 @@
 """Keeps ``dvc.yaml`` in line with ``params.yaml``, as far as DVC cannot do so itself.
 
 The code that a stage depends on is named by folders and written by hand.  What follows from the
-cases is compared (``telescope doctor``) and written (``make wiring``): the report waits for a
-receipt of each, and all from ``plots`` on is made from the cases and their kinds.
+cases is compared (``telescope doctor``) and written (``make wiring``): the report waits for
+receipt and figures of each, and all from ``plots`` on is made from the cases and their kinds.
 
 A pipeline may lie in a folder of its own below the project, as ``paper/`` does.  It has the stages
 of the project's own ``dvc.yaml``, from which it is written: the paths to the code lead upwards, the
@@ -27,7 +27,7 @@ from telescope_pipeline.store import files
 
 _CODE = re.compile(r'(?<![\w./-])(?=(?:schemas|stages|telescope_core|telescope_pipeline)[/,\s"])')
 _SECTION = re.compile(r"^\s*([a-z]+):")
-_RECEIPT = re.compile(r"^(\s*)results/(\w+)/receipt\.json,$")
+_RECEIPT = re.compile(r"^(\s*)results/(\w+)/receipt\.json, results/\2/figures\.json,$")
 _RESULT = re.compile(r'"?((?:data|runs|results)/[^",\]]+)"?')
 
 # Of a kind: its table; the x axis; the columns; the y axis' label; DVC's template; a title.
@@ -169,7 +169,8 @@ def _rewritten(lines: Sequence[str], cases: Mapping[str, Case], way: str) -> Ite
             break
         if match := _RECEIPT.match(line):
             if not named:
-                yield from (f"{match[1]}results/{case}/receipt.json," for case in cases)
+                pairs = "results/{0}/receipt.json, results/{0}/figures.json,"
+                yield from (f"{match[1]}{pairs.format(case)}" for case in cases)
             named = True
         elif way and section == "deps":
             yield _CODE.sub(way, line)

@@ -54,7 +54,9 @@ def test_the_report_waits_for_every_case(copy: Path) -> None:
         f"report: results/{first}/receipt.json belongs to no case",
     ]
     path = copy / "dvc.yaml"
-    path.write_text(whole.replace(f"      results/{others[2]}/receipt.json,\n", ""))
+    line = f"      results/{others[2]}/receipt.json, results/{others[2]}/figures.json,\n"
+    assert line in whole
+    path.write_text(whole.replace(line, ""))
     assert rewrite(copy)
     assert path.read_text() == whole
     assert not rewrite(copy)

@@ -201,6 +201,12 @@ def test_plots_depend_on_the_history_alone(stages: Stages) -> None:
     assert {"plots/error.png", "plots/error.csv", "figures.json"} < set(before)
     _run(stages, "plot")
     assert _bytes(results) == before
+    stages.set("cases.first.plot.dpi", 72)
+    _run(stages, "plot")
+    # What the figures tell is the same; the description names other pictures.
+    after = _bytes(results)
+    changed = {name for name, content in after.items() if content != before[name]}
+    assert changed == {"plots/error.png", "figures.json"}
 
 
 @pytest.mark.parametrize(
