@@ -103,27 +103,23 @@ def test_histories_are_wide_numbers_over_increasing_steps(
         assert part["step"].is_unique
 
 
-@pytest.mark.parametrize("saves", [1, 2])
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
-    kind: str,
-    saves: int,
-    build: Callable[..., Any],
-    train: Callable[..., Any],
-    checkpoints: Any,
+    kind: str, build: Callable[..., Any], train: Callable[..., Any], checkpoints: Any
 ) -> None:
     case = build(kind)
     # The last member: of the sweeps, the one with the most state (momentum, or Adam's moments).
     member = _module(kind, "sweep").members(case)[-1]
     whole = train(kind, case, member)
-    checkpoint = checkpoints.StoredCheckpoint(stop_after=saves)
-    with pytest.raises(checkpoints.Interrupted):
-        train(kind, case, member, checkpoint)
-    checkpoint.stop_after = None
-    resumed = train(kind, case, member, checkpoint)
-    pd.testing.assert_frame_equal(whole.history, resumed.history, check_exact=True)
-    assert list(whole.final) == list(resumed.final)
-    for name, tensor in whole.final.items():
-        assert torch.equal(tensor, resumed.final[name])
+    for saves in (1, 2):
+        checkpoint = checkpoints.StoredCheckpoint(stop_after=saves)
+        with pytest.raises(checkpoints.Interrupted):
+            train(kind, case, member, checkpoint)
+        checkpoint.stop_after = None
+        resumed = train(kind, case, member, checkpoint)
+        pd.testing.assert_frame_equal(whole.history, resumed.history, check_exact=True)
+        assert list(whole.final) == list(resumed.final)
+        for name, tensor in whole.final.items():
+            assert torch.equal(tensor, resumed.final[name])
 
 
 def test_a_checkpoint_of_another_model_is_refused(

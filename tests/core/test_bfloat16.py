@@ -166,8 +166,8 @@ def test_a_forward_that_insists_on_half_precision_is_linearised_as_it_computes()
 @pytest.mark.parametrize("optimizer", [sgd, adamw])
 @pytest.mark.parametrize("make", [perceptron, Reader])
 def test_training_has_the_same_bits_with_and_without_the_lens(make, optimizer, probes):
-    plain, _ = train(make, HALF, optimizer, watched=False)
-    watched, lens = train(make, HALF, optimizer, probes=probes, kernel_norms=probes == 5)
+    plain, _ = train(make, HALF, optimizer, watched=False, steps=5)
+    watched, lens = train(make, HALF, optimizer, probes=probes, kernel_norms=probes == 5, steps=5)
     assert all(
         torch.equal(a, b) for a, b in zip(plain.parameters(), watched.parameters(), strict=True)
     )

@@ -32,13 +32,14 @@ _STARTS = {
     "train": ["telescope_pipeline.stages.train", "telescope_pipeline.executors.member"],
     "a member": [],
 }
-# Every kind is imported in a process of its own, forked once the heavy libraries are loaded.
+# Every kind is imported in a process of its own, forked once the heavy libraries and what all kinds
+# need of the stage are loaded.
 _SCRIPT = """
 import ast, json, os, sys
 from importlib import import_module
 from pathlib import Path
 
-start, kinds, asked_for = json.loads(sys.argv[1])
+stages, asked_for = json.loads(sys.argv[1])
 
 def ours():
     return {
@@ -57,8 +58,10 @@ def late(path):
                     yield node.module
                     yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
+looked_at = set()
+
 def close():
-    looked_at = set()
+    global looked_at
     while waiting := ours() - looked_at:
         looked_at |= waiting
         for path in waiting:
@@ -71,44 +74,56 @@ def close():
                             pass  # a name of the module, or a library that is not installed
 
 import torch, pandas
-for module in start:
-    import_module(module)
-for kind, modules in kinds.items():
-    reader, writer = os.pipe()
+for stage, start, kinds in stages:
     if not os.fork():
-        os.close(reader)
-        for module in modules:
+        for module in start:
             import_module(module)
         close()
-        with os.fdopen(writer, "w") as stream:
-            json.dump(sorted(ours()), stream)
+        for kind, modules in kinds.items():
+            if not os.fork():
+                for module in modules:
+                    import_module(module)
+                close()
+                print(json.dumps([stage, kind, sorted(ours())]), flush=True)
+                os._exit(0)
+            assert not os.wait()[1], kind
         os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as stream:
-        print(json.dumps([kind, json.load(stream)]))
-    os.wait()
+    assert not os.wait()[1], stage
 """
 # Imported when a user asks for it, which no case does.
 _ASKED_FOR = ("telescope_core.live", "telescope_pipeline.executors.dask")
 
 
 @cache
-def _run(stage: str) -> dict[str, set[Path]]:
-    """The files of ours that a stage imports, by kind of case."""
-    start = _STARTS.get(stage, [f"telescope_pipeline.stages.{stage}"])
-    kinds = {
-        kind: [f"telescope_pipeline.cases.{kind}.{part}" for part in _PARTS[stage]]
-        for kind in (KINDS if _PARTS[stage] else ["any"])
-    }
+def _all() -> dict[str, dict[str, set[Path]]]:
+    """The files of ours that stages import, by stage and kind of case."""
+    stages = [
+        (
+            stage,
+            _STARTS.get(stage, [f"telescope_pipeline.stages.{stage}"]),
+            {
+                kind: [f"telescope_pipeline.cases.{kind}.{part}" for part in parts]
+                for kind in (KINDS if parts else ["any"])
+            },
+        )
+        for stage, parts in _PARTS.items()
+    ]
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _SCRIPT, json.dumps([start, kinds, _ASKED_FOR])],
+        [sys.executable, "-W", "ignore", "-c", _SCRIPT, json.dumps([stages, _ASKED_FOR])],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = (json.loads(line) for line in done.stdout.splitlines())
-    return {kind: {Path(file).resolve() for file in files} for kind, files in found}
+    found: dict[str, dict[str, set[Path]]] = {stage: {} for stage in _PARTS}
+    for line in done.stdout.splitlines():
+        stage, kind, files = json.loads(line)
+        found[stage][kind] = {Path(file).resolve() for file in files}
+    return found
+
+
+def _run(stage: str) -> dict[str, set[Path]]:
+    return _all()[stage]
 
 
 def _is_a_facade(path: Path) -> bool:
