@@ -102,12 +102,12 @@ class Project:
         return [sys.executable, "-m", "telescope_pipeline.cli", *arguments]
 
     def telescope(
-        self, *arguments: str, timeout: float = 120, **environment: str
+        self, *arguments: str, timeout: float = 600, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run ``telescope`` in the project's folder."""
         return self._run(self.command(*arguments), timeout, environment)
 
-    def dvc(self, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    def dvc(self, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """Run ``dvc`` in the project's folder."""
         return self._run([sys.executable, "-m", "dvc", *arguments], timeout, {})
 

@@ -54,7 +54,7 @@ class Made:
     root: Path
     environment: dict[str, str]
 
-    def run(self, *command: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """Run ``telescope`` or ``dvc`` in the project's folder, as a user would."""
         return subprocess.run(
             [str(_SCRIPTS / command[0]), *command[1:]],
