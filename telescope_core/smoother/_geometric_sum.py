@@ -23,7 +23,8 @@ _VECTORS, _ITERATIONS = 8, 6
 def geometric_sum(X: Tensor, count: int, residual: Tensor) -> Tensor:
     """``Σ_{i<count} (I − X)^i · residual`` for a symmetric X, ``(n, columns)``."""
     doublings = 2 * (count.bit_length() - 1) + 1
-    if (count - 1) * residual.shape[1] <= doublings * len(X):
+    # Besides its own products either way squares X first and ends in a product with the residual.
+    if (count - 1) * residual.shape[1] <= (doublings + 2) * len(X):
         return _step_by_step(X, count, residual)
     squared = X @ X
     series = _shortest_series(X, squared, count)
