@@ -239,10 +239,10 @@ def test_a_tracker_that_cannot_be_asked_goes_by_the_receipt(project: Any, tmp_pa
     assert notes.read_text().split() == [run["id"] for run in receipt["runs"]]
 
     assert _publish(project) == receipt
-    assert len(notes.read_text().split()) == 3
+    assert len(notes.read_text().split()) == 5
     (project.results() / "receipt.json").unlink()
     _publish(project)
-    assert len(notes.read_text().split()) == 6
+    assert len(notes.read_text().split()) == 10
 
 
 def test_a_client_that_is_not_installed_is_named(

@@ -165,7 +165,7 @@ def test_on_the_terminal_a_case_published_elsewhere_is_said_to_be_left_out(proje
 def test_a_damaged_receipt_is_named(project: Any, content: str) -> None:
     (project.results("plain") / "receipt.json").write_text(content)
     layout = Layout(project.root)
-    named = r"receipt\.json: not a receipt; run `telescope publish wide` again"
+    named = r"receipt\.json: not a receipt; run `telescope publish plain` again"
     with pytest.raises(ArtifactError, match=named):
         sync(layout, ["plain"])
     with pytest.raises(ArtifactError, match=named):
