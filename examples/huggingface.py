@@ -33,5 +33,5 @@ trainer.train()
 
 record = callback.lens.snapshot().to_record()
 print("step", record["step"])
-print("p_train", round(record["train/effective_parameters"], 1))
-print("p_test", round(record["test/effective_parameters"], 1))
+print("degrees_of_freedom", round(record["train/degrees_of_freedom"], 2))
+print("standard_error", round(record["train/degrees_of_freedom_stderr"], 2))

@@ -44,5 +44,5 @@ trainer = lightning.Trainer(
 )  # fmt: skip
 trainer.fit(Classifier(), DataLoader(rows, batch_size=50, shuffle=True))
 
-for name in ("train/effective_parameters", "test/effective_parameters"):
+for name in ("train/degrees_of_freedom", "train/degrees_of_freedom_stderr"):
     print(name, round(float(trainer.callback_metrics[name]), 1))

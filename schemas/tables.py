@@ -15,7 +15,15 @@ QUANTITY = r"^[a-z][a-z0-9_]*/[a-z0-9][a-z0-9_@.,=-]*$"
 
 # Quantities of known range, told by how their names end.
 _UNIT_INTERVAL = ("accuracy",)
-_NOT_NEGATIVE = ("mse", "_stderr", "_error", "effective_parameters", "norm_mean", "norm_max")
+_NOT_NEGATIVE = (
+    "mse",
+    "_stderr",
+    "_error",
+    "effective_parameters",
+    "_sensitivity",
+    "norm_mean",
+    "norm_max",
+)
 
 
 @dataclass(frozen=True)

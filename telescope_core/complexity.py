@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from telescope_core.losses import Response
 from telescope_core.probes import LabelDirections
 from telescope_core.smoother.low_rank import Control, LowRankSmoother
 
@@ -73,12 +74,60 @@ def degrees_of_freedom(
     S_train: Float[Tensor, "n k m"],
     directions: LabelDirections,
     model: LowRankSmoother | None = None,
-) -> float:
-    r"""``tr S_train``: the generalised degrees of freedom (Ye 1998) of the telescoped fit."""
+) -> tuple[float, float]:
+    r"""``tr S_train``: the generalised degrees of freedom (Ye 1998) of the telescoped fit.
+
+    Given :math:`W S` for S, those of the fitted means (docs/mathematics.md, section 5.1), before
+    the division by what a row counts for.
+
+    Returns:
+        The estimate and its standard error over random directions (0 when exact).
+    """
     products = (S_train.cpu().double() * directions.basis.cpu().double()).sum(dim=(0, 1))
     model = _trusted(S_train, directions, model)
     control = None if model is None else model.products(directions)
-    return float(_weighted_sum(products, directions, control))
+    return _sum_with_error(products, directions, control)
+
+
+def layer_traces(
+    S_train: Float[Tensor, "layers n k m"], directions: LabelDirections
+) -> Float[Tensor, " layers"]:
+    """The trace of what each layer contributes; they add up to that of the sum, without a model."""
+    products = S_train.cpu().double() * directions.basis.cpu().double()
+    return products.sum(dim=(1, 2)) @ directions.weights.cpu().double()
+
+
+def hat_norm(
+    S: Float[Tensor, "rows k m"],
+    outputs: Float[Tensor, "rows k"],
+    train_outputs: Float[Tensor, "n k"],
+    response: Response,
+) -> float:
+    r"""``n/|I| Σ ‖h(x_j)‖²`` of the hat form :math:`H = W^{1/2} S W_{train}^{1/2}`, per coordinate.
+
+    The norm does not depend on the choice of the roots: it is
+    :math:`\mathrm{tr}(S^\top W S W_{train})`.
+
+    Args:
+        S: Along all labels in their order (an exact smoother).
+        outputs: The network's on these rows.
+        train_outputs: The network's on the training set.
+        response: What these stand for.
+
+    Returns:
+        The number, divided by the free coordinates of a row's means.
+    """
+    n, k = train_outputs.shape
+    train = train_outputs.cpu().double()
+    total = 0.0
+    # Weighing labels takes a transposed copy of S.
+    for start in range(0, len(S), 64):
+        rows = S[start : start + 64].cpu().double()
+        f = outputs[start : start + 64].cpu().double()
+        by_label = rows.flatten(0, 1).T.reshape(n, k, -1)
+        weighted = response.derivative(train, by_label).reshape(n * k, -1).T.reshape(rows.shape)
+        total += float((response.derivative(f, rows) * weighted).sum())
+    return total * n / (len(S) * response.divisor)
 
 
 def classical_degrees_of_freedom(
@@ -89,7 +138,7 @@ def classical_degrees_of_freedom(
     r"""``tr(2S − SSᵀ)``, the residual degrees of freedom subtracted from n (Hastie et al. 2009)."""
     squares = S_train.cpu().double().square().sum(dim=(0, 1))
     total = _weighted_sum(squares, directions, _control_of_set(S_train, directions, model))
-    return 2 * degrees_of_freedom(S_train, directions, model) - float(total)
+    return 2 * degrees_of_freedom(S_train, directions, model)[0] - float(total)
 
 
 def _trusted(

@@ -74,7 +74,7 @@ class MissingDependencyError(TelescopeError, ImportError):
 
 
 class RefusalWarning(UserWarning):
-    """The lens goes on without what it cannot follow (``on_refusal="warn"``)."""
+    """The lens goes on without what it cannot follow (``on_refusal="warn"``) or tell."""
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

@@ -11,11 +11,14 @@ class Snapshot:
 
     Attributes:
         step: Training steps taken since the lens was attached.
-        metrics: For each set s: ``s/approximation_error`` (mean |f − f̃|), ``s/linearization_error``
-            (mean |f − f_lin|) and, with probes, ``s/effective_parameters`` with
-            ``s/effective_parameters_stderr``; ``s/smoother_error`` (mean |f − (S·Y + c)|) for
-            quadratic losses; ``s/kernel_norm_mean`` and ``s/kernel_norm_max`` on request;
-            ``train/degrees_of_freedom``.
+        metrics: For each set s: ``s/approximation_error`` (mean |f − f̃|) and
+            ``s/linearization_error`` (mean |f − f_lin|); for quadratic losses ``s/smoother_error``
+            (mean |f − (S·Y + c)|); ``s/kernel_norm_mean`` and ``s/kernel_norm_max`` on request.
+            With probes ``train/degrees_of_freedom``, the headline for classifiers, and
+            ``s/effective_parameters`` where outputs are predictions.  Where they are logits,
+            ``s/logit_sensitivity`` in its place and, exact, ``s/hat_sensitivity``: sizes, no
+            counts.  Estimates have a ``…_stderr``.  With ``layer_shares`` the same names, followed
+            by ``/layer``.
         refusal: Why some measures are missing from here on, in the first snapshot without them.
     """
 

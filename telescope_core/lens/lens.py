@@ -18,7 +18,7 @@ from telescope_core.lens.run import Run
 from telescope_core.lens.settings import Probes, Settings, Strategy
 from telescope_core.lens.step import StepFollower
 from telescope_core.lens.strategy import EngineFactory
-from telescope_core.losses import Loss, check_scalar, leaves_of
+from telescope_core.losses import Kind, Loss, ResponseSetting, check_scalar, leaves_of
 from telescope_core.network import Network, outside_inference_mode
 from telescope_core.network.checks import check_model, check_set_names, check_sets, check_targets
 from telescope_core.network.inputs import Inputs, Rows, count_rows
@@ -76,8 +76,11 @@ class TelescopeLens:
         seed: Seed of the random label directions.
         chunk_size: Rows of a set linearised at once; ``None`` for all.
         kernel_norms: Also measure norms of tangent-kernel rows, once per block.
-        layer_shares: Also split effective parameters over layers (the modules that own the
-            parameters), with probes.
+        layer_shares: Also split what the smoother is measured by over layers (the modules that own
+            the parameters), with probes.
+        response: What outputs stand for, see :attr:`response`.  ``"auto"``: as the loss shows it;
+            a warning says so where it shows nothing.  Otherwise as named, unless the loss shows
+            something else.
         strategy: How the smoother is carried.  ``"parameter-space"``: by the trapezoid rule (first
             order: J at the start of a block), any optimizer with a rule.  ``"midpoint"``: by the
             midpoint rule, also second order, one product a step instead of two.
@@ -122,6 +125,7 @@ class TelescopeLens:
         chunk_size: int | None = None,
         kernel_norms: bool = False,
         layer_shares: bool = False,
+        response: ResponseSetting = "auto",
         strategy: Strategy = "auto",
         form: Form = "auto",
         on_refusal: OnRefusal = "raise",
@@ -136,6 +140,7 @@ class TelescopeLens:
             chunk_size=chunk_size,
             kernel_norms=kernel_norms,
             layer_shares=layer_shares,
+            response=response,
             strategy=strategy,
             form=form,
             on_refusal=on_refusal,
@@ -224,6 +229,11 @@ class TelescopeLens:
     smoothed = _read(Readings.smoothed)
     effective_parameters_per_example = _read(Readings.effective_parameters_per_example)
     effective_parameters_by_layer = _read(Readings.effective_parameters_by_layer)
+    logit_sensitivity_per_example = _read(Readings.logit_sensitivity_per_example)
+    logit_sensitivity_by_layer = _read(Readings.logit_sensitivity_by_layer)
+    hat_sensitivity = _read(Readings.hat_sensitivity)
+    degrees_of_freedom = _read(Readings.degrees_of_freedom)
+    degrees_of_freedom_by_layer = _read(Readings.degrees_of_freedom_by_layer)
     classical_degrees_of_freedom = _read(Readings.classical_degrees_of_freedom)
     snapshot = _read(Readings.snapshot)
 
@@ -241,6 +251,17 @@ class TelescopeLens:
     def sets(self) -> tuple[str, ...]:
         """Names of the sets that are followed, "train" first."""
         return tuple(self._run.sets)
+
+    @property
+    def response(self) -> Kind | None:
+        """What outputs stand for: ``identity``, ``softmax``, ``sigmoid`` or ``exp``.
+
+        It decides which measures there are (docs/mathematics.md, section 5.1).  ``None`` where the
+        loss does not tell, or without a smoother.
+        """
+        engines = self._run.engines
+        response = None if engines is None else engines.problem.loss.response
+        return None if response is None else response.kind
 
     @property
     def strategy(self) -> str | None:
@@ -288,6 +309,7 @@ class TelescopeLens:
             stride=self._run.settings.stride,
             sets=self.sets,
             has_smoother=self._run.engines is not None,
+            response=self.response,
         )
         self._logs.append(log)
         return log

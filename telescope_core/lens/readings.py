@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from telescope_core import complexity
 from telescope_core.errors import ConfigurationError
 from telescope_core.jacobians import without_autocast
+from telescope_core.lens.measures import Measures
 from telescope_core.lens.run import Run
 from telescope_core.lens.strategy import EngineFactory
-from telescope_core.probes import LabelDirections
+from telescope_core.losses import Response
 from telescope_core.smoother import Smoother
-from telescope_core.smoother.low_rank import LowRankSmoother
 from telescope_core.snapshot import Snapshot
 
 
@@ -114,10 +116,10 @@ class Readings:
             Float64, shape ``(rows,)``; the mean is the set's effective parameters.
 
         Raises:
-            ConfigurationError: There is no smoother.
+            ConfigurationError: There is no smoother, or outputs are no predictions.
         """
-        self._require_probes("effective_parameters_per_example")
-        return complexity.effective_parameters_per_example(*self._along_labels(name))
+        self._require_predictions("effective_parameters_per_example", "logit_sensitivity")
+        return self._measures(name).norm_per_example()
 
     def effective_parameters_by_layer(self, name: str) -> dict[str, float]:
         """How a set's effective parameters split over layers: which layer has learned it.
@@ -127,19 +129,89 @@ class Readings:
             up to the set's effective parameters.  NaN before the first step.
 
         Raises:
-            ConfigurationError: The lens was not created with ``layer_shares=True`` and probes.
+            ConfigurationError: The lens was not created with ``layer_shares=True`` and probes, or
+                outputs are no predictions.
         """
-        layers = self._require_probes("effective_parameters_by_layer").layers
-        if layers is None:
+        self._require_predictions("effective_parameters_by_layer", "logit_sensitivity")
+        return self._measures(name, by_layer=True).norm_by_layer()
+
+    def logit_sensitivity_per_example(self, name: str) -> Tensor:
+        """The formula of effective parameters for each row of logits: a size, not a count.
+
+        Returns:
+            Float64, shape ``(rows,)``; the mean is the record's ``s/logit_sensitivity``.
+
+        Raises:
+            ConfigurationError: There is no smoother, or outputs are predictions.
+        """
+        self._require_logits("logit_sensitivity_per_example")
+        return self._measures(name).norm_per_example()
+
+    def logit_sensitivity_by_layer(self, name: str) -> dict[str, float]:
+        """How ``s/logit_sensitivity`` splits over layers.
+
+        Returns:
+            Per layer its share, as effective parameters split for a squared loss.
+
+        Raises:
+            ConfigurationError: The lens was not created with ``layer_shares=True`` and probes, or
+                outputs are predictions.
+        """
+        self._require_logits("logit_sensitivity_by_layer")
+        return self._measures(name, by_layer=True).norm_by_layer()
+
+    def degrees_of_freedom(self) -> tuple[float, float]:
+        r"""``tr(W S_train)`` per free coordinate of a row's means, or ``tr S_train``.
+
+        The generalised degrees of freedom (Ye 1998): how much the fitted means, for a classifier
+        its predicted probabilities, move with their own labels (docs/mathematics.md, section 5.1).
+
+        Returns:
+            The estimate and its standard error from probing (0 when exact).
+
+        Raises:
+            ConfigurationError: There is no smoother, it is not known what outputs stand for, or
+                the outputs of a row have other labels than one each.
+        """
+        response = self._require_response("degrees_of_freedom")
+        return self._measures("train").degrees_of_freedom(response)
+
+    def degrees_of_freedom_by_layer(self) -> dict[str, float]:
+        """How the degrees of freedom split over layers.
+
+        Returns:
+            Per layer the trace of its part of the smoother.  They add up to the degrees of
+            freedom, up to the help of a low-rank model with estimates for a squared loss.
+
+        Raises:
+            ConfigurationError: As for :meth:`degrees_of_freedom`, or the lens was not created with
+                ``layer_shares=True``.
+        """
+        response = self._require_response("degrees_of_freedom_by_layer")
+        return self._measures("train", by_layer=True).traces_by_layer(response)
+
+    def hat_sensitivity(self, name: str) -> float:
+        r"""``n/|I| Σ ‖h(x)‖²`` of the hat form :math:`W^{1/2} S W_{train}^{1/2}`.
+
+        Exact probes only.  It weighs labels by the variance that the model gives them, as in a
+        generalised linear model.  A sensitivity and no count: it may pass n (docs/mathematics.md,
+        section 5.1).
+
+        Returns:
+            The number per free coordinate of a row's means.
+
+        Raises:
+            ConfigurationError: The lens does not carry all label directions, outputs are
+                predictions, or it is not known what they stand for.
+        """
+        response = self._require_response("hat_sensitivity")
+        if response.is_identity or not self._engine().directions.is_exact:
+            what = "predictions" if response.is_identity else "logits with fewer probes than labels"
             raise ConfigurationError(
-                "the split over layers is not followed; create the lens with layer_shares=True"
+                f"hat_sensitivity() weighs all labels of a classifier, but the lens follows {what};"
+                ' use probes="exact" with a loss of logits, or read the degrees of freedom'
             )
-        S, directions, model = self._along_labels(name)
-        total, _ = complexity.effective_parameters(S, directions, model)
-        spans = self._run.track.spans(self._run.current().rows)
-        by_layer = self._engine().values_by_layer(name, spans)[..., : directions.count]
-        shares = complexity.layer_shares(by_layer, directions)
-        return dict(zip(layers.names, (total * shares).tolist(), strict=True))
+        return self._measures(name).hat_norm(response, self.predictions("train"))
 
     def classical_degrees_of_freedom(self) -> float:
         """``tr(2S − SSᵀ)`` on the training set.
@@ -148,10 +220,13 @@ class Readings:
             The degrees of freedom that are subtracted from n to give those of the residuals.
 
         Raises:
-            ConfigurationError: There is no smoother.
+            ConfigurationError: There is no smoother, or outputs are no predictions.
         """
-        self._require_probes("classical_degrees_of_freedom")
-        return complexity.classical_degrees_of_freedom(*self._along_labels("train"))
+        self._require_predictions("classical_degrees_of_freedom", "degrees_of_freedom")
+        on_train = self._measures("train")
+        return complexity.classical_degrees_of_freedom(
+            on_train.S, on_train.directions, on_train.model
+        )
 
     def snapshot(self) -> Snapshot:
         """Measure everything at the current step; right also inside a block."""
@@ -177,28 +252,37 @@ class Readings:
         return metrics
 
     def _smoother_metrics(self, name: str, f: Tensor) -> dict[str, float]:
-        columns, engine = self._columns(name), self._engine()
-        directions, model = engine.directions, engine.model(name)
-        S = columns[..., : directions.count]
-        estimate, error = complexity.effective_parameters(S, directions, model)
+        columns = self._columns(name)
         metrics = {}
-        if engine.affine_columns:
+        if self._engine().affine_columns:
             metrics[f"{name}/smoother_error"] = _mean_gap(f, columns[..., -1])
-        metrics[f"{name}/effective_parameters"] = estimate
-        metrics[f"{name}/effective_parameters_stderr"] = error
-        if self._run.engines is not None and self._run.engines.layers is not None:
-            for layer, share in self.effective_parameters_by_layer(name).items():
-                metrics[f"{name}/effective_parameters/{layer}"] = share
-        if name == "train" and directions.basis.shape[1] == S.shape[1]:
-            metrics["train/degrees_of_freedom"] = complexity.degrees_of_freedom(
-                S, directions, model
-            )
-        return metrics
+        split = self._require_probes("the smoother").layers is not None
+        measures = self._measures(name, columns, by_layer=split)
+        return metrics | measures.record(name, self.predictions("train"))
 
-    def _along_labels(self, name: str) -> tuple[Tensor, LabelDirections, LowRankSmoother | None]:
-        """S along the label directions, ``(rows, k, m)``, and what it is measured by."""
-        columns, engine = self._columns(name), self._engine()
-        return columns[..., : engine.directions.count], engine.directions, engine.model(name)
+    def _measures(
+        self, name: str, columns: Tensor | None = None, *, by_layer: bool = False
+    ) -> Measures:
+        """The smoother on a set along the label directions, and what it is measured by."""
+        engine = self._engine()
+        columns = self._columns(name) if columns is None else columns
+        engines = self._require_probes("the smoother")
+        measures = Measures(
+            columns[..., : engine.directions.count],
+            self.predictions(name),
+            engine.directions,
+            engine.model(name),
+            engines.problem.loss.response,
+        )
+        if not by_layer:
+            return measures
+        if engines.layers is None:
+            raise ConfigurationError(
+                "the split over layers is not followed; create the lens with layer_shares=True"
+            )
+        spans = self._run.track.spans(self._run.current().rows)
+        parts = engine.values_by_layer(name, spans)[..., : engine.directions.count]
+        return replace(measures, parts=parts, layers=engines.layers.names)
 
     def _columns(self, name: str) -> Tensor:
         self._require_set(name)
@@ -220,6 +304,44 @@ class Readings:
     def _engine(self) -> Smoother:
         engines, track = self._require_probes("the smoother"), self._run.track
         return engines.before_training(track.at_start) if track.engine is None else track.engine
+
+    def _response(self) -> Response | None:
+        return self._require_probes("the smoother").problem.loss.response
+
+    def _require_response(self, what: str) -> Response:
+        """What outputs stand for, where every output of a training point has its label."""
+        problem = self._require_probes(what).problem
+        response, k = problem.loss.response, problem.initial["train"].shape[1]
+        if response is None:
+            raise ConfigurationError(
+                f"{what} needs to know what the outputs stand for, which the loss does not tell; "
+                'create the lens with response="identity", "softmax", "sigmoid" or "exp"'
+            )
+        if problem.labels.shape[1] != k:
+            raise ConfigurationError(
+                f"{what} needs a label for every output of a row, got {problem.labels.shape[1]} "
+                f"labels for {k} outputs; read the effective parameters instead"
+            )
+        return response
+
+    def _require_predictions(self, what: str, instead: str) -> None:
+        self._require_probes(what)
+        response = self._response()
+        if response is None or not response.is_identity:
+            kind = "what the loss does not tell" if response is None else response.kind
+            raise ConfigurationError(
+                f"{what} counts parameters of predictions, but the outputs are arguments of a "
+                f"response ({kind}), whose size is no count; read {instead} instead"
+            )
+
+    def _require_logits(self, what: str) -> None:
+        self._require_probes(what)
+        response = self._response()
+        if response is not None and response.is_identity:
+            raise ConfigurationError(
+                f"{what} is for outputs that are no predictions, but these are; read "
+                "effective_parameters instead"
+            )
 
     def _require_set(self, name: str) -> None:
         sets = self._run.sets

@@ -10,6 +10,7 @@ from telescope_core.arguments import check_choice, check_integer
 from telescope_core.errors import ConfigurationError
 from telescope_core.jacobians import Form, check_representation
 from telescope_core.lens.refusals import OnRefusal
+from telescope_core.losses import ResponseSetting
 from telescope_core.smoother import quadrature_of
 
 Probes = int | Literal["exact"] | None
@@ -36,6 +37,7 @@ class Settings:
     chunk_size: int | None
     kernel_norms: bool
     layer_shares: bool
+    response: ResponseSetting
     strategy: Strategy
     form: Form
     on_refusal: OnRefusal
@@ -55,6 +57,7 @@ class Settings:
             check_integer(
                 "probes", self.probes, 1, 'label directions; "exact" for all, None for none'
             )
+        check_choice("response", self.response, get_args(ResponseSetting))
         check_choice("strategy", self.strategy, get_args(Strategy))
         check_choice("on_refusal", self.on_refusal, get_args(OnRefusal))
         if self.probes is not None and self.strategy == "midpoint" and self.order != 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from telescope_core.errors import ConfigurationError
+from telescope_core.errors import ConfigurationError, RefusalWarning
 from telescope_core.jacobians import Layers, LinearizedRows, ModelFunction
 from telescope_core.lens.settings import Settings
 from telescope_core.losses import Loss, LossGradient
@@ -48,7 +49,8 @@ class EngineFactory:
         layers: The layers whose contributions are followed; ``None`` for none.
 
     Raises:
-        ConfigurationError: More probes than labels, or a strategy that does not apply.
+        ConfigurationError: More probes than labels, or a strategy or a response that does not
+            apply.
         LossError: The loss has no derivative with respect to the labels.
         MemoryBudgetError: The engine would not fit into memory.
     """
@@ -66,7 +68,9 @@ class EngineFactory:
         self._settings = settings
         self._like = initial["train"]
         f = self._like.reshape(len(self._like), *function.output_shape)
-        gradient = LossGradient(loss, f, targets)
+        gradient = LossGradient(loss, f, targets, settings.response)
+        if gradient.response is None:
+            _warn_of_no_response()
         layout, parameters = function.layout, function.parameters
         split = settings.layer_shares
         self.layers = Layers.by_module(layout, self._like.device) if split else None
@@ -175,3 +179,13 @@ class EngineFactory:
 
         what = f"probes={self._settings.probes!r} with {self.problem.layout.size:,} parameters"
         check_memory(needed(self._count), self._like.device, what, advice)
+
+
+def _warn_of_no_response() -> None:
+    warnings.warn(
+        "the loss does not tell what the outputs stand for (predictions, or logits of which "
+        "probabilities?), so degrees of freedom are left out and the smoother is measured as a "
+        'sensitivity only; pass response="identity", "softmax", "sigmoid" or "exp" to the lens',
+        RefusalWarning,
+        stacklevel=2,
+    )

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from telescope_core.live.alerts import Alert, AlertRule, ApproximationFails, PartingWays
+from telescope_core.live.alerts import (
+    Alert,
+    AlertRule,
+    ApproximationFails,
+    DegreesOfFreedomPass,
+    PartingWays,
+)
 from telescope_core.live.log import PREFIX, LiveLog, OpenRun, Target, default_interval, open_log
 
 __all__ = [
@@ -10,6 +16,7 @@ __all__ = [
     "Alert",
     "AlertRule",
     "ApproximationFails",
+    "DegreesOfFreedomPass",
     "LiveLog",
     "OpenRun",
     "PartingWays",

@@ -55,12 +55,13 @@ class AlertRule(ABC):
         """What to say about a record for which the condition holds."""
 
     @abstractmethod
-    def check_fits(self, sets: Sequence[str], has_smoother: bool) -> None:
+    def check_fits(self, sets: Sequence[str], has_smoother: bool, response: str | None) -> None:
         """Refuse a lens whose records lack what the rule looks at.
 
         Args:
             sets: The sets of the lens.
-            has_smoother: Whether its records hold effective parameters.
+            has_smoother: Whether it follows a smoother.
+            response: What its outputs stand for, see ``TelescopeLens.response``.
 
         Raises:
             ConfigurationError: Naming what is missing.
@@ -110,10 +111,7 @@ class PartingWays(AlertRule):
         self._check_records()
         if not 1 < self.factor < math.inf:
             raise ConfigurationError(f"factor must be a number above 1, got {self.factor!r}")
-        if not 0 <= self.deviations < math.inf:
-            raise ConfigurationError(
-                f"deviations must be a number of at least 0, got {self.deviations!r}"
-            )
+        _check_deviations(self.deviations)
         if self.first == self.second:
             raise ConfigurationError(
                 f"first and second are both {self.first!r}; expected the names of two sets"
@@ -139,17 +137,77 @@ class PartingWays(AlertRule):
             int(record["step"]),
         )
 
-    def check_fits(self, sets: Sequence[str], has_smoother: bool) -> None:
-        """Refuse a lens without one of the sets, or without probes."""
+    def check_fits(self, sets: Sequence[str], has_smoother: bool, response: str | None) -> None:
+        """Refuse a lens without one of the sets, without probes, or of logits."""
         _check_sets((self.first, self.second), sets)
-        if not has_smoother:
+        _check_smoother(self, has_smoother)
+        if response != "identity":
             raise ConfigurationError(
-                "PartingWays compares effective parameters, but the lens has probes=None; create "
-                "it with a number of probes"
+                "PartingWays compares effective parameters, which logits do not have: their size "
+                f"is no count (the response of the loss is {response!r}); use "
+                "DegreesOfFreedomPass(bound) for classifiers"
             )
 
     def _values(self, record: Mapping[str, float], end: str = "") -> list[float]:
         return [record[f"{name}/effective_parameters{end}"] for name in (self.first, self.second)]
+
+
+@dataclass(frozen=True)
+class DegreesOfFreedomPass(AlertRule):
+    """The degrees of freedom of the fit to the training set pass a bound.
+
+    They count labels that the network answers to, from 0 to n for classifiers: as many as n say
+    that it has memorised every label.  The bound counts as passed where it lies below the estimate
+    by more than ``deviations`` standard errors of probing; one that is not known (NaN) silences it.
+
+    Attributes:
+        bound: Degrees of freedom, e.g. half the training points.
+        deviations: By how many standard errors they must lie above it; at least 0.
+        records: For how many records in a row; at least 1.
+
+    Raises:
+        ConfigurationError: A value is out of range.
+    """
+
+    bound: float
+    deviations: float = 3.0
+    records: int = 3
+
+    def __post_init__(self) -> None:
+        self._check_records()
+        _check_positive("bound", self.bound)
+        _check_deviations(self.deviations)
+
+    def is_met(self, record: Mapping[str, float], spread: Spread) -> bool:
+        """Whether they surely lie above the bound."""
+        value, error = self._value(record)
+        return value - self.bound > self.deviations * error
+
+    def alert(self, record: Mapping[str, float], spread: Spread) -> Alert:
+        """Say how many they are."""
+        value, error = self._value(record)
+        return Alert(
+            "Degrees of freedom pass a bound",
+            f"At step {record['step']:.0f} the fit to the training set has {value:.4g} degrees of "
+            f"freedom (standard error {error:.2g}), above {self.bound:g} for {self.records} "
+            "records: so many training labels are answered to one by one.",
+            "WARN",
+            int(record["step"]),
+        )
+
+    def check_fits(self, sets: Sequence[str], has_smoother: bool, response: str | None) -> None:
+        """Refuse a lens without probes, or of outputs that nothing is known of."""
+        _check_smoother(self, has_smoother)
+        if response is None:
+            raise ConfigurationError(
+                "DegreesOfFreedomPass needs to know what the outputs stand for, which the loss "
+                'does not tell; create the lens with response="identity", "softmax", "sigmoid" '
+                'or "exp"'
+            )
+
+    def _value(self, record: Mapping[str, float]) -> tuple[float, float]:
+        name = "train/degrees_of_freedom"
+        return record[name], record[f"{name}_stderr"]
 
 
 @dataclass(frozen=True)
@@ -182,8 +240,8 @@ class ApproximationFails(AlertRule):
                 f"bound={self.bound!r} and relative={self.relative!r} are both given; give one"
             )
         for name, value in (("bound", self.bound), ("relative", self.relative)):
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigurationError(f"{name} must be a positive number, got {value!r}")
+            if value is not None:
+                _check_positive(name, value)
 
     def is_met(self, record: Mapping[str, float], spread: Spread) -> bool:
         """Whether the error passes the bound."""
@@ -201,7 +259,7 @@ class ApproximationFails(AlertRule):
             int(record["step"]),
         )
 
-    def check_fits(self, sets: Sequence[str], has_smoother: bool) -> None:
+    def check_fits(self, sets: Sequence[str], has_smoother: bool, response: str | None) -> None:
         """Refuse a lens without the set."""
         _check_sets((self.on,), sets)
 
@@ -240,3 +298,21 @@ def _check_sets(wanted: Sequence[str], sets: Sequence[str]) -> None:
             raise ConfigurationError(
                 f"an alert looks at the set {name!r}; the lens has {', '.join(sets)}"
             )
+
+
+def _check_smoother(rule: AlertRule, has_smoother: bool) -> None:
+    if not has_smoother:
+        raise ConfigurationError(
+            f"{type(rule).__name__} needs a smoother, but the lens has probes=None; create it with "
+            "a number of probes"
+        )
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ConfigurationError(f"{name} must be a positive number, got {value!r}")
+
+
+def _check_deviations(value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ConfigurationError(f"deviations must be a number of at least 0, got {value!r}")

@@ -112,11 +112,12 @@ def open_log(
     stride: int,
     sets: Sequence[str],
     has_smoother: bool,
+    response: str | None,
 ) -> LiveLog:
     """Start logging; see :meth:`telescope_core.TelescopeLens.log_to`.
 
-    ``every=None`` stands for :func:`default_interval`; stride, sets and whether it has a smoother
-    are those of the lens.
+    ``every=None`` stands for :func:`default_interval`; stride, sets, whether it has a smoother
+    and the response are those of the lens.
 
     Returns:
         The log, open until it is closed or the program ends.
@@ -131,7 +132,7 @@ def open_log(
             f"{default_interval(stride, has_smoother)} steps, got {every!r}"
         )
     for rule in alerts:
-        rule.check_fits(sets, has_smoother)
+        rule.check_fits(sets, has_smoother, response)
     return LiveLog(_background(target, description), interval, alerts)
 
 

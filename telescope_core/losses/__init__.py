@@ -2,5 +2,14 @@
 
 from telescope_core.losses.calls import Loss, check_scalar, leaves_of
 from telescope_core.losses.gradient import LossGradient
+from telescope_core.losses.response import Kind, Response, ResponseSetting
 
-__all__ = ["Loss", "LossGradient", "check_scalar", "leaves_of"]
+__all__ = [
+    "Kind",
+    "Loss",
+    "LossGradient",
+    "Response",
+    "ResponseSetting",
+    "check_scalar",
+    "leaves_of",
+]

@@ -88,6 +88,7 @@ class ClassLabels(Labels):
         local = any(self._is_local(layout, outputs, targets) for layout in layouts)
         if not local:
             self._class_first, self.shift = layouts[0], 0
+        self.class_axis = 0 if self._class_first else len(self._positions)
         self._weights_class_first = self._class_first
         self.extends_linearly = not any(
             self._takes_probabilities(layout, outputs, targets)

@@ -26,6 +26,8 @@ from telescope_core.losses.quadratic import (
     is_affine_on_a_line,
     magnitude_of,
 )
+from telescope_core.losses.recognition import chosen, recognise
+from telescope_core.losses.response import Response, ResponseSetting
 
 __all__ = ["LossGradient", "check_scalar", "leaves_of"]
 
@@ -41,19 +43,24 @@ class LossGradient:
         outputs: ``f_{θ_0}`` of all training rows, in the model's shape.
         targets: All training targets; the loss is examined on a bounded number of rows that
             hold every class as far as possible.
+        response: What the outputs stand for, if it is not to be recognised.
 
     Attributes:
         labels: What the labels are; class indices become weights of classes.
         is_quadratic: Whether g is affine in (f, Y) everywhere, as for a squared loss.
+        response: The map from outputs to predicted means; ``None`` if the loss tells none.
 
     Raises:
+        ConfigurationError: The response contradicts the loss, or does not suit the outputs.
         LossError: The loss does not return a differentiable finite scalar, is random, cannot be
             differentiated twice, hides from differentiation what g depends on, or has no
             derivative with respect to class labels.
         ShapeError: Integer targets that are not class indices of the outputs.
     """
 
-    def __init__(self, loss: Loss, outputs: Tensor, targets: Tensor) -> None:
+    def __init__(
+        self, loss: Loss, outputs: Tensor, targets: Tensor, response: ResponseSetting = "auto"
+    ) -> None:
         self._loss = loss
         self._output_shape = tuple(outputs.shape[1:])
         rows = examined_rows(targets, outputs[0].numel())
@@ -68,6 +75,8 @@ class LossGradient:
         for argument in ("outputs", "targets") if real else ("outputs",):
             check_followed(loss, f[:16], y[:16], argument)
         self.is_quadratic: bool = real and is_affine(partial(gradient_of, loss), f, y)
+        found = recognise(loss, f, y, self.labels, is_quadratic=self.is_quadratic)
+        self.response: Response | None = chosen(response, found, f, self.labels)
         self._generator = torch.Generator().manual_seed(1)
         self._scale_probe = (
             ScaleProbe(loss, f, magnitude_of(f, y))

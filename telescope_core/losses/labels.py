@@ -15,9 +15,11 @@ class Labels(ABC):
 
     Attributes:
         width: Labels per training point.
+        class_axis: The dimension of a row's outputs that runs over classes, if they are classes.
     """
 
     width: int
+    class_axis: int = 0
 
     @abstractmethod
     def flat(self, targets: Tensor) -> Tensor:

@@ -4,6 +4,7 @@
 * :mod:`~telescope_core.testing.frozen_kernel` is its variant for the function-space engine.
 * :mod:`~telescope_core.testing.account` derives the same a second time, from single rows and the
   real optimizer (:mod:`~telescope_core.testing.columns`).
+* :mod:`~telescope_core.testing.means` gives degrees of freedom and hat form of classifiers.
 * :mod:`~telescope_core.testing.replay` checks the oracle itself by finite differences.
 * :mod:`~telescope_core.testing.models` is the zoo of small models.
 * :mod:`~telescope_core.testing.scenario` trains them, with losses and optimizers by name.

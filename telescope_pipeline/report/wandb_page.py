@@ -25,7 +25,9 @@ _LOG = logging.getLogger(__name__)
 _PANELS = (
     ("Error", ("mse", "loss", "cross_entropy"), True),
     ("Accuracy", ("accuracy",), False),
-    ("Effective parameters", ("effective_parameters", "degrees_of_freedom"), False),
+    ("Effective parameters", ("effective_parameters",), False),
+    ("Degrees of freedom", ("degrees_of_freedom",), False),
+    ("Sensitivity of logits", ("logit_sensitivity",), True),
     ("Distance from the network", ("approximation_error", "linearization_error"), True),
     ("Smoother's distance from the network", ("smoother_error",), True),
     ("Norms of tangent-kernel rows", ("kernel_norm", "kernel_norm_max", "kernel_norm_mean"), True),

@@ -12,6 +12,7 @@ import pytest
 from telescope_pipeline.cases.convolutional_network.claims import claims
 from telescope_pipeline.cases.convolutional_network.metrics import layer_shares, summarize
 
+_NOISE = "label-noise-takes-degrees-of-freedom"
 _LAYERS = ("convolutions.0", "convolutions.1", "head")
 
 
@@ -49,12 +50,14 @@ def _history(
                         f"{name}/loss": 0.1,
                         f"{name}/accuracy": 0.9,
                         f"{name}/kernel_norm_mean": 3.0,
-                        f"{name}/effective_parameters": p,
-                        f"{name}/effective_parameters_stderr": probe_error,
+                        f"{name}/logit_sensitivity": 1e3 * p,
+                        f"{name}/logit_sensitivity_stderr": 1e3 * probe_error,
                     }
-                    for layer, share in zip(_LAYERS, shares, strict=True):
-                        row[f"{name}/effective_parameters@{layer}"] = share * p
                 row["train/clean_accuracy"] = 0.9
+                row["train/degrees_of_freedom"] = freedom = parameters["train"] / 10
+                row["train/degrees_of_freedom_stderr"] = probe_error / 10
+                for layer, share in zip(_LAYERS, shares, strict=True):
+                    row[f"train/degrees_of_freedom@{layer}"] = share * freedom
                 rows.append(row)
     return pd.DataFrame(rows)
 
@@ -69,26 +72,27 @@ def _evaluate(build: Callable[..., Any], history: pd.DataFrame) -> dict[str, Any
 
 def test_all_claims_hold_where_the_finding_is(build: Callable[..., Any]) -> None:
     found = _evaluate(build, _history())
-    assert len(found) == 4
+    assert len(found) == 5
     assert [name for name, claim in found.items() if not claim.holds] == []
     share = found["convolutions-hold-most"].observed["share"]["label-noise-0.25"]
     assert share["convolutions"]["value"] == pytest.approx(0.7)
     assert share["head"]["value"] == pytest.approx(0.3)
-    # Paired by seed the widening is 60 in both; what is left is the probes' error.
-    widening = found["label-noise-widens-gap"].observed["widening"]
-    assert widening == pytest.approx({"value": 60.0, "stderr": 4.0 / 2**0.5})
+    # Paired by seed the difference is 14 in both; what is left is the probes' error.
+    difference = found["label-noise-takes-degrees-of-freedom"].observed["difference"]
+    assert difference == pytest.approx({"value": 14.0, "stderr": 0.2})
 
 
 @pytest.mark.parametrize(
     ("change", "fails"),
     [
         ({"telescoped": 0.11}, {"closer-than-lazy"}),
-        ({"p_test": (120.0, 180.0)}, {"train-exceeds-test"}),
-        ({"p_train": (120.0, 150.0)}, {"train-exceeds-test", "label-noise-widens-gap"}),
-        ({"p_train": (120.0, 205.0)}, {"label-noise-widens-gap"}),
+        ({"p_test": (120.0, 180.0)}, {"train-logits-are-more-sensitive"}),
+        ({"p_train": (120.0, 115.0), "p_test": (100.0, 90.0)}, {_NOISE}),
+        ({"p_train": (120.0, 420.0)}, {"degrees-of-freedom-are-a-count"}),
         ({"shares": (0.2, 0.29, 0.51)}, {"convolutions-hold-most"}),
-        ({"probe_error": 25.0}, {"train-exceeds-test", "label-noise-widens-gap"}),
-        ({"seed_effect": 60.0}, {"train-exceeds-test"}),
+        ({"probe_error": 25.0}, {"train-logits-are-more-sensitive"}),
+        ({"probe_error": 90.0}, {"train-logits-are-more-sensitive", _NOISE}),
+        ({"seed_effect": 60.0}, {"train-logits-are-more-sensitive"}),
     ],
 )
 def test_a_claim_fails_when_its_finding_is_missing(
@@ -109,16 +113,14 @@ def test_the_claim_about_noise_needs_two_levels(build: Callable[..., Any]) -> No
     alone = case.model_copy(update={"data": case.data.model_copy(update={"label_noise": [0.0]})})
     history = _history()
     found = claims(alone, history[history["label_noise"] == 0.0])
-    assert "label-noise-widens-gap" not in {claim.id for claim in found}
+    assert _NOISE not in {claim.id for claim in found}
 
 
 def test_shares_of_real_runs_add_up(trained: Callable[[str], tuple[Any, pd.DataFrame]]) -> None:
     _, history = trained("convolutional_network")
-    late = history[history["step"] > 0]
-    for name in ("train", "test"):
-        shares = layer_shares(late, name)
-        assert list(shares) == list(_LAYERS)
-        assert sum(shares.values()).to_numpy() == pytest.approx(1.0, rel=1e-5)
+    shares = layer_shares(history[history["step"] > 0])
+    assert list(shares) == list(_LAYERS)
+    assert sum(shares.values()).to_numpy() == pytest.approx(1.0, rel=1e-5)
 
 
 def test_summary_reads_by_level_of_noise(build: Callable[..., Any]) -> None:
@@ -126,5 +128,5 @@ def test_summary_reads_by_level_of_noise(build: Callable[..., Any]) -> None:
     json.dumps(summary, allow_nan=False)
     assert list(summary) == ["label-noise-0.0", "label-noise-0.25"]
     found = summary["label-noise-0.25"]
-    assert found["train_effective_parameters"] == pytest.approx(265.0)
-    assert found["test_share"]["convolutions_1"] == pytest.approx({"value": 0.5, "stderr": 0.0})
+    assert found["train_degrees_of_freedom"] == pytest.approx(26.5)
+    assert found["share"]["convolutions_1"] == pytest.approx({"value": 0.5, "stderr": 0.0})

@@ -18,7 +18,13 @@ from telescope_pipeline.contract import Claim
 _STEPS = np.unique(np.round(np.logspace(0, 3, 60)).astype(int))
 _TRAIN_FIRST = {"train-exceeds-test-before-generalisation", "train-exceeds-test-before-rise"}
 _TEST_FIRST = {"test-exceeds-train-before-generalisation", "test-exceeds-train-before-rise"}
-_GAP = {"gap-widens-while-test-error-falls", "gap-remains-at-the-end"}
+_COUNT = {
+    "degrees-of-freedom-peak-before-generalisation",
+    "degrees-of-freedom-peak-before-rise",
+    "degrees-of-freedom-fewer-while-test-error-falls",
+    "degrees-of-freedom-fewer-at-the-end",
+    "degrees-of-freedom-are-a-count",
+}
 _REST = {"delayed-generalisation", "closer-than-lazy", "telescoped-model-generalises-too"}
 
 
@@ -50,12 +56,16 @@ def _history(
     telescoped_accuracy: float = 0.98,
     linearized_accuracy: float = 0.1,
     stderr: float = 1.0,
+    peak: float = 100,
+    most: float = 90.0,
+    end: float = 40.0,
+    counting_error: float = 1.0,
 ) -> pd.DataFrame:
     """Two seeds of a made-up run, the second one 1.05 times slower.
 
     Test accuracy is 20 % until ``rise``, 50 % until ``generalised`` and 98 % from then on. From
     ``diverged`` on the gap grows to ``gap`` as the logarithm of the step does, and it is gone from
-    ``closes`` on.
+    ``closes`` on. Degrees of freedom rise to ``most`` at ``peak`` and fall to ``end`` afterwards.
     """
     parts = []
     for seed, slower in ((0, 1.0), (1, 1.05)):
@@ -77,10 +87,14 @@ def _history(
                     "test/accuracy": test,
                     "test/telescoped_accuracy": telescoped_accuracy,
                     "test/linearized_accuracy": linearized_accuracy,
-                    "train/effective_parameters": 300 + difference,
-                    "test/effective_parameters": 300.0,
-                    "train/effective_parameters_stderr": stderr,
-                    "test/effective_parameters_stderr": stderr,
+                    "train/degrees_of_freedom": np.interp(
+                        np.log(t), np.log([1, peak, 1000]), [0.0, most, end]
+                    ),
+                    "train/degrees_of_freedom_stderr": counting_error,
+                    "train/logit_sensitivity": 300 + difference,
+                    "test/logit_sensitivity": 300.0,
+                    "train/logit_sensitivity_stderr": stderr,
+                    "test/logit_sensitivity_stderr": stderr,
                     "test/approximation_error": telescoped_error,
                     "test/linearization_error": 1.0,
                 }
@@ -94,7 +108,7 @@ def _evaluate(history: pd.DataFrame, case: ModularAdditionCase | None = None) ->
     for claim in found.values():
         assert isinstance(claim.holds, bool)
         json.dumps([claim.observed, claim.threshold], allow_nan=False)
-    assert set(found) == _TRAIN_FIRST | _TEST_FIRST | _GAP | _REST
+    assert set(found) == _TRAIN_FIRST | _TEST_FIRST | _COUNT | _REST
     return found
 
 
@@ -103,8 +117,8 @@ def _holding(found: dict[str, Claim]) -> set[str]:
 
 
 def test_the_sign_of_the_gap_decides_between_the_two_directions() -> None:
-    assert _holding(_evaluate(_history())) == _TRAIN_FIRST | _GAP | _REST
-    assert _holding(_evaluate(_history(gap=-60.0))) == _TEST_FIRST | _REST
+    assert _holding(_evaluate(_history())) == _TRAIN_FIRST | _COUNT | _REST
+    assert _holding(_evaluate(_history(gap=-60.0))) == _TEST_FIRST | _COUNT | _REST
 
 
 def test_the_lead_is_counted_per_seed_with_its_standard_error() -> None:
@@ -135,7 +149,6 @@ def test_a_gap_that_closes_after_generalisation_was_an_announcement_all_the_same
     history = _history(closes=600)
     found = _evaluate(history)
     assert _holding(found) >= _TRAIN_FIRST
-    assert not found["gap-remains-at-the-end"].holds
     for grokking in events_of(_case(), history).values():
         assert grokking.step("divergence") is None
         assert grokking.step("announcement") is not None
@@ -145,7 +158,29 @@ def test_a_gap_that_closes_after_generalisation_was_an_announcement_all_the_same
 
 def test_probing_errors_can_hide_the_gap() -> None:
     found = _evaluate(_history(stderr=40.0))
-    assert _holding(found) == _REST
+    assert _holding(found) == _COUNT | _REST
+
+
+@pytest.mark.parametrize(
+    ("changes", "fails"),
+    [
+        ({"peak": 175}, {"degrees-of-freedom-peak-before-rise"}),
+        ({"most": 210.0}, {"degrees-of-freedom-are-a-count"}),
+        ({"end": -5.0}, {"degrees-of-freedom-are-a-count"}),
+        ({"end": 85.0}, {"degrees-of-freedom-fewer-at-the-end"}),
+        (
+            {"counting_error": 20.0},
+            {"degrees-of-freedom-fewer-while-test-error-falls"},
+        ),
+    ],
+)
+def test_the_claims_about_degrees_of_freedom(changes: dict[str, float], fails: set[str]) -> None:
+    assert _COUNT - _holding(_evaluate(_history(**changes))) >= fails
+
+
+def test_degrees_of_freedom_that_only_grow_announce_nothing() -> None:
+    found = _evaluate(_history(peak=999, most=90.0, end=90.0))
+    assert _holding(found) & _COUNT == {"degrees-of-freedom-are-a-count"}
 
 
 def test_without_a_delay_or_without_generalisation_the_claim_fails() -> None:
@@ -153,7 +188,12 @@ def test_without_a_delay_or_without_generalisation_the_claim_fails() -> None:
     assert not early["delayed-generalisation"].holds
     never = _evaluate(_history(generalised=5000))
     # The telescoped accuracy of the table belongs to a network that has generalised.
-    assert _holding(never) == {"gap-remains-at-the-end", "closer-than-lazy"}
+    assert _holding(never) == {
+        "degrees-of-freedom-peak-before-rise",
+        "degrees-of-freedom-fewer-at-the-end",
+        "degrees-of-freedom-are-a-count",
+        "closer-than-lazy",
+    }
     delayed: Any = never["delayed-generalisation"].observed
     assert delayed["generalisation_step"] is None
     assert delayed["delay_lower_bound"]["value"] == pytest.approx(1000 / 42, rel=0.1)
@@ -177,7 +217,7 @@ def test_without_memorisation_nothing_is_counted_from_it() -> None:
 def test_a_model_that_is_off_or_a_lazy_one_that_is_right(
     changes: dict[str, float], claim: str
 ) -> None:
-    assert _holding(_evaluate(_history(**changes))) == (_TRAIN_FIRST | _GAP | _REST) - {claim}
+    assert _holding(_evaluate(_history(**changes))) == (_TRAIN_FIRST | _COUNT | _REST) - {claim}
 
 
 def test_one_seed_out_of_line_is_enough_to_fail_a_claim_about_every_seed() -> None:
@@ -189,19 +229,20 @@ def test_one_seed_out_of_line_is_enough_to_fail_a_claim_about_every_seed() -> No
     assert found.observed["factor"]["smallest"] == pytest.approx(5)
 
 
-def test_exact_effective_parameters_need_no_error_columns() -> None:
+def test_exact_measures_need_no_error_columns() -> None:
     history = _history().filter(regex="^(?!.*_stderr$)")
-    assert _holding(_evaluate(history)) == _TRAIN_FIRST | _GAP | _REST
+    assert _holding(_evaluate(history)) == _TRAIN_FIRST | _COUNT | _REST
     assert "steps" in summarize(_case(), history)
 
 
 def test_summary_holds_steps_and_final_numbers() -> None:
     summary = summarize(_case(), _history())
     assert summary["final"]["test_accuracy"] == pytest.approx(0.98)
-    assert summary["final"]["train_effective_parameters"] == pytest.approx(359.6, abs=0.5)
-    assert summary["final"]["train_effective_parameters_stderr"] >= 1 / 2**0.5
+    assert summary["final"]["train_degrees_of_freedom"] == pytest.approx(40.5, abs=0.5)
+    assert summary["final"]["train_degrees_of_freedom_stderr"] >= 1 / 2**0.5
     steps = summary["steps"]
     assert steps["memorisation"] < steps["announcement"] < steps["rise"] < steps["generalisation"]
+    assert steps["memorisation"] < steps["peak"] < steps["rise"]
     assert "reversal" not in steps
 
 

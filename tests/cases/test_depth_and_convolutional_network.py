@@ -98,9 +98,10 @@ def test_quantities_start_at_zero_and_are_measured_after_the_first_step(trained:
     names = [
         name
         for name in history
-        if "kernel_norm" in name or ("effective_parameters" in name and "stderr" not in name)
+        if "kernel_norm" in name
+        or (("sensitivity" in name or "freedom" in name) and "stderr" not in name)
     ]
-    assert len(names) == 2 * (2 + 1 + 3)
+    assert len(names) == 2 * (2 + 1) + 1 + 3
     assert (history.loc[history["step"] == 0, names] == 0.0).all(axis=None)
     assert (history.loc[history["step"] > 0, names] != 0.0).all(axis=None)
 
@@ -169,4 +170,4 @@ def test_cifar10_trains_from_its_files(build: Callable[..., Any], checkpoints: A
     )
     last = result.history.iloc[-1]
     assert last["step"] == 2
-    assert last["train/effective_parameters@convolutions.2"] != 0.0
+    assert last["train/degrees_of_freedom@convolutions.2"] != 0.0

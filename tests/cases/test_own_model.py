@@ -134,7 +134,7 @@ def test_classes_have_accuracies_and_their_own_figure(
     assert [figure.name for figure in drawn] == [
         "loss-over-training",
         "accuracy-over-training",
-        "effective-parameters-over-training",
+        "degrees-of-freedom-over-training",
         "approximation-error",
     ]
 

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telescope_core.errors import ConfigurationError
-from telescope_core.live.alerts import ApproximationFails, PartingWays, Watch, output_spread
+from telescope_core.live.alerts import (
+    ApproximationFails,
+    DegreesOfFreedomPass,
+    PartingWays,
+    Watch,
+    output_spread,
+)
 
 POSITIVE = st.floats(1e-3, 1e3)
 STREAKS = st.integers(1, 4)
@@ -154,3 +160,35 @@ def test_the_spread_is_the_mean_deviation_over_rows():
 def test_values_out_of_range_are_refused(make, message):
     with pytest.raises(ConfigurationError, match=message):
         make()
+
+
+def test_degrees_of_freedom_pass_a_bound_surely_or_not_at_all():
+    rule = DegreesOfFreedomPass(50.0, records=1)
+
+    def record(value, error=0.0):
+        name = "train/degrees_of_freedom"
+        return {"step": 20, name: value, f"{name}_stderr": error}
+
+    assert not rule.is_met(record(50.0), no_spread)
+    assert not rule.is_met(record(59.0, 3.0), no_spread)
+    assert not rule.is_met(record(59.0, math.nan), no_spread)
+    assert rule.is_met(record(59.1, 3.0), no_spread)
+    assert "59.1 degrees of freedom" in rule.alert(record(59.1, 3.0), no_spread).text
+    with pytest.raises(ConfigurationError, match="bound must be a positive number"):
+        DegreesOfFreedomPass(0.0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "response", "message"),
+    [
+        (PartingWays(), "softmax", "use DegreesOfFreedomPass"),
+        (PartingWays(), None, "no count"),
+        (DegreesOfFreedomPass(3.0), None, "the loss does not tell"),
+    ],
+)
+def test_rules_that_do_not_suit_the_outputs_are_refused(rule, response, message):
+    with pytest.raises(ConfigurationError, match=message):
+        rule.check_fits(("train", "test"), has_smoother=True, response=response)
+    rule.check_fits(("train", "test"), has_smoother=True, response="identity")
+    with pytest.raises(ConfigurationError, match="probes=None"):
+        rule.check_fits(("train", "test"), has_smoother=False, response=None)

@@ -77,6 +77,9 @@ def _own_streams():
 # --------------------------------------------------------------------------------------- calls
 
 
+SIZES = ("logit_sensitivity", "effective_parameters")
+
+
 def readings(lens):
     calls = {"snapshot": lambda: lens.snapshot().to_record()}
     for name in SETS:
@@ -87,10 +90,11 @@ def readings(lens):
             "smoother",
             "constant",
             "smoothed",
-            "effective_parameters_per_example",
+            f"{SIZES[lens.response == 'identity']}_per_example",
         ):
             calls[f"{quantity}({name})"] = lambda q=quantity, n=name: getattr(lens, q)(n)
     state = {}
+    calls["degrees_of_freedom"] = lens.degrees_of_freedom
     calls["classical_degrees_of_freedom"] = lens.classical_degrees_of_freedom
     calls["state_dict"] = lambda: state.update(lens.state_dict())
     calls["load_state_dict"] = lambda: lens.load_state_dict(state)

@@ -11,17 +11,21 @@ from telescope_core.testing import LOSSES, SPECIMENS, Scenario
 SETS = ("train", "test", "other")
 
 
-def expected_keys(*, probes, squared, kernels):
-    keys = {"step"}
+def expected_keys(*, probes, loss, kernels):
+    keys, is_classifier = {"step"}, loss == "cross-entropy"
     for name in SETS:
         keys |= {f"{name}/approximation_error", f"{name}/linearization_error"}
-        if probes:
-            keys |= {f"{name}/effective_parameters", f"{name}/effective_parameters_stderr"}
-        if probes and squared:
+        size = f"{name}/{'logit_sensitivity' if is_classifier else 'effective_parameters'}"
+        if probes is not None:
+            keys |= {size, f"{size}_stderr"}
+        if probes == "exact" and is_classifier:
+            keys |= {f"{name}/hat_sensitivity"}
+        if probes is not None and loss == "mse":
             keys |= {f"{name}/smoother_error"}
         if kernels:
             keys |= {f"{name}/kernel_norm_mean", f"{name}/kernel_norm_max"}
-    return keys | ({"train/degrees_of_freedom"} if probes else set())
+    trace = {"train/degrees_of_freedom", "train/degrees_of_freedom_stderr"}
+    return keys | (set() if probes is None else trace)
 
 
 @pytest.mark.parametrize("kernels", [False, True])
@@ -33,7 +37,7 @@ def expected_keys(*, probes, squared, kernels):
 def test_keys_and_types(specimen, loss, probes, kernels, lens_of):
     training = Scenario(specimen, "adamw", loss).start()
     lens = lens_of(training, probes=probes, kernel_norms=kernels, stride=4)
-    keys = expected_keys(probes=probes is not None, squared=loss == "mse", kernels=kernels)
+    keys = expected_keys(probes=probes, loss=loss, kernels=kernels)
     for steps in (0, 5, 10):
         training.run(lens, steps=steps - training.done)
         record = lens.snapshot().to_record()

@@ -208,7 +208,7 @@ def test_other_losses_are_estimated_without_a_model(loss, lens_of):
     lens = lens_of(training, probes=10, deflate=4)
     training.run(lens)
     assert lens._run.track.engine.model("train") is None
-    assert lens.snapshot().to_record()["train/effective_parameters"] > 0
+    assert lens.snapshot().to_record()["train/degrees_of_freedom"] > 0
 
 
 def test_a_checkpoint_carries_the_modes(lens_of):

@@ -51,17 +51,17 @@ def test_lightning(repository: Path, tmp_path: Path) -> None:
     pytest.importorskip("lightning", reason="needs telescope-lens[lightning]")
     lines = _run(repository / "examples" / "lightning_digits.py", tmp_path)
     printed = _numbers(lines)
-    assert printed.keys() == {"train/effective_parameters", "test/effective_parameters"}
-    # Of at most one per label, ten to a row.
-    assert all(1 < value < 5000 for value in printed.values())
+    name = "train/degrees_of_freedom"
+    assert printed.keys() == {name, f"{name}_stderr"}
+    # Of at most one per training row.
+    assert 1 < printed[name] < 500
+    assert 0 < printed[f"{name}_stderr"] < printed[name]
 
     (path,) = tmp_path.glob("logs/**/metrics.csv")
     with path.open() as file:
-        rows = [row for row in csv.DictReader(file) if row["train/effective_parameters"]]
+        rows = [row for row in csv.DictReader(file) if row[name]]
     assert [int(row["step"]) for row in rows] == [10, 20, 30, 40]
-    assert round(float(rows[-1]["test/effective_parameters"]), 1) == pytest.approx(
-        printed["test/effective_parameters"]
-    )
+    assert round(float(rows[-1][name]), 1) == pytest.approx(printed[name])
 
 
 def test_huggingface(repository: Path, tmp_path: Path) -> None:
@@ -70,11 +70,11 @@ def test_huggingface(repository: Path, tmp_path: Path) -> None:
     lines = _run(repository / "examples" / "huggingface.py", tmp_path)
     printed = _numbers(lines[-3:])
     assert printed["step"] == 50
-    # Of at most one per label, eleven to a row.
-    assert 1 < printed["p_test"] < 880
-    assert 1 < printed["p_train"] < 880
+    # Of at most one per training row.
+    assert 0 < printed["degrees_of_freedom"] < 80
+    assert 0 < printed["standard_error"] < printed["degrees_of_freedom"]
     # The Trainer's own log shows a record per block of ten steps.
-    assert sum("train/effective_parameters" in line for line in lines[:-3]) == 5
+    assert sum("train/degrees_of_freedom" in line for line in lines[:-3]) == 5
 
 
 @pytest.mark.parametrize("name", ["plain.py", "lightning_digits.py", "huggingface.py"])

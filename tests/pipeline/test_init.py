@@ -116,7 +116,7 @@ def test_the_example_runs_from_end_to_end(finished: Made) -> None:
     assert pictures == {
         "loss-over-training.png",
         "accuracy-over-training.png",
-        "effective-parameters-over-training.png",
+        "degrees-of-freedom-over-training.png",
         "approximation-error.png",
     }
     claims = json.loads((results / "claims.json").read_text())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
 
 from telescope_pipeline.cases.convolutional_network.metrics import layer_shares
@@ -13,24 +12,27 @@ from telescope_pipeline.cases.convolutional_network.sweep import (
     LAST_LAYER,
     LAZY,
     TELESCOPED,
-    TEST,
-    TRAIN,
     group_name,
 )
 from telescope_pipeline.contract import Claim
 from telescope_pipeline.study.findings.claims import bounds, finding, smallest, surely_above
-from telescope_pipeline.study.findings.complexity import complexity_gap
+from telescope_pipeline.study.findings.complexity import (
+    DEGREES_OF_FREEDOM,
+    complexity_gap,
+    probing_error,
+)
 from telescope_pipeline.study.findings.statistics import by_seed, estimate, final_rows, ratio
 
 SOURCE = "beyond the paper; Sections 3 and 4.1 for a network with ten outputs"
+SOURCE_COUNT = "beyond the paper; Ye (1998) for the predicted probabilities"
 
 
 def claims(case: ConvolutionalNetworkCase, history: pd.DataFrame) -> list[Claim]:
     """Evaluate the claims; the one that compares levels of label noise needs more than one."""
     final, levels = final_rows(history), case.data.label_noise
-    found = list(_of_every_level(case, final))
+    found = [*_of_every_level(case, final), _is_count(case, history)]
     if min(levels) < max(levels):
-        found.append(_noise_widens_gap(case, final, min(levels), max(levels)))
+        found.append(_noise_is_fitted(case, final, min(levels), max(levels)))
     return found
 
 
@@ -49,23 +51,25 @@ def _of_every_level(case: ConvolutionalNetworkCase, final: pd.DataFrame) -> Iter
         threshold={"minimum": limits.closer_than_lazy},
         holds=smallest(ratios) > limits.closer_than_lazy,
     )
-    gaps = {name: estimate(*complexity_gap(part)) for name, part in parts.items()}
+    gaps = {
+        name: estimate(*complexity_gap(part, "logit_sensitivity")) for name, part in parts.items()
+    }
     yield finding(
-        "train-exceeds-test",
-        "After training, the effective parameters used on training points exceed those used "
+        "train-logits-are-more-sensitive",
+        "After training, logits are more sensitive to the training labels on training points than "
         "on test points, with and without label noise.",
         SOURCE,
-        observed={"gap": gaps},
+        observed={"gap_of_sensitivities": gaps},
         threshold=bounds(limits, "standard_errors", minimum=0.0),
         holds=surely_above(gaps, 0.0, limits.standard_errors),
     )
-    shares = {name: layer_shares(part, "train") for name, part in parts.items()}
+    shares = {name: layer_shares(part) for name, part in parts.items()}
     together = {name: estimate(1.0 - by_layer[LAST_LAYER]) for name, by_layer in shares.items()}
     yield finding(
         "convolutions-hold-most",
         "After training, the convolutions together hold more than "
-        f"{100 * limits.convolution_share:g} % of the effective parameters used on training "
-        "points, and the last linear layer the rest, with and without label noise.",
+        f"{100 * limits.convolution_share:g} % of the degrees of freedom, and the last linear "
+        "layer the rest, with and without label noise.",
         SOURCE,
         observed={
             "share": {
@@ -79,27 +83,45 @@ def _of_every_level(case: ConvolutionalNetworkCase, final: pd.DataFrame) -> Iter
     )
 
 
-def _noise_widens_gap(
+def _is_count(case: ConvolutionalNetworkCase, history: pd.DataFrame) -> Claim:
+    """A record that lies outside by no more than the probes' errors explain counts as inside."""
+    n, allowed = case.data.train_size, case.claims.standard_errors
+    found, error = history[DEGREES_OF_FREEDOM], probing_error(history, DEGREES_OF_FREEDOM)
+    inside = (found >= -allowed * error) & (found <= n + allowed * error)
+    return finding(
+        "degrees-of-freedom-are-a-count",
+        "At every record, the degrees of freedom of the predicted probabilities lie between 0 and "
+        f"the {n} training points, up to {allowed:g} standard errors of probing.",
+        SOURCE_COUNT,
+        observed={"lowest": float(found.min()), "highest": float(found.max())},
+        threshold=bounds(case.claims, "standard_errors", minimum=0.0, maximum=n),
+        holds=bool(inside.all()),
+    )
+
+
+def _noise_is_fitted(
     case: ConvolutionalNetworkCase, final: pd.DataFrame, least: float, most: float
 ) -> Claim:
     limits = case.claims
     # Paired by seed, which removes what both levels share: images, weights, batches, probes.
     parts = first, second = [by_seed(final, group_name(level)) for level in (least, most)]
-    growth = (second[TRAIN] - second[TEST]) - (first[TRAIN] - first[TEST])
-    measured = [part[column + "_stderr"] for part in parts for column in (TRAIN, TEST)]
-    widening = estimate(growth, np.sqrt(sum(error**2 for error in measured)))
+    errors = [probing_error(part, DEGREES_OF_FREEDOM) for part in parts]
+    more = estimate(
+        second[DEGREES_OF_FREEDOM] - first[DEGREES_OF_FREEDOM],
+        (errors[0] ** 2 + errors[1] ** 2) ** 0.5,
+    )
     return finding(
-        "label-noise-widens-gap",
-        "Effective parameters on training points exceed those on test points by more when "
+        "label-noise-takes-degrees-of-freedom",
+        "After training, the predicted probabilities have more degrees of freedom when "
         f"{100 * most:g} % of the training labels are wrong than when {100 * least:g} % are.",
-        SOURCE,
+        SOURCE_COUNT,
         observed={
-            "gap": {
-                group_name(level): estimate(*complexity_gap(part))
-                for level, part in zip((least, most), parts, strict=True)
+            "degrees_of_freedom": {
+                group_name(level): estimate(part[DEGREES_OF_FREEDOM], error)
+                for level, part, error in zip((least, most), parts, errors, strict=True)
             },
-            "widening": widening,
+            "difference": more,
         },
         threshold=bounds(limits, "standard_errors", minimum=0.0),
-        holds=widening.surely_above(0.0, limits.standard_errors),
+        holds=more.surely_above(0.0, limits.standard_errors),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pandas as pd
 
 from telescope_pipeline.cases.convolutional_network.metrics import layer_shares
@@ -19,12 +21,12 @@ from telescope_pipeline.study.findings.statistics import over_seeds
 
 QUESTION = (
     "How far does telescoping follow a network with ten outputs and cross-entropy, and which "
-    "layers hold its effective parameters?"
+    "layers hold its degrees of freedom?"
 )
 _SOURCES = {"linearization_error": LAZY, "approximation_error": TELESCOPED}
-_SENSITIVITY = (
-    "For cross-entropy they are computed from the sensitivity of the telescoped logits to the "
-    "one-hot labels, which is not bounded by the number of training points."
+_COUNT = (
+    "Degrees of freedom are those of the predicted probabilities, from 0 to the number of training "
+    "points."
 )
 # The two sets may coincide: the broader line shows from under the other.
 _WIDTHS = {"train": 3.6, "test": 1.3}
@@ -39,21 +41,22 @@ def draw(case: ConvolutionalNetworkCase, history: pd.DataFrame) -> list[Figure]:
     size = (330.0, 190.0)
     return [
         figure(
-            "effective-parameters-over-training",
-            "Accuracy, effective parameters and kernel norms over training",
-            f"{source}, ten classes. Accuracy against the labels trained on, effective parameters "
-            "on training (broad line) and on test points, and the norm of tangent-kernel rows, "
-            f"averaged over the steps so far. {_SENSITIVITY} {bands(case.seeds)}",
+            "degrees-of-freedom-over-training",
+            "Accuracy, degrees of freedom and kernel norms over training",
+            f"{source}, ten classes. Accuracy against the labels trained on, on training (broad "
+            "line) and on test points; degrees of freedom of the fit to the training points; and "
+            f"the norm of tangent-kernel rows, averaged over the steps so far. {_COUNT} "
+            f"{bands(case.seeds)}",
             _columns([_over_training(level, part) for level, part in levels.items()]),
             size=size,
             share_y="row",
         ),
         figure(
             "layer-shares-over-training",
-            "How the effective parameters split over layers, over training",
-            f"{source}, ten classes. Part of each layer in the effective parameters on training "
-            "and on test points; the parts add up to 100 %, and one may be negative where a layer "
-            f"works against the others. {_SENSITIVITY} {bands(case.seeds)}",
+            "How the degrees of freedom split over layers, over training",
+            f"{source}, ten classes. Part of each layer in the degrees of freedom; the parts add "
+            "up to 100 %, and one may be negative where a layer works against the others. "
+            f"{_COUNT} {bands(case.seeds)}",
             _columns([_layers(level, part) for level, part in levels.items()]),
             size=size,
             share_y="row",
@@ -75,7 +78,7 @@ def _over_training(level: float, part: pd.DataFrame) -> list[Panel]:
     panels: list[Panel] = []
     for quantity, label, unit in (
         ("accuracy", "accuracy (%)", 100.0),
-        ("effective_parameters", "effective parameters", 1.0),
+        ("degrees_of_freedom", "degrees of freedom", 1.0),
         ("kernel_norm_mean", "norm of kernel rows", 1.0),
     ):
         lines = [
@@ -89,31 +92,29 @@ def _over_training(level: float, part: pd.DataFrame) -> list[Panel]:
                 width=_WIDTHS[name],
             )
             for name, colour in SETS.items()
+            if f"{name}/{quantity}" in part
         ]
         title = "" if panels else _label(level)
-        panels.append(Panel(lines, title=title, y=label, y_scale="linear" if unit > 1 else "log"))
+        scale: Literal["linear", "log"] = "log" if quantity == "kernel_norm_mean" else "linear"
+        panels.append(Panel(lines, title=title, y=label, y_scale=scale))
     return panels
 
 
 def _layers(level: float, part: pd.DataFrame) -> list[Panel]:
     # Before the first step there is nothing to share out.
     part = part[part["step"] > 0]
-    panels: list[Panel] = []
-    for name in SETS:
-        lines = [
-            Line(
-                over_seeds(part.assign(share=share), "share"),
-                drawing.TELESCOPED[number % len(drawing.TELESCOPED)],
-                layer_label(layer),
-                f"{name}_{layer.replace('.', '_')}_share",
-                _group(level),
-                unit=100,
-            )
-            for number, (layer, share) in enumerate(layer_shares(part, name).items())
-        ]
-        title = "" if panels else _label(level)
-        panels.append(Panel(lines, title=title, y=f"share on {name} points (%)"))
-    return panels
+    lines = [
+        Line(
+            over_seeds(part.assign(share=share), "share"),
+            drawing.TELESCOPED[number % len(drawing.TELESCOPED)],
+            layer_label(layer),
+            f"{layer.replace('.', '_')}_share",
+            _group(level),
+            unit=100,
+        )
+        for number, (layer, share) in enumerate(layer_shares(part).items())
+    ]
+    return [Panel(lines, title=_label(level), y="share of degrees of freedom (%)")]
 
 
 def _approximation(level: float, part: pd.DataFrame) -> list[Panel]:

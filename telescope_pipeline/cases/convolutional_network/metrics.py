@@ -1,9 +1,8 @@
-"""Final errors, effective parameters and shares of layers of the convolutional network.
+"""Final errors, degrees of freedom and what each layer holds of them.
 
-For cross-entropy the smoother is the sensitivity of the telescoped logits to the one-hot labels,
-and "effective parameters" applies the formula of squared loss to it.  That is not bounded by the
-number of training points: a logit that is free to fit its label answers a change of it by 1/p,
-where p is the probability of the class, so the sensitivity may grow as the network becomes sure.
+The degrees of freedom are those of the predicted probabilities, a count from 0 to the number of
+training points (docs/mathematics.md, section 5.1).  The sensitivity of logits is the formula of
+effective parameters applied to logits; it has no such bound.
 """
 
 from __future__ import annotations
@@ -16,11 +15,14 @@ from telescope_pipeline.cases.convolutional_network.schema import ConvolutionalN
 from telescope_pipeline.cases.convolutional_network.sweep import (
     LAZY,
     TELESCOPED,
-    TEST,
-    TRAIN,
     group_name,
     layer_column,
     layers,
+)
+from telescope_pipeline.study.findings.complexity import (
+    DEGREES_OF_FREEDOM,
+    TEST_SENSITIVITY,
+    TRAIN_SENSITIVITY,
 )
 from telescope_pipeline.study.findings.statistics import (
     by_seed,
@@ -50,25 +52,22 @@ def summarize(case: ConvolutionalNetworkCase, history: pd.DataFrame) -> dict[str
     for level in case.data.label_noise:
         part = by_seed(final, group_name(level))
         shares = {
-            f"{name}_share": {
-                layer.replace(".", "_"): estimate(share).record
-                for layer, share in layer_shares(part, name).items()
-            }
-            for name in ("train", "test")
+            layer.replace(".", "_"): estimate(share).record
+            for layer, share in layer_shares(part).items()
         }
-        summary[group_name(level)] = means(part, _PLAIN) | estimates(part, (TRAIN, TEST)) | shares
+        measured = estimates(part, (DEGREES_OF_FREEDOM, TRAIN_SENSITIVITY, TEST_SENSITIVITY))
+        summary[group_name(level)] = means(part, _PLAIN) | measured | {"share": shares}
     return summary
 
 
-def layer_shares(part: pd.DataFrame, name: str) -> dict[str, pd.Series[float]]:
-    """Each layer's part of a set's effective parameters, as a proportion.
+def layer_shares(part: pd.DataFrame) -> dict[str, pd.Series[float]]:
+    """Each layer's part of the degrees of freedom, as a proportion.
 
     Args:
-        part: Records with effective parameters above zero.
-        name: ``train`` or ``test``.
+        part: Records with degrees of freedom above zero.
 
     Returns:
         For each layer one proportion per record; they add up to one.
     """
-    total = part[f"{name}/effective_parameters"]
-    return {layer: part[layer_column(name, layer)] / total for layer in layers(part.columns)}
+    total = part[DEGREES_OF_FREEDOM]
+    return {layer: part[layer_column(layer)] / total for layer in layers(part.columns)}

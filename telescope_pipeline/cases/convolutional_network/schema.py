@@ -76,8 +76,8 @@ class ConvolutionalClaims(Claims):
 
     Attributes:
         closer_than_lazy: Factor by which f̃ must be closer to f than the lazy linearisation is.
-        convolution_share: Part of the effective parameters on training points that the
-            convolutions together must exceed.
+        convolution_share: Part of the degrees of freedom that the convolutions together must
+            exceed.
     """
 
     closer_than_lazy: PositiveFloat = 10.0
@@ -92,8 +92,9 @@ class ConvolutionalNetworkCase(Case):
         "test/loss",
         "train/accuracy",
         "test/accuracy",
-        "train/effective_parameters",
-        "test/effective_parameters",
+        "train/degrees_of_freedom",
+        "train/logit_sensitivity",
+        "test/logit_sensitivity",
         "test/approximation_error",
         "test/linearization_error",
     )

@@ -9,7 +9,6 @@ from telescope_pipeline.cases.convolutional_network.schema import ConvolutionalN
 from telescope_pipeline.contract import Member
 from telescope_pipeline.study.sweep import replicates, seed_stem
 
-TRAIN, TEST = "train/effective_parameters", "test/effective_parameters"
 LAZY, TELESCOPED = "test/linearization_error", "test/approximation_error"
 LAST_LAYER = "head"
 
@@ -33,14 +32,14 @@ def group_name(label_noise: float) -> str:
     return f"label-noise-{float(label_noise)!r}"
 
 
-def layer_column(name: str, layer: str) -> str:
-    """The column with a layer's part of a set's effective parameters, in parameters."""
-    return f"{name}/effective_parameters@{layer}"
+def layer_column(layer: str) -> str:
+    """The column with a layer's part of the degrees of freedom."""
+    return f"train/degrees_of_freedom@{layer}"
 
 
 def layers(columns: Iterable[str]) -> list[str]:
     """The layers that a history tells apart, from input to output."""
-    start = layer_column("train", "")
+    start = layer_column("")
     return [name.removeprefix(start) for name in columns if name.startswith(start)]
 
 

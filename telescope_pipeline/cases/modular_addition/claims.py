@@ -11,11 +11,16 @@ from telescope_pipeline.cases.modular_addition.metrics import Grokking, events_o
 from telescope_pipeline.cases.modular_addition.schema import ModularAdditionCase
 from telescope_pipeline.contract import Claim
 from telescope_pipeline.study.findings.claims import bounds, finding, largest, smallest
-from telescope_pipeline.study.findings.complexity import complexity_gap, gap_at, widening
+from telescope_pipeline.study.findings.complexity import (
+    DEGREES_OF_FREEDOM,
+    degrees_of_freedom_at,
+    probing_error,
+)
 from telescope_pipeline.study.findings.grokking import delays, steps_of
 from telescope_pipeline.study.findings.statistics import estimate, final_rows, log_ratio, ratio
 
 SOURCE = "beyond the paper, after Section 4.1 and Fig. 4 (setting of Power et al. 2022)"
+SOURCE_COUNT = "beyond the paper; Ye (1998) for the predicted probabilities"
 SOURCE_REVERSAL = "beyond the paper; written down after a first run, for runs with other seeds"
 SOURCE_MODELS = "beyond the paper, after Section 3"
 
@@ -29,10 +34,10 @@ def claims(case: ModularAdditionCase, history: pd.DataFrame) -> list[Claim]:
         _delayed_generalisation(case, found),
         *(
             _precedes(case, found, first=first, then=then)
-            for first in ("announcement", "reversal")
+            for first in ("peak", "announcement", "reversal")
             for then in ("generalisation", "rise")
         ),
-        *_gap(case, history, found),
+        *_degrees_of_freedom(case, history, found),
         *_models(case, final_rows(history)),
     ]
 
@@ -52,60 +57,90 @@ def _delayed_generalisation(case: ModularAdditionCase, found: _Found) -> Claim:
     )
 
 
+# By first event: the claim's name, what it says and its source.
+_FIRST = {
+    "peak": (
+        "degrees-of-freedom-peak",
+        "The degrees of freedom of the predicted probabilities are largest",
+        SOURCE_COUNT,
+    ),
+    "announcement": (
+        "train-exceeds-test",
+        "The sensitivity of logits on train sums comes to exceed that on test sums",
+        SOURCE,
+    ),
+    "reversal": (
+        "test-exceeds-train",
+        "The sensitivity of logits on test sums comes to exceed that on train sums",
+        SOURCE_REVERSAL,
+    ),
+}
+
+
 def _precedes(case: ModularAdditionCase, found: _Found, *, first: str, then: str) -> Claim:
-    """Compare the step at which the two sets part with that of another event, paired by seed."""
+    """Compare the step of one event with that of another, paired by seed."""
     limits = case.claims
     early, late = steps_of(found, first), steps_of(found, then)
     lead = estimate(late - early)
-    larger, smaller = ("train", "test") if first == "announcement" else ("test", "train")
+    name, what, source = _FIRST[first]
     happens = {
         "generalisation": f"reaches {100 * limits.generalised_accuracy:g} % for good",
         "rise": f"has risen, for good, {100 * limits.rise:g} points above its value at "
         "memorisation",
     }
+    sizes = () if first == "peak" else ("divergence_errors", "divergence_gap")
     return finding(
-        f"{larger}-exceeds-{smaller}-before-{then}",
-        f"The effective parameters used on {larger} sums come to exceed those used on {smaller} "
-        f"sums before test accuracy {happens[then]}.",
-        SOURCE if first == "announcement" else SOURCE_REVERSAL,
+        f"{name}-before-{then}",
+        f"{what} before test accuracy {happens[then]}.",
+        source,
         observed={
-            f"{larger}_exceeds_{smaller}_step": early,
+            f"{name.replace('-', '_')}_step": early,
             f"{then}_step": late,
             "lead_in_steps": lead,
             "log_ratio_of_steps": log_ratio(early, late),
         },
-        threshold=bounds(
-            limits, "standard_errors", "divergence_errors", "divergence_gap", lead_in_steps=0.0
-        ),
+        threshold=bounds(limits, "standard_errors", *sizes, lead_in_steps=0.0),
         holds=lead.surely_above(0.0, limits.standard_errors),
     )
 
 
-def _gap(case: ModularAdditionCase, history: pd.DataFrame, found: _Found) -> Iterator[Claim]:
-    limits = case.claims
-    steps = {name: steps_of(found, name) for name in ("memorisation", "generalisation")}
-    growth = widening(history, *steps.values())
-    gaps = {f"gap_at_{name}": estimate(*gap_at(history, at)) for name, at in steps.items()}
+def _degrees_of_freedom(
+    case: ModularAdditionCase, history: pd.DataFrame, found: _Found
+) -> Iterator[Claim]:
+    limits, n = case.claims, case.data.train_size
+    counts, error = history[DEGREES_OF_FREEDOM], probing_error(history, DEGREES_OF_FREEDOM)
+    allowed = limits.standard_errors * error
     yield finding(
-        "gap-widens-while-test-error-falls",
-        "The effective parameters on training sums exceed those on test sums by more at "
-        "generalisation than at memorisation.",
-        SOURCE,
-        # Without one of the events there is nothing to compare.
-        observed=({} if np.isnan(growth.value) else gaps) | {"widening": growth},
-        threshold=bounds(limits, "standard_errors", widening=0.0),
-        holds=growth.surely_above(0.0, limits.standard_errors),
+        "degrees-of-freedom-are-a-count",
+        "At every record, the degrees of freedom of the predicted probabilities lie between 0 and "
+        f"the {n} training sums, up to {limits.standard_errors:g} standard errors of probing.",
+        SOURCE_COUNT,
+        observed={"lowest": float(counts.min()), "highest": float(counts.max())},
+        threshold=bounds(limits, "standard_errors", minimum=0.0, maximum=n),
+        holds=bool(((counts >= -allowed) & (counts <= n + allowed)).all()),
     )
-    gap = estimate(*complexity_gap(final_rows(history)))
-    yield finding(
-        "gap-remains-at-the-end",
-        "At the end of training, the effective parameters on training sums exceed those on "
-        "test sums.",
-        SOURCE,
-        observed={"gap_at_end": gap},
-        threshold=bounds(limits, "standard_errors", gap_at_end=0.0),
-        holds=gap.surely_above(0.0, limits.standard_errors),
-    )
+    at = {name: steps_of(found, name) for name in ("memorisation", "generalisation")}
+    at["end"] = final_rows(history)["step"].to_numpy(dtype=np.float64)
+    seen = {name: degrees_of_freedom_at(history, steps) for name, steps in at.items()}
+    for id, later, when in (
+        ("fewer-while-test-error-falls", "generalisation", "at generalisation"),
+        ("fewer-at-the-end", "end", "at the end of training"),
+    ):
+        (before, error_before), (after, error_after) = seen["memorisation"], seen[later]
+        fall = estimate(before - after, np.hypot(error_before, error_after))
+        both = {
+            f"{name}_degrees_of_freedom": estimate(*seen[name]) for name in ("memorisation", later)
+        }
+        yield finding(
+            f"degrees-of-freedom-{id}",
+            f"The predicted probabilities have fewer degrees of freedom {when} than at "
+            "memorisation.",
+            SOURCE_COUNT,
+            # Without one of the events there is nothing to compare.
+            observed=({} if np.isnan(fall.value) else both) | {"fall": fall},
+            threshold=bounds(limits, "standard_errors", fall=0.0),
+            holds=fall.surely_above(0.0, limits.standard_errors),
+        )
 
 
 def _models(case: ModularAdditionCase, final: pd.DataFrame) -> Iterator[Claim]:

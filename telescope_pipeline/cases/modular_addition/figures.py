@@ -13,7 +13,6 @@ from telescope_pipeline.contract import Figure
 from telescope_pipeline.study.drawing import (
     LAZY,
     NETWORK,
-    SETS,
     TELESCOPED,
     Guide,
     Line,
@@ -24,18 +23,13 @@ from telescope_pipeline.study.drawing import (
     model_errors,
     on_sets,
 )
-from telescope_pipeline.study.findings.complexity import (
-    TEST_COMPLEXITY,
-    TRAIN_COMPLEXITY,
-    complexity_gap,
-)
+from telescope_pipeline.study.findings.complexity import DEGREES_OF_FREEDOM
 from telescope_pipeline.study.findings.statistics import over_seeds
 
 QUESTION = (
-    "Do effective parameters on train and test points announce that a small transformer is about "
-    "to grok?"
+    "Do the degrees of freedom of its predictions announce that a small transformer is about to "
+    "grok?"
 )
-_COMPLEXITY = {"train": TRAIN_COMPLEXITY, "test": TEST_COMPLEXITY}
 _ACCURACIES: dict[str, dict[str, Any]] = {
     "accuracy": {"colour": NETWORK, "label": "network"},
     "linearized_accuracy": {"colour": LAZY, "hint": "lazy linearisation fₗᵢₙ"},
@@ -43,8 +37,7 @@ _ACCURACIES: dict[str, dict[str, Any]] = {
 }
 # Each text has a line of its own, since events may fall together.
 _EVENTS = {
-    "announcement": ("train exceeds test", 2),
-    "reversal": ("test exceeds train", 2),
+    "peak": ("most degrees of freedom", 2),
     "memorisation": ("memorised", 1),
     "generalisation": ("generalised", 0),
 }
@@ -56,21 +49,13 @@ def draw(case: ModularAdditionCase, history: pd.DataFrame) -> list[Figure]:
 
 
 def _accuracy_and_complexity(case: ModularAdditionCase, history: pd.DataFrame) -> Figure:
-    complexity = [
-        Line(
-            measured(history, _COMPLEXITY[name]),
-            colour,
-            f"{name} sums",
-            f"{name}_effective_parameters",
-        )
-        for name, colour in SETS.items()
-    ]
-    excess = Line(
-        _relative_gap(history), NETWORK, column="train_above_test_percent", hint="train above test"
+    freedom = Line(
+        measured(history, DEGREES_OF_FREEDOM), NETWORK, column="degrees_of_freedom", hint="df"
     )
-    # The first ten steps lie within the warm-up and spend next to no effective parameters.
+    sensitivity = on_sets(history, "logit_sensitivity", members="sums")
+    # The first ten steps lie within the warm-up, where next to nothing is learned.
     first = 10 if history["step"].max() >= 100 else 1
-    train = complexity[0].curve
+    train = sensitivity[0].curve
     least = float(train.loc[train["step"] >= first, "mean"].min())
     marks = _marks(case, history)
     below = [*map(Guide, (mark.at for mark in marks))]
@@ -78,15 +63,14 @@ def _accuracy_and_complexity(case: ModularAdditionCase, history: pd.DataFrame) -
     losses = on_sets(history, "cross_entropy", members="sums")
     limits = case.claims
     return figure(
-        "accuracy-and-effective-parameters",
-        "Accuracy, loss and effective parameters over training",
+        "accuracy-and-degrees-of-freedom",
+        "Accuracy, loss and degrees of freedom over training",
         f"{_source(case)}. Dashed lines, at the geometric mean over seeds, mark where train "
         f"accuracy is at least {100 * limits.memorised_accuracy:g} %, where test accuracy is "
-        f"at least {100 * limits.generalised_accuracy:g} % from then on, and, if so in every "
-        "seed, where the effective parameters on one set come to exceed those on the other, "
-        "as known at generalisation. Effective parameters are those of the sensitivity of the "
-        "telescoped logits to the one-hot labels, which has no ceiling; the last panel shows "
-        "by how much they are larger on training sums, in per cent of those on test sums. "
+        f"at least {100 * limits.generalised_accuracy:g} % from then on, and where degrees of "
+        "freedom are largest. Degrees of freedom are those of the predicted probabilities of "
+        f"the {case.data.train_size} training sums, at most one each. The last panel shows the "
+        "sensitivity of the telescoped logits to the labels, which has no ceiling and is no count. "
         + bands(case.seeds),
         [
             [
@@ -99,27 +83,19 @@ def _accuracy_and_complexity(case: ModularAdditionCase, history: pd.DataFrame) -
                 )
             ],
             [Panel(losses, y="cross-entropy", y_scale="log", guides=below)],
+            [Panel([freedom], y="degrees of freedom", y_range=(0, None), guides=below)],
             [
                 Panel(
-                    complexity,
-                    y="effective parameters",
+                    sensitivity,
+                    y="sensitivity of logits",
                     y_scale="log",
                     y_range=(0.5 * max(least, 1e-3), None),
                     guides=below,
                 )
             ],
-            [Panel([excess], y="train above test (%)", guides=[Guide(0.0, axis="y"), *below])],
         ],
         size=(500, 170),
     )
-
-
-def _relative_gap(history: pd.DataFrame) -> pd.DataFrame:
-    """``100 (p_train - p_test) / p_test`` over seeds, 0 where the test set spends none."""
-    gap, error = complexity_gap(history)
-    spent = history[TEST_COMPLEXITY].where(history[TEST_COMPLEXITY] > 0, math.inf)
-    relative = history.assign(excess=100 * gap / spent, excess_stderr=100 * error / spent)
-    return over_seeds(relative, "excess")
 
 
 def _marks(case: ModularAdditionCase, history: pd.DataFrame) -> list[Guide]:

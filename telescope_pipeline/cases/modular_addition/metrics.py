@@ -1,33 +1,38 @@
-"""Events, final losses and accuracies, and effective parameters of the transformer that groks.
+"""Events, final losses and accuracies, and degrees of freedom of the transformer that groks.
 
-Memorisation, generalisation and divergence are what
-:mod:`telescope_pipeline.study.findings.grokking` defines; their bounds are parameters of the case.
-Further events say what a measure could have announced:
+Memorisation and generalisation are what :mod:`telescope_pipeline.study.findings.grokking` defines;
+their bounds are parameters of the case.  Further events say what a measure could have announced:
 
 Rise
     Onset of: test accuracy exceeds its value at memorisation by at least ``claims.rise``.
 
+Peak
+    The first record with the most degrees of freedom of all: the fit answers to more training
+    labels then than before and after.
+
 Announcement
-    The divergence, looked for in the records up to the first one with generalisation alone: what
-    was known by then. Records after it can neither create nor undo it, so it stands even where the
-    two numbers of effective parameters meet again once the rule has been learned.
+    The sensitivity of logits on training sums exceeds that on test sums: the divergence of the same
+    module, looked for in the records up to the first one with generalisation alone: what was known
+    by then. Records after it can neither create nor undo it. It compares sizes, which have no
+    ceiling, and no counts.
 
 Reversal
-    The same with the two sets exchanged: p_test exceeds p_train. The sensitivity of logits has no
-    ceiling, unlike that of the predictions of a squared loss: where the softmax is nearly certain,
-    a label must move the logits far to move the probabilities. Which of the two sets needs more of
-    it is an open question here.
+    The same with the two sets exchanged.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from telescope_pipeline.cases.modular_addition.schema import ModularAdditionCase
-from telescope_pipeline.study.findings.complexity import TEST_COMPLEXITY, TRAIN_COMPLEXITY
+from telescope_pipeline.study.findings.complexity import (
+    DEGREES_OF_FREEDOM,
+    TEST_SENSITIVITY,
+    TRAIN_SENSITIVITY,
+)
 from telescope_pipeline.study.findings.grokking import Events, Onset, detect, onset, steps_of
 from telescope_pipeline.study.findings.statistics import (
     estimates,
@@ -36,7 +41,8 @@ from telescope_pipeline.study.findings.statistics import (
     members_of,
 )
 
-EVENTS = ("memorisation", "rise", "generalisation", "announcement", "reversal", "divergence")
+EVENTS = ("memorisation", "peak", "rise", "generalisation", "announcement", "reversal")
+SIZE: Literal["logit_sensitivity"] = "logit_sensitivity"
 _FINAL = (
     "train/cross_entropy",
     "test/cross_entropy",
@@ -44,9 +50,9 @@ _FINAL = (
     "test/accuracy",
     "test/telescoped_accuracy",
     "test/linearized_accuracy",
-    TRAIN_COMPLEXITY,
-    TEST_COMPLEXITY,
-    "train/degrees_of_freedom",
+    DEGREES_OF_FREEDOM,
+    TRAIN_SENSITIVITY,
+    TEST_SENSITIVITY,
     "test/approximation_error",
     "test/linearization_error",
 )
@@ -57,6 +63,7 @@ class Grokking(Events):
     """What happened to one member, and when.
 
     Attributes:
+        peak: The record with the most degrees of freedom.
         rise: Test accuracy comes to exceed its value at memorisation; None without memorisation.
         announcement: Divergence, as far as it was known at generalisation; None without
             generalisation.
@@ -64,6 +71,7 @@ class Grokking(Events):
             without generalisation.
     """
 
+    peak: Onset
     rise: Onset | None
     announcement: Onset | None
     reversal: Onset | None
@@ -76,7 +84,7 @@ def events_of(case: ModularAdditionCase, history: pd.DataFrame) -> dict[int, Gro
 
 def _grokking(case: ModularAdditionCase, member: pd.DataFrame) -> Grokking:
     limits = case.claims
-    events = detect(member, limits)
+    events = detect(member, limits, SIZE)
     rise = announcement = reversal = None
     memorised, generalised = events.step("memorisation"), events.step("generalisation")
     if memorised is not None:
@@ -85,14 +93,19 @@ def _grokking(case: ModularAdditionCase, member: pd.DataFrame) -> Grokking:
         rise = onset(member["step"], risen, confirmations=limits.confirmations)
     if generalised is not None:
         until = member[member["step"] <= generalised]
-        announcement = detect(until, limits).divergence
-        reversal = detect(_exchanged(until), limits).divergence
-    return Grokking(**vars(events), rise=rise, announcement=announcement, reversal=reversal)
+        announcement = detect(until, limits, SIZE).divergence
+        reversal = detect(_exchanged(until), limits, SIZE).divergence
+    most = int(member[DEGREES_OF_FREEDOM].to_numpy().argmax())
+    recorded = member["step"].to_numpy(dtype=int)
+    peak = Onset(step=int(recorded[most]), after=None, last=int(recorded[-1]))
+    return Grokking(
+        **vars(events), peak=peak, rise=rise, announcement=announcement, reversal=reversal
+    )
 
 
 def _exchanged(member: pd.DataFrame) -> pd.DataFrame:
-    """The records with the effective parameters of the two sets exchanged."""
-    pairs = [(TRAIN_COMPLEXITY + end, TEST_COMPLEXITY + end) for end in ("", "_stderr")]
+    """The records with the sensitivities of the two sets exchanged."""
+    pairs = [(TRAIN_SENSITIVITY + end, TEST_SENSITIVITY + end) for end in ("", "_stderr")]
     names = {a: b for one, other in pairs for a, b in ((one, other), (other, one))}
     return member.rename(columns=names)
 

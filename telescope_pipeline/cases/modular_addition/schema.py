@@ -127,8 +127,9 @@ class ModularAdditionCase(Case):
         "test/accuracy",
         "test/telescoped_accuracy",
         "test/linearized_accuracy",
-        "train/effective_parameters",
-        "test/effective_parameters",
+        "train/degrees_of_freedom",
+        "train/logit_sensitivity",
+        "test/logit_sensitivity",
         "test/approximation_error",
         "test/linearization_error",
     )

@@ -1,4 +1,4 @@
-"""Figures of the user's own model: losses, effective parameters and errors of the models."""
+"""Figures of the user's own model: losses, its complexity and errors of the models."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from telescope_pipeline.study.drawing import (
 )
 
 QUESTION = (
-    "How far does telescoping follow the network of one's own, and what do effective parameters on "
-    "its train and test points do?"
+    "How far does telescoping follow the network of one's own, and how many labels does its fit "
+    "answer to?"
 )
 _MOST_COLUMNS = 3
 _MODELS = ("linearization_error", "approximation_error")
@@ -34,8 +34,12 @@ def draw(case: OwnModelCase, history: pd.DataFrame) -> list[Figure]:
     quantities = {
         "loss": ("Loss over training", case.loss),
         "accuracy": ("Accuracy over training", "accuracy"),
+        # Of outputs that are predictions, or of probabilities: either is a count.
         "effective_parameters": ("Effective parameters over training", "effective parameters"),
+        "degrees_of_freedom": ("Degrees of freedom over training", "degrees of freedom"),
     }
+    if "train/effective_parameters" in history:
+        del quantities["degrees_of_freedom"]
     figures = [
         _over_training(case, history, quantity, *words)
         for quantity, words in quantities.items()

@@ -143,6 +143,7 @@ class OwnLens(Section):
         probes: Label directions of the smoother, ``exact`` for all of them, or null for
             predictions only.
         deflate: How many of the probes may be leading eigenvectors of the kernel.
+        response: What outputs stand for; ``auto`` for what the loss shows.
         sets: Sets to follow besides the training set; null for all there are.
         kernel_norms: Whether to measure norms of tangent-kernel rows.
         chunk_size: Rows of a set evaluated at once; null for all.
@@ -154,6 +155,7 @@ class OwnLens(Section):
     stride: PositiveInt = 10
     probes: Probes | None = 48
     deflate: NonNegativeInt = 12
+    response: Literal["auto", "identity", "softmax", "sigmoid", "exp"] = "auto"
     sets: Annotated[list[SetName], AfterValidator(unique)] | None = None
     kernel_norms: bool = False
     chunk_size: PositiveInt | None = None

@@ -38,7 +38,7 @@ import numpy as np
 import pandas as pd
 
 from telescope_core.errors import ConfigurationError
-from telescope_pipeline.study.findings.complexity import complexity_gap
+from telescope_pipeline.study.findings.complexity import Quantity, complexity_gap
 from telescope_pipeline.study.findings.statistics import Seeds
 
 
@@ -141,13 +141,14 @@ def onset(
     )
 
 
-def detect(history: pd.DataFrame, limits: Limits) -> Events:
+def detect(history: pd.DataFrame, limits: Limits, of: Quantity = "effective_parameters") -> Events:
     """Find the events of one member.
 
     Args:
         history: Records of one member: ``step``, accuracies and effective parameters on ``train``
             and ``test``, and the standard errors of the latter if they were estimated.
         limits: The bounds.
+        of: What stands for effective parameters.
 
     Returns:
         The events, as defined above.
@@ -155,7 +156,7 @@ def detect(history: pd.DataFrame, limits: Limits) -> Events:
     Raises:
         ConfigurationError: As from :func:`onset`.
     """
-    gap, error = complexity_gap(history)
+    gap, error = complexity_gap(history, of)
     conditions = (
         history["train/accuracy"] >= limits.memorised_accuracy,
         history["test/accuracy"] >= limits.generalised_accuracy,

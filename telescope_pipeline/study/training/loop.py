@@ -23,7 +23,7 @@ from telescope_pipeline.study.training.measures import Row, half_squared_error
 from telescope_pipeline.study.training.schedules import log_spaced_steps
 from telescope_pipeline.study.training.state import pack, unpack
 
-_OF_LENS = {"order", "stride", "probes", "deflate", "kernel_norms", "chunk_size"}
+_OF_LENS = {"order", "stride", "probes", "deflate", "response", "kernel_norms", "chunk_size"}
 
 
 def attach_lens(
@@ -44,7 +44,7 @@ def attach_lens(
         data: ``train_inputs`` and ``train_targets``, and ``test_inputs`` unless ``eval_sets`` says
             otherwise.
         settings: The section of the lens, as far as it has these: order, stride, probes, deflate,
-            kernel_norms and chunk_size.
+            response, kernel_norms and chunk_size.
         eval_sets: Inputs of the further sets by name; those of ``test`` if None.
         loss: What training descends.
         **options: Of the lens; they go before its settings.

@@ -209,8 +209,8 @@ def test_loggers_and_other_callbacks_see_the_records(tmp_path):
     trainer.fit(Module(), loader_of())
     last = run.rows[-1][1]
     shown = trainer.callback_metrics
-    assert float(shown["train/effective_parameters"]) == pytest.approx(
-        last["train/effective_parameters"], rel=1e-6
+    assert float(shown["train/degrees_of_freedom"]) == pytest.approx(
+        last["train/degrees_of_freedom"], rel=1e-6
     )
     (path,) = tmp_path.glob("**/metrics.csv")
     with path.open() as file:

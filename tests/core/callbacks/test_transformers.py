@@ -166,7 +166,7 @@ def test_it_sees_what_the_loop_written_out_sees(kind, accumulate, clip, tmp_path
     assert len(expected) >= 2
     for (_, record), (_, wanted) in zip(run.rows, expected, strict=True):
         assert record == pytest.approx(wanted, rel=1e-6, abs=1e-6)
-        assert record["train/effective_parameters"] > 0
+        assert record["train/logit_sensitivity"] > 0
 
 
 # An adaptive step divides by gradients that bfloat16 may round to zero.
@@ -192,10 +192,10 @@ def test_bfloat16_is_followed_like_an_autocast_in_the_loop_written_out(kind, acc
         assert [step for step, _ in run.rows] == [step for step, _ in expected]
         assert len(expected) >= 2
         for (_, record), (_, wanted) in zip(run.rows, expected, strict=True):
-            for measure in ("effective_parameters", "degrees_of_freedom"):
+            for measure in ("logit_sensitivity", "degrees_of_freedom"):
                 name = f"train/{measure}"
                 assert record[name] == pytest.approx(wanted[name], rel=tolerance)
-            assert record["train/effective_parameters"] > 0.1
+            assert record["train/logit_sensitivity"] > 0.1
 
 
 def test_another_loss_is_refused_under_bfloat16(tmp_path):
@@ -217,7 +217,7 @@ def test_a_second_training_under_bfloat16_is_followed_anew(tmp_path):
         assert follower.lens.steps == 8
         record = follower.lens.snapshot().to_record()
         assert record["test/approximation_error"] < 1e-3
-        assert record["train/effective_parameters"] < N
+        assert record["train/degrees_of_freedom"] < N
     assert run.rows == []
 
 
@@ -282,7 +282,7 @@ def test_the_trainers_log_shows_the_records_and_its_own_losses(tmp_path, capsys)
     callback(run).attach(trainer)
     trainer.train()
     history = trainer.state.log_history
-    shown = [row for row in history if "train/effective_parameters" in row]
+    shown = [row for row in history if "train/degrees_of_freedom" in row]
     assert [row["step"] for row in shown] == [4, 8]
     for row, (_, record) in zip(shown, run.rows, strict=True):
         assert row["test/approximation_error"] == record["test/approximation_error"]

@@ -17,7 +17,7 @@ CLASSES = 10
 
 
 def train(job: TrainingJob[ConvolutionalNetworkCase]) -> Trained:
-    """Train one network and record losses, accuracies, kernel norms and effective parameters.
+    """Train one network and record losses, accuracies, kernel norms and degrees of freedom.
 
     Members that share a seed start from the same weights and see the same batches and probes.
 
@@ -71,9 +71,10 @@ def _columns(lens: TelescopeLens) -> Row:
     """The lens's record under names that a table takes, with layers behind an @."""
     row: Row = {}
     for key, value in lens.snapshot().to_record().items():
-        name, _, layer = key.partition("/effective_parameters/")
-        # Before the first step S is 0, and so is every layer's part of it; kernel rows have not
-        # been measured yet, and their running means are started at 0.
-        unmeasured = lens.steps == 0 and (layer or "/kernel_norm" in key)
-        row[layer_column(name, layer) if layer else key] = 0.0 if unmeasured else value
+        _, _, layer = key.partition("/degrees_of_freedom/")
+        if "/logit_sensitivity/" in key:
+            continue
+        # Kernel rows have not been measured before the first step; their means start at 0.
+        unmeasured = lens.steps == 0 and "/kernel_norm" in key
+        row[layer_column(layer) if layer else key] = 0.0 if unmeasured else value
     return row

@@ -21,10 +21,9 @@ _LENGTH = 3
 
 
 def train(job: TrainingJob[ModularAdditionCase]) -> Trained:
-    """Train one member and record losses, accuracies and effective parameters.
+    """Train one member and record losses, accuracies and degrees of freedom.
 
-    Labels of the smoother are the one-hot rows of the classes: effective parameters are those of
-    the sensitivity of the telescoped logits to them (docs/mathematics.md, section 4).
+    Labels of the smoother are the one-hot rows of the classes (docs/mathematics.md, section 4).
 
     Returns:
         The recorded history and the final weights.

@@ -1,0 +1,99 @@
+"""What the smoother of one set is measured by, and under which names records hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from telescope_core import complexity
+from telescope_core.losses import Response
+from telescope_core.probes import LabelDirections
+from telescope_core.smoother.low_rank import LowRankSmoother
+
+
+@dataclass(frozen=True, eq=False)
+class Measures:
+    """The smoother on one set, and what is needed to measure it.
+
+    Attributes:
+        S: Along the label directions, shape ``(rows, k, m)``.
+        outputs: The network's own on the set, shape ``(rows, k)``.
+        directions: The label directions.
+        model: A low-rank model of S, where there is one.
+        response: What outputs stand for; ``None`` if that is not known.
+        parts: What each layer contributes to S, ``(layers, rows, k, m)``, if that is followed.
+        layers: Their names.
+    """
+
+    S: Tensor
+    outputs: Tensor
+    directions: LabelDirections
+    model: LowRankSmoother | None
+    response: Response | None
+    parts: Tensor | None = None
+    layers: Sequence[str] = ()
+
+    @property
+    def is_count(self) -> bool:
+        """Whether the norm of S counts parameters: outputs are predictions."""
+        return self.response is not None and self.response.is_identity
+
+    def record(self, name: str, train_outputs: Tensor) -> dict[str, float]:
+        """Everything that a record holds about the smoother of the set ``name``."""
+        size = f"{name}/{'effective_parameters' if self.is_count else 'logit_sensitivity'}"
+        metrics: dict[str, float] = {}
+        metrics[size], metrics[f"{size}_stderr"] = self.norm()
+        if self.parts is not None:
+            by_layer = self.norm_by_layer()
+            metrics |= {f"{size}/{layer}": share for layer, share in by_layer.items()}
+        response = self.response
+        if response is None or self.directions.basis.shape[1] != self.S.shape[1]:
+            return metrics
+        if name == "train":
+            trace = "train/degrees_of_freedom"
+            metrics[trace], metrics[f"{trace}_stderr"] = self.degrees_of_freedom(response)
+            if self.parts is not None and not self.is_count:
+                traces = self.traces_by_layer(response)
+                metrics |= {f"{trace}/{layer}": part for layer, part in traces.items()}
+        if self.directions.is_exact and not self.is_count:
+            metrics[f"{name}/hat_sensitivity"] = self.hat_norm(response, train_outputs)
+        return metrics
+
+    def norm(self) -> tuple[float, float]:
+        """Effective parameters, or the same formula for logits."""
+        return complexity.effective_parameters(self.S, self.directions, self.model)
+
+    def norm_per_example(self) -> Tensor:
+        """The same for each row."""
+        return complexity.effective_parameters_per_example(self.S, self.directions, self.model)
+
+    def norm_by_layer(self) -> dict[str, float]:
+        """The same split over layers."""
+        assert self.parts is not None
+        shares = complexity.layer_shares(self.parts, self.directions)
+        return dict(zip(self.layers, (self.norm()[0] * shares).tolist(), strict=True))
+
+    def degrees_of_freedom(self, response: Response) -> tuple[float, float]:
+        """Of the training set: the trace of W S per free coordinate of a row's means."""
+        f = self.outputs.cpu().double()
+        S = response.derivative(f, self.S.cpu().double())
+        model = self.model
+        if model is not None:
+            model = replace(model, Phi=response.derivative(f, model.Phi))
+        value, error = complexity.degrees_of_freedom(S, self.directions, model)
+        return value / response.divisor, error / response.divisor
+
+    def traces_by_layer(self, response: Response) -> dict[str, float]:
+        """The same split over layers."""
+        assert self.parts is not None
+        f = self.outputs.cpu().double()
+        pushed = torch.stack([response.derivative(f, part) for part in self.parts.cpu().double()])
+        traces = complexity.layer_traces(pushed, self.directions) / response.divisor
+        return dict(zip(self.layers, traces.tolist(), strict=True))
+
+    def hat_norm(self, response: Response, train_outputs: Tensor) -> float:
+        """Of the hat form, from exact directions."""
+        return complexity.hat_norm(self.S, self.outputs, train_outputs, response)
