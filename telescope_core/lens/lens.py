@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from telescope_core.jacobians import Form, Linearizer, RowSet
+from telescope_core.lens.cost import Cost, Rehearsal
 from telescope_core.lens.readings import Readings
 from telescope_core.lens.refusals import OnRefusal, Refusals
 from telescope_core.lens.run import Run
@@ -186,6 +187,7 @@ class TelescopeLens:
                         run.track.f_0,
                     )
                 )
+        self._rehearsal = Rehearsal(model, optimizer, loss, train_inputs, train_targets, others)
         self._follower = StepFollower(run, optimizer, loss, train_targets)
         refusals.on_giving_up(run.give_up_smoother)
 
@@ -268,6 +270,30 @@ class TelescopeLens:
         """The smoother's engine in use; ``None`` before the first step or without probes."""
         engine = self._run.track.engine
         return None if engine is None else engine.name
+
+    @outside_inference_mode()
+    def estimate_cost(self, batch_size: int | None = None) -> Cost:
+        """Say what following the run costs, before it is started.
+
+        Some steps are taken of copies of model, optimizer and loss, plainly and under a lens with
+        the settings of this one (a few blocks of at most three steps), so the figures are those of
+        this machine as it is now; for a while there are two lenses in memory.  Nothing of yours
+        changes: parameters, buffers, the optimizer's state and random streams stay what they are,
+        to the bit.
+
+        Args:
+            batch_size: Rows of a batch of training; ``None`` for all rows at once.
+
+        Returns:
+            Seconds of a step with and without the lens, and bytes of the smoother's arrays;
+            ``print`` it for a sentence.
+
+        Raises:
+            ConfigurationError: There are fewer rows than that.
+            ModelError: Model, optimizer or loss cannot be copied.
+            MemoryBudgetError: The smoother would not fit into memory a second time.
+        """
+        return self._rehearsal.cost(TelescopeLens, self._run.settings_in_use, batch_size)
 
     # -- logging -------------------------------------------------------------------------------
 

@@ -62,6 +62,20 @@ class Run:
         self.engines = self.update_check = None
         self.track.engine = self.track.kernel_norms = None
 
+    @property
+    def settings_in_use(self) -> Settings:
+        """The settings, less what a refusal has made the lens give up."""
+        if self.engines is not None or self.settings.probes is None:
+            return self.settings
+        return replace(self.settings, probes=None, kernel_norms=False)
+
+    @property
+    def smoother_bytes(self) -> int:
+        """Bytes of the arrays of the smoother in use; 0 without one."""
+        if self.engines is None or self.track.engine is None:
+            return 0
+        return self.engines.bytes_of(self.track.engine.name)
+
     def current(self) -> Now:
         """Every set linearised at the parameters as they are now."""
         self.trained.require_same()

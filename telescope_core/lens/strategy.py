@@ -164,12 +164,17 @@ class EngineFactory:
         special = FunctionSpaceSmoother.reason_against(self.problem) is None
         return ["function-space", anywhere] if special else [anywhere]
 
+    def bytes_of(self, name: str, count: int | None = None) -> int:
+        """Bytes of all arrays of an engine, by default with the directions of this run."""
+        directions = self._count if count is None else count
+        entries = self._class_of(name).entries(self._problem_of(name), directions)
+        return entries * self._like.dtype.itemsize
+
     def _check_memory(self, names: Sequence[str]) -> None:
         """Refuse label directions that fit into none of the named engines."""
 
         def needed(count: int) -> int:
-            entries = min(self._class_of(n).entries(self._problem_of(n), count) for n in names)
-            return entries * self._like.dtype.itemsize
+            return min(self.bytes_of(name, count) for name in names)
 
         def advice(usable: int) -> str:
             fitting = max(0, bisect_right(range(self._count), usable, key=needed) - 1)
