@@ -173,7 +173,8 @@ class Rehearsal:
 
         def step() -> None:
             optimizer.zero_grad()
-            loss(model(*inputs, **named), targets).backward()
+            value: Tensor = loss(model(*inputs, **named), targets)
+            value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
         return step, copies
