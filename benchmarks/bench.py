@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cost
 import tangent_kernel
 import torch
 from accuracy import second_order_table
@@ -65,6 +66,7 @@ def main() -> None:
         "environment": environment(asked.threads),
         "speed": {name: measure_speed(name) for name in WORKLOADS},
         "predictions-only": measure_predictions(),
+        "cost": cost.measure(),
         "estimates": {
             name: measure_estimates(build(), options)
             for name, (build, options) in WORKLOADS.items()
@@ -222,6 +224,7 @@ def table(results: dict[str, Any]) -> str:
         )
     r = results["predictions-only"]
     lines.append(f"| predictions only | | {1e3 * r['lens']:.2f} ms | | {r['over_plain']:.2f}× | |")
+    lines += ["", cost.table(results["cost"])]
     lines += ["", estimates_table(results["estimates"])]
     lines += ["", exactness_table(results["exactness"])]
     lines += ["", tangent_kernel.table(results["tangent-kernel"])]
