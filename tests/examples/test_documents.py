@@ -29,7 +29,8 @@ _SHELLS = ("bash", "console", "sh")
 # Formulas, and diagrams without a language.
 _PROSE = ("", "math")
 # What shells and common tools bring; everything else must be known below.
-_TOOLS = {"cd", "export", "git", "pipx", "wandb", "mlflow", "tensorboard", "trackio"}
+_TOOLS = {"cat", "cd", "cp", "echo", "export", "ls", "mkdir", "mv", "rm", "sed", "test"}
+_TOOLS |= {"git", "pip", "pipx", "mlflow", "tensorboard", "trackio", "wandb"}
 
 
 @dataclass(frozen=True)
