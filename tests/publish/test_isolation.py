@@ -151,8 +151,8 @@ def test_a_client_that_fails_costs_the_runs_alone(
     assert receipt["mode_used"] == "failed"
     assert receipt["reason"].startswith(reason)
     assert receipt["synced"] is False
-    assert [run["url"] for run in receipt["runs"]] == [None] * 3
-    assert [run["folder"] for run in receipt["runs"]] == [None] * 3
+    assert [run["url"] for run in receipt["runs"]] == [None] * 5
+    assert [run["folder"] for run in receipt["runs"]] == [None] * 5
 
 
 def test_a_client_that_hangs_is_ended_with_all_it_started(
@@ -239,7 +239,7 @@ def test_a_service_that_is_killed_costs_the_runs_alone(
 
     publish_stage("wide", project.parameters_path)
     assert _receipt(project)["mode_used"] == "offline"
-    assert len(project.run_folders()) == 3
+    assert len(project.run_folders()) == 5
 
 
 def test_missing_results_are_an_error_of_the_stage(project: Any) -> None:
