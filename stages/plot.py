@@ -49,10 +49,20 @@ def run(case_name: str, parameters_path: Path) -> None:
                 table = figure.table.to_csv(index=False, lineterminator="\n").encode()
                 (folder / f"{figure.name}.png").write_bytes(picture)
                 (folder / f"{figure.name}.csv").write_bytes(table)
-                words = {"name": figure.name, "title": figure.title, "caption": figure.caption}
+                words = {
+                    "name": figure.name,
+                    "title": figure.title,
+                    "see": figure.see,
+                    "caption": figure.caption,
+                    "key": list(figure.key),
+                }
                 entries.append({**words, "picture": _sha256(picture), "chart": figure.chart})
                 told.append({**words, "table": _sha256(table)})
-        index = {"question": module.QUESTION, "figures": entries}
+        index = {
+            "question": module.QUESTION,
+            "headline": module.headline(case, history),
+            "figures": entries,
+        }
         # The points of every chart are in it: compact, it takes a third.
         files.write_bytes(results / "figures.json", files.json_bytes(index, indent=None))
         files.write_json(results / "figures-told.json", {**index, "figures": told})

@@ -8,8 +8,9 @@ A kind is a package with these modules:
 - ``training.train``: ``train(job) -> Trained``, of a :class:`TrainingJob`
 - ``metrics``: ``summarize(case, history) -> dict``
 - ``claims``: ``claims(case, history) -> list[Claim]``
-- ``figures``: ``draw(case, history) -> list[Figure]``, each with a table whose first column is the
-  x axis, and ``QUESTION``, what the case asks
+- ``figures``: ``QUESTION``, what the case asks; ``headline(case, history) -> str``, what was found,
+  in one sentence that is computed; ``draw(case, history) -> list[Figure]``, the first of which goes
+  with that sentence, each with a table whose first column is the x axis
 - ``checks``, if it names functions of a user's: ``problems(case, stage) -> list[str]``
 
 ``case`` is the pydantic model of the kind and ``seed`` is ``run.seed``; every random number comes
@@ -169,9 +170,12 @@ class Figure:
     Attributes:
         name: File stem of the picture and the table.
         title: What it shows, in a few words.
-        caption: What a reader should see in it.
+        caption: What is drawn, and how.
         chart: How it is drawn: a description in Vega-Lite that holds its data, JSON-able.
         table: The plotted numbers.
+        see: What to look at, in one sentence that is true whatever the numbers.
+        key: Of the first figure, the panels that say the most, where they are not all of them;
+            numbers of views in ``concat``, from 0.
     """
 
     name: str
@@ -179,3 +183,5 @@ class Figure:
     caption: str
     chart: dict[str, Any]
     table: pd.DataFrame
+    see: str = ""
+    key: tuple[int, ...] = ()

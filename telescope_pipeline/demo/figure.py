@@ -46,7 +46,7 @@ def draw(history: pd.DataFrame, reading: Reading) -> Figure:
         y_range=(0, 1.12 * max(reading.n, most)),
         guides=[
             Guide(reading.n, f"n = {reading.n} training points", axis="y"),
-            *map(Guide, seen.values()),
+            *(Guide(step, name) for name, step in seen.items()),
         ],
     )
     return figure(
@@ -54,5 +54,5 @@ def draw(history: pd.DataFrame, reading: Reading) -> Figure:
         "A network that groks",
         " ".join(reading.sentences),
         [[above], [below]],
-        size=(500, 190),
+        see="Compare where the two errors fall with where the two counts part.",
     )

@@ -20,7 +20,7 @@ DATA = "wandb"
 
 _PART = "part"
 # Where Vega-Lite names a column outside an expression.
-_NAMED = ("field", "groupby", "fields")
+_NAMED = ("field", "groupby", "fields", "fold")
 
 
 def chart_of(key: str, title: str, chart: Mapping[str, Any]) -> ChartRecord:

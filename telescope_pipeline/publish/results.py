@@ -33,6 +33,8 @@ class FigureFiles:
         picture: The PNG.
         table: The CSV.
         chart: How it is drawn, in Vega-Lite.
+        see: What to look at, in one sentence; may be empty.
+        key: Numbers of the panels that say the most; all if empty.
     """
 
     name: str
@@ -41,6 +43,8 @@ class FigureFiles:
     picture: Path
     table: Path
     chart: dict[str, Any]
+    see: str = ""
+    key: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,14 @@ class CaseResults:
         claims: One mapping per claim: id, statement, source, observed, threshold, holds.
         figures: The figures, in the order in which they were drawn.
         question: What the case asks.
+        headline: What was found, in one sentence.
     """
 
     metrics: dict[str, Any]
     claims: list[dict[str, Any]]
     figures: list[FigureFiles]
     question: str
+    headline: str
 
 
 def read_numbers(layout: Layout, case_name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -96,6 +102,8 @@ def read_results(layout: Layout, case_name: str) -> CaseResults:
             picture=folder / "plots" / f"{entry['name']}.png",
             table=folder / "plots" / f"{entry['name']}.csv",
             chart=entry["chart"],
+            see=str(entry.get("see", "")),
+            key=tuple(number for number in entry.get("key", ()) if isinstance(number, int)),
             **{field: str(entry[field]) for field in sorted(_FIGURE_FIELDS)},
         )
         for entry in _entries(path, drawn.get("figures"), _FIGURE_FIELDS | {"chart"}, "plot")
@@ -104,7 +112,8 @@ def read_results(layout: Layout, case_name: str) -> CaseResults:
         for file in (figure.picture, figure.table):
             if not file.is_file():
                 raise ArtifactError(f"{file}: no such file; run the plot stage again")
-    return CaseResults(metrics, claims, figures, str(drawn.get("question", "")))
+    words = (str(drawn.get(name, "")) for name in ("question", "headline"))
+    return CaseResults(metrics, claims, figures, *words)
 
 
 def read_history(layout: Layout, case_name: str) -> tuple[pd.DataFrame, list[str]]:

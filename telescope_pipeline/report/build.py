@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from telescope_pipeline.publish.receipts import RECEIPT
 from telescope_pipeline.publish.results import FigureFiles, read_results
 from telescope_pipeline.publish.revision import Revision
 from telescope_pipeline.report.comparison import compare
-from telescope_pipeline.report.entries import Entry, entries_of, label
+from telescope_pipeline.report.entries import Entry, entries_of
+from telescope_pipeline.report.glossary import GLOSSARY
 from telescope_pipeline.report.metrics import MetricsTable, tables_of
 from telescope_pipeline.report.pictures import Picture, embedded
 from telescope_pipeline.report.scripts import page_code
@@ -25,10 +27,10 @@ if TYPE_CHECKING:
     from telescope_pipeline.parameters.model import Parameters
 
 _HERE = Path(__file__).resolve().parent
-# A picture broader than this many inches is not readable in half of the page.
-_WIDE = 6.7
-# More cells of metrics than these are folded at first.
-_COMPACT = 80
+# Claims that do not hold are listed up to this number; the others are in the table.
+_MOST_FAILING = 30
+# A kind whose cases are about a user's model, not about findings of the paper.
+_OWN = "own_model"
 _PROPER = {"cifar10": "CIFAR-10", "mnist": "MNIST", "svhn": "SVHN"}
 _RECEIPT_FIELDS = {"case", "mode_used", "reason", "group", "git_revision", "runs", "project"}
 _RUN_FIELDS = {"id", "name", "kind", "url", "folder"}
@@ -60,20 +62,22 @@ class FigureView:
     Attributes:
         name: File stem of its picture and its table.
         title: What it shows.
-        caption: What a reader should see in it.
+        see: What to look at, in one sentence.
+        caption: What is drawn, and how.
+        key: Numbers of the panels for the card.
         picture: The picture, for want of scripts.
         chart: Its description in Vega-Lite as JSON, safe inside a script element.
         table: Where the table is, from the project's folder.
-        wide: Whether it needs the whole width of the page.
     """
 
     name: str
     title: str
+    see: str
     caption: str
+    key: tuple[int, ...]
     picture: Picture
     chart: str
     table: str
-    wide: bool
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class CaseView:
     title: str
     kind: str
     question: str
+    headline: str
     revision: str
     commit: str | None
     state: str
@@ -104,11 +109,6 @@ class CaseView:
     metrics: list[MetricsTable]
     parameters: list[tuple[str, str]]
     runs: list[RunView]
-
-    @property
-    def compact(self) -> bool:
-        """Whether the metrics are few enough to be shown unfolded."""
-        return sum(len(table.rows) * len(table.columns) for table in self.metrics) <= _COMPACT
 
     @property
     def held(self) -> int:
@@ -159,6 +159,11 @@ def build_report(root: Path, parameters: Parameters, against: Path | None = None
         commits=list(dict.fromkeys(case.commit for case in cases if case.commit)),
         uncommitted=any(Revision(c.commit, None).name != c.revision for c in cases),
         held=sum(case.held for case in cases),
+        failing=[(case, claim) for case in cases for claim in case.claims if not claim.holds],
+        most=_MOST_FAILING,
+        papers=any(case.kind != _OWN for case in cases),
+        own=any(case.kind == _OWN for case in cases),
+        glossary=GLOSSARY,
         claims=sum(len(case.claims) for case in cases),
         settings=[("seed", str(run.seed)), ("device", run.device), ("threads", str(run.threads))],
     )
@@ -174,12 +179,13 @@ def _case(layout: Layout, parameters: Parameters, name: str) -> CaseView:
         title=_title(name),
         kind=case.kind,
         question=results.question,
+        headline=results.headline,
         revision=str(receipt["group"]),
         commit=receipt["git_revision"],
         state=_STATES.get(receipt["mode_used"], str(receipt["mode_used"])),
         reason=receipt["reason"],
         claims=[_claim(claim) for claim in results.claims],
-        figures=[_figure(figure, root, case.plot.dpi) for figure in results.figures],
+        figures=[_figure(figure, root) for figure in results.figures],
         metrics=tables_of(results.metrics),
         parameters=list(_leaves("", case.model_dump(mode="json"))),
         runs=runs,
@@ -187,7 +193,7 @@ def _case(layout: Layout, parameters: Parameters, name: str) -> CaseView:
 
 
 def _title(name: str) -> str:
-    text = " ".join(_PROPER.get(word, word) for word in label(name).split())
+    text = " ".join(_PROPER.get(word, word) for word in re.split(r"[_\s]+", name))
     return text[:1].upper() + text[1:]
 
 
@@ -202,19 +208,19 @@ def _claim(claim: Mapping[str, Any]) -> ClaimView:
     )
 
 
-def _figure(figure: FigureFiles, root: Path, dpi: int) -> FigureView:
-    picture = embedded(figure.picture)
+def _figure(figure: FigureFiles, root: Path) -> FigureView:
     chart = json.dumps(figure.chart, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for sign in "&<>":
         chart = chart.replace(sign, f"\\u{ord(sign):04x}")
     return FigureView(
         name=figure.name,
         title=figure.title,
+        see=figure.see,
         caption=figure.caption,
-        picture=picture,
+        key=figure.key,
+        picture=embedded(figure.picture),
         chart=chart,
         table=figure.table.relative_to(root).as_posix(),
-        wide=picture.width > _WIDE * dpi,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from telescope_pipeline.report.numbers import format_estimate, format_number
+from telescope_pipeline.report.words import words_of
 
 _ESTIMATE = {"value", "stderr"}
 _RANGE = ("smallest", "largest")
@@ -43,7 +44,7 @@ def entries_of(value: Any) -> tuple[Entry, ...]:
         One line per entry of a mapping; a single line without label for anything else.
     """
     if isinstance(value, Mapping) and not is_estimate(value):
-        return tuple(_entry(label(key), item) for key, item in with_errors(value).items())
+        return tuple(_entry(words_of(key), item) for key, item in with_errors(value).items())
     return (_entry("", value),)
 
 
@@ -76,12 +77,6 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
-def label(key: str) -> str:
-    """Make a key readable: no underscores, and numbers without the zeros that sort them."""
-    text = str(key).replace("_", " ")
-    return str(int(text)) if text.isdecimal() else text
-
-
 def is_estimate(value: Any) -> bool:
     """Whether a value is a number with its standard error."""
     return (
@@ -112,8 +107,11 @@ def _note(value: Any) -> str:
         return ""
     others = {key: number for key, number in value.items() if key not in _ESTIMATE}
     if tuple(others) == _RANGE:
-        return f"{format_number(others[_RANGE[0]], 3)} to {format_number(others[_RANGE[1]], 3)}"
-    return ", ".join(f"{label(key)} {format_number(number, 3)}" for key, number in others.items())
+        low, high = (format_number(others[end], 3) for end in _RANGE)
+        return "" if low == high else f"seeds from {low} to {high}"
+    return ", ".join(
+        f"{words_of(key)} {format_number(number, 3)}" for key, number in others.items()
+    )
 
 
 def _span(values: Mapping[Any, Any]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from telescope_pipeline.report.entries import is_estimate, label, text_of, with_errors
+from telescope_pipeline.report.entries import is_estimate, text_of, with_errors
+from telescope_pipeline.report.words import words_of
 
 _LEAST_SHARED = 0.5
 # With more columns than these and fewer rows, rows and columns change places.
@@ -53,7 +54,7 @@ def tables_of(metrics: Mapping[str, Any]) -> list[MetricsTable]:
     for key, value in metrics.items():
         if isinstance(value, Mapping) and value:
             tables.append(
-                _grid(label(key), value) if _is_grid(value) else _column(label(key), value)
+                _grid(words_of(key), value) if _is_grid(value) else _column(words_of(key), value)
             )
     return tables
 
@@ -72,12 +73,12 @@ def _grid(title: str, values: Mapping[str, Any]) -> MetricsTable:
     columns = list(dict.fromkeys(key for row in rows.values() for key in row))
     if len(rows) < len(columns) > _MOST_COLUMNS:
         lines = ((key, tuple(row.get(key, "") for row in rows.values())) for key in columns)
-        names = tuple(label(name) for name in rows)
+        names = tuple(words_of(name) for name in rows)
         return MetricsTable(f"metric, by {title or 'setting'}", names, tuple(lines))
     return MetricsTable(
         title,
         tuple(columns),
-        tuple((label(n), tuple(row.get(key, "") for key in columns)) for n, row in rows.items()),
+        tuple((words_of(n), tuple(row.get(key, "") for key in columns)) for n, row in rows.items()),
     )
 
 
@@ -91,7 +92,7 @@ def _flat(values: Mapping[str, Any]) -> dict[str, str]:
 
 def _walk(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in with_errors(values).items():
-        name = f"{prefix}{label(key)}"
+        name = f"{prefix}{words_of(key)}"
         if isinstance(value, Mapping) and not is_estimate(value):
             yield from _walk(f"{name}: ", value)
         else:

@@ -11,7 +11,7 @@ from pathlib import Path
 _HERE = Path(__file__).resolve().parent
 _STYLES = ("page.css", "charts.css")
 # One scope, in which the later ones use what the earlier ones define.
-_SCRIPTS = ("numbers.js", "charts.js", "claims.js", "navigation.js")
+_SCRIPTS = ("numbers.js", "drawing.js", "charts.js", "claims.js", "navigation.js")
 # Runs before anything is drawn, so that what needs scripts never flashes up without them.
 _EARLY = 'document.documentElement.classList.add("js");'
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from io import StringIO
+from io import BytesIO, StringIO
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import vl_convert
+from PIL import Image
 
 from telescope_pipeline.study.drawing import SETS, TRAIN, Guide, Line, Panel, figure, shades
 
 # Columns that, beside the x axis, tell the rows of a table apart.
 _TOLD_APART_BY = ["setting", "optimizer", "table", "model", "epsilon"]
+
+_KEY = re.compile(r"\w_\w|\w/[a-z]")
 
 _Trained = Callable[[str], tuple[Any, pd.DataFrame]]
 
@@ -46,6 +50,9 @@ def test_drawing_twice_gives_the_same_bytes(kind: str, trained: _Trained) -> Non
     picture = _png(first[0])
     assert picture.startswith(b"\x89PNG")
     assert picture == _png(second[0])
+    # The smallest letters, 11 units, have 6 points in a column of 85 mm, which are 241 points.
+    width = Image.open(BytesIO(picture)).width * 72 / 45
+    assert 11 * 241 / width >= 6
 
 
 def test_tables_are_tidy_with_the_x_axis_first(kind: str, trained: _Trained) -> None:
@@ -76,14 +83,74 @@ def test_table_holds_the_means_of_the_history(trained: _Trained) -> None:
 
 def test_names_are_unique_and_words_are_there(kind: str, trained: _Trained) -> None:
     figures = _draw(kind, trained)
-    assert import_module(f"telescope_pipeline.cases.{kind}.figures").QUESTION.endswith("?")
+    module = import_module(f"telescope_pipeline.cases.{kind}.figures")
+    assert module.QUESTION.endswith("?")
+    headline = module.headline(*trained(kind))
+    assert headline.endswith(".")
+    assert not _KEY.search(headline)
     assert len({drawn.name for drawn in figures}) == len(figures) >= 2
     for drawn in figures:
         assert drawn.title
         assert drawn.caption
+        assert drawn.see.endswith(".")
+        assert all("encoding" in drawn.chart["concat"][number] for number in drawn.key)
         for panel, _ in _panels(drawn):
             assert panel["encoding"]["x"]["title"]
-            assert panel["encoding"]["y"]["title"] or panel["title"]["text"]
+            assert panel["encoding"]["y"]["title"]
+            named = json.dumps([panel.get("title"), panel["encoding"]], ensure_ascii=False)
+            assert not _KEY.search(re.sub(r'"(labelExpr|labelOverlap)": "[^"]*"', "", named))
+
+
+def test_every_guide_and_band_has_its_words(kind: str, trained: _Trained) -> None:
+    for drawn in _draw(kind, trained):
+        for panel, _ in _panels(drawn):
+            for layer in panel["layer"]:
+                if "layer" in layer:
+                    rule, text = (part["mark"] for part in layer["layer"])
+                    assert rule["strokeDash"]
+                    assert text["text"]
+                if layer.get("mark", {}).get("strokeDash"):
+                    assert layer["mark"]["text"]
+
+
+def test_every_seed_is_drawn_and_their_number_stated(trained: _Trained) -> None:
+    case, history = trained("grokking_polynomial")
+    main = history[history["group"] == "epsilon-0.2"]
+    drawn = _draw("grokking_polynomial", trained)[0]
+    ((_, shown), *_) = _panels(drawn)
+    steps = main.groupby("step")
+    assert f"{case.seeds} seeds: mean" in json.dumps(drawn.chart)
+    assert f"n = {case.seeds} seeds" in drawn.caption
+    train = shown[shown["line"] == shown["line"].iloc[0]].set_index("x")
+    for seed, one in main.groupby("seed"):
+        found = one.set_index("step")["train/mse"].loc[train.index]
+        assert np.allclose(train[f"seed{seed}"], found, rtol=1e-3)
+    assert len(steps) >= len(train) > 1
+
+
+def test_words_of_guides_stay_inside_the_panel() -> None:
+    curve = pd.DataFrame({"step": [1, 1000], "mean": [1.0, 2.0], "stderr": [0.0, 0.0]})
+    guides = [Guide(2, "at the left end"), Guide(900, "at the right end"), Guide(990, "also")]
+    panel, _ = _one(Panel([Line(curve, TRAIN)], guides=guides))
+    looks = {
+        layer["layer"][1]["mark"]["text"]: layer["layer"][1]["mark"]
+        for layer in panel["layer"]
+        if "layer" in layer
+    }
+    aligned = {text: mark["align"] for text, mark in looks.items()}
+    assert aligned == {"at the left end": "left", "at the right end": "right", "also": "right"}
+    # The two that would touch are in rows of their own.
+    assert looks["also"]["dy"] != looks["at the right end"]["dy"]
+
+
+def test_records_are_evenly_spaced_and_the_last_is_kept() -> None:
+    steps = [*range(100), *range(100, 10_001, 100)]
+    curve = pd.DataFrame({"step": steps, "mean": 1.0, "stderr": 0.0})
+    _, shown = _one(Panel([Line(curve, TRAIN)]))
+    gaps = np.diff(np.log(shown["x"]))
+    assert shown["x"].iloc[[0, -1]].tolist() == [1, 10_000]
+    assert len(shown) < 100 <= len(steps)
+    assert gaps[:-1].min() > np.log(10_000) / 100
 
 
 def test_axes_hold_what_they_show(kind: str, trained: _Trained) -> None:
@@ -116,10 +183,11 @@ def _one(panel: Panel) -> tuple[dict[str, Any], pd.DataFrame]:
 
 def test_a_band_on_a_log_axis_stays_above_zero() -> None:
     curve = pd.DataFrame({"step": [0, 1, 2], "mean": [1.0, 1.0, 2.0], "stderr": [0.1, 5.0, 0.1]})
-    _, shown = _one(Panel([Line(curve, TRAIN)], y_scale="log"))
+    panel, shown = _one(Panel([Line(curve, TRAIN)], y_scale="log"))
+    y = panel["encoding"]["y"]["scale"]
     assert shown["x"].tolist() == [1, 2]
-    assert shown["low"].min() > 0
-    assert shown["high"].max() >= 2.1
+    assert y["domain"][0] > 0
+    assert y["domain"][1] >= 2.1
 
 
 def test_a_unit_is_of_the_picture_alone() -> None:
@@ -127,10 +195,7 @@ def test_a_unit_is_of_the_picture_alone() -> None:
     line = Line(curve, TRAIN, "train", "accuracy", {"setting": "a"}, unit=100)
     drawn = figure("name", "title", "caption", [[Panel([line], guides=[Guide(1.5, "half")])]])
     ((panel, shown),) = _panels(drawn)
-    assert shown[["y", "e", "low", "high"]].to_numpy().tolist() == [
-        [50, 10, 40, 60],
-        [25, 0, 25, 25],
-    ]
+    assert shown[["y", "e"]].to_numpy().tolist() == [[50, 10], [25, 0]]
     assert drawn.table.to_dict("list") == {
         "step": [1, 2],
         "setting": ["a", "a"],

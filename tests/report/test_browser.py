@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,10 @@ if chromium() is None:
     pytest.skip("needs a Chromium, e.g. Debian's package chromium", allow_module_level=True)
 
 _Opener = Callable[..., Any]
+# The cases and the table of claims.
+_UNFOLD = (
+    "document.querySelectorAll('.case > details, #all-claims').forEach((d) => { d.open = true; })"
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +48,13 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def open_page(browser: Any, address: str) -> Iterator[_Opener]:
-    """Opens the report."""
+    """Opens the report, with what is folded unfolded."""
     pages: list[Any] = []
 
-    def open_it(size: tuple[int, int] = DESKTOP, **options: Any) -> Any:
+    def open_it(size: tuple[int, int] = DESKTOP, folded: bool = False, **options: Any) -> Any:
         pages.append(opened(browser, address, size, **options))
+        if not folded:
+            pages[-1].evaluate(_UNFOLD)
         return pages[-1]
 
     yield open_it
@@ -65,6 +72,7 @@ def test_it_is_silent_and_asks_nobody(browser: Any, address: str, size: tuple[in
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url[:60]))
     page.goto(address)
+    page.evaluate(_UNFOLD)
     draw_all(page)
     page.get_by_role("button", name="Numbers").first.click()
     page.wait_for_load_state("networkidle")
@@ -83,10 +91,13 @@ def test_nothing_serious_stands_in_the_way_of_anyone(
     # The checker runs as a script, which the page's own policy would not let in.
     page = open_page(size, color_scheme="light", bypass_csp=True)
     draw_all(page)
-    one_case = "document.querySelectorAll('#claims details, #case-double_descent_mnist details')"
+    one_case = (
+        "document.querySelectorAll('#claims details, #glossary details, "
+        "#case-double_descent_mnist details')"
+    )
     page.evaluate(f"{one_case}.forEach((d) => {{ d.open = true; }})")
     page.get_by_role("button", name="Numbers").first.click()
-    page.get_by_role("button", name="Picture").nth(1).click()
+    page.get_by_role("button", name="Picture").first.click()
     options: dict[str, Any] = {"resultTypes": ["violations"]}
     for scheme, rules in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
         page.emulate_media(color_scheme=scheme)
@@ -180,7 +191,7 @@ def _point_at(page: Any, figure: Any, part: float, panel: int = 0) -> list[str]:
     box = figure.locator("canvas").bounding_box()
     spec = json.loads(figure.locator(".chart-data").text_content())
     page.mouse.move(
-        box["x"] + 80 + part * (box["width"] - 110),
+        box["x"] + 70 + part * (box["width"] - 90),
         box["y"] + (panel + 0.5) * box["height"] / len(spec["concat"]),
     )
     tooltip = figure.locator(".tooltip")
@@ -243,29 +254,91 @@ def test_charts_are_read_with_the_keyboard(open_page: _Opener) -> None:
     before = _drawing(figure)
     figure.locator(".chart").focus()
     said = figure.locator("[aria-live]")
-    for row in _table(_WIDTHS)[:2]:
+    rows = _table(_WIDTHS)
+
+    def value(row: dict[str, str], name: str) -> str:
+        return format_estimate(*(float(row[f"{name}{suffix}"]) for suffix in ("", "_stderr")))
+
+    for row in rows[:2]:
         page.keyboard.press("ArrowRight")
-        value, used = (
-            format_estimate(*(float(row[f"{name}{suffix}"]) for suffix in ("", "_stderr")))
-            for name in ("train_mse", "train_effective_parameters")
-        )
         text = said.text_content()
-        assert text.startswith(f"width of the hidden layer {row['width']}: train points {value};")
-        assert f"train points {used};" in text
+        assert text.startswith(f"width of the hidden layer {row['width']} (mean squared error")
+        assert f"train points {value(row, 'train_mse')};" in text
+    page.keyboard.press("ArrowDown")
+    text = said.text_content()
+    assert text.startswith(f"effective parameters. width of the hidden layer {rows[1]['width']}:")
+    assert f"train points {value(rows[1], 'train_effective_parameters')};" in text
     assert _drawing(figure) != before
 
 
-def test_the_legend_picks_a_line(open_page: _Opener) -> None:
+def test_the_legend_picks_lines_by_mouse_and_keyboard(open_page: _Opener) -> None:
     page = open_page()
     figure = _drawn(page, _WIDTHS)
     both = _drawing(figure)
-    box = figure.locator("canvas").bounding_box()
-    for across in range(60, 200, 10):
-        page.mouse.click(box["x"] + across, box["y"] + 20)
-        if _drawing(figure) != both:
-            break
-    else:
-        pytest.fail("no click changed the chart")
+    train = figure.get_by_role("button", name="train points")
+    train.click()
+    assert train.get_attribute("aria-pressed") == "true"
+    alone = _drawing(figure)
+    assert alone != both
+    train.press("Enter")
+    assert _drawing(figure) == both
+    train.press("Space")
+    assert _drawing(figure) == alone
+
+
+def test_an_axis_becomes_logarithmic_and_linear_again(open_page: _Opener) -> None:
+    page = open_page()
+    figure = _drawn(page, _WIDTHS)
+    linear = _drawing(figure)
+    switch = figure.get_by_role("button", name="Log axis")
+    switch.press("Enter")
+    page.wait_for_timeout(500)
+    assert switch.get_attribute("aria-pressed") == "true"
+    assert _drawing(figure) != linear
+    switch.click()
+    page.wait_for_timeout(500)
+    assert _drawing(figure) == linear
+
+
+def test_ten_cases_are_eight_screens_of_a_phone_and_no_label_is_cut(
+    browser: Any, tmp_path: Path
+) -> None:
+    page = opened(browser, write_report(tmp_path, repeated=5).as_uri(), (390, 844))
+    cards = page.locator(".key")
+    assert cards.count() == 10
+    for card in cards.all():
+        card.scroll_into_view_if_needed()
+        card.locator("canvas").wait_for()
+        inside, canvas = card.bounding_box(), card.locator("canvas").bounding_box()
+        assert inside["x"] <= canvas["x"]
+        assert canvas["x"] + canvas["width"] <= 390
+        # Vega pads what it draws: where something were cut, ink would touch the edge.
+        assert card.locator("canvas").evaluate(_INK_AT_THE_EDGE) == 0
+    height = page.evaluate("document.documentElement.scrollHeight")
+    page.context.close()
+    assert height <= 8000
+
+
+_INK_AT_THE_EDGE = """(canvas) => {
+  const {width, height} = canvas, context = canvas.getContext("2d");
+  const paper = context.getImageData(1, 1, 1, 1).data.join();
+  const ends = [[0, height - 1, width, 1], [width - 1, 0, 1, height]];
+  const sides = [[0, 0, width, 1], [0, 0, 1, height], ...ends];
+  return sides.filter((side) => {
+    const {data} = context.getImageData(...side);
+    const pixels = [...Array(data.length / 4).keys()].map((n) => data.slice(4 * n, 4 * n + 4));
+    return pixels.some((pixel) => pixel.join() !== paper);
+  }).length;
+}"""
+
+
+def test_links_unfold_what_they_lead_to(open_page: _Opener) -> None:
+    page = open_page(folded=True)
+    page.get_by_role("link", name="Details of Double descent MNIST").click()
+    case = page.locator("#case-double_descent_mnist")
+    case.locator(".brief a").first.wait_for(state="visible")
+    case.locator(".brief a").first.click()
+    page.locator("table.claims tr:target").wait_for(state="visible")
 
 
 def test_a_figure_is_also_a_picture_and_a_table(open_page: _Opener) -> None:
@@ -317,8 +390,11 @@ def test_the_page_is_never_wider_than_the_screen(open_page: _Opener) -> None:
 
 
 def test_it_works_without_scripts_and_on_paper(open_page: _Opener) -> None:
-    page = open_page(java_script_enabled=False)
-    pictures = page.locator("figure img")
+    page = open_page(java_script_enabled=False, folded=True)
+    for summary in page.locator(".case > details > summary, #all-claims > summary").all():
+        summary.click()
+    pictures = page.locator(".key img, figure img")
+    assert pictures.count() == 6
     assert all(picture.is_visible() for picture in pictures.all())
     assert not page.locator(".chart").first.is_visible()
     assert not page.get_by_label("Search").is_visible()
@@ -329,5 +405,5 @@ def test_it_works_without_scripts_and_on_paper(open_page: _Opener) -> None:
 
     scripted = open_page()
     scripted.emulate_media(media="print")
-    assert all(picture.is_visible() for picture in scripted.locator("figure img").all())
+    assert all(picture.is_visible() for picture in scripted.locator("img").all())
     assert not scripted.locator(".chart").first.is_visible()

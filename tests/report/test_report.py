@@ -70,7 +70,8 @@ def _change(path: Path, change: Callable[[Any], None]) -> None:
 def test_every_claim_is_shown_with_its_verdict_and_numbers(project: Any) -> None:
     text = _Page(_build(project)).text
 
-    assert "2 of 4 claims hold, in 2 cases." in text
+    assert "2 of 4 claims hold, in 2 cases" in text
+    assert "2 claims do not hold" in text
     for case in ("wide", "plain"):
         for claim in json.loads((project.results(case) / "claims.json").read_text()):
             assert claim["statement"] in text
@@ -80,7 +81,7 @@ def test_every_claim_is_shown_with_its_verdict_and_numbers(project: Any) -> None
         assert text.count(f"✗ does not hold {case} The gap widens. gap-widens") == 1
     assert "peak minus widest 0.063 ± 0.023" in text
     assert "widening none" in text
-    assert "2-5 −1.50 ± 0.50" in text
+    assert "2 to 5 −1.50 ± 0.50" in text
 
 
 def test_every_plot_is_in_the_page_with_its_caption(project: Any) -> None:
@@ -88,8 +89,11 @@ def test_every_plot_is_in_the_page_with_its_caption(project: Any) -> None:
     pictures = page.all("img")
 
     assert len(pictures) == 4
+    # The first figure of a case is on its card.
     plots = [
-        p for case in ("wide", "plain") for p in sorted(project.results(case).glob("**/*.png"))
+        project.results(case) / "plots" / f"{name}.png"
+        for name in ("error", "parameters")
+        for case in ("wide", "plain")
     ]
     for picture, plot in zip(pictures, plots, strict=True):
         content = base64.b64decode(picture["src"].removeprefix("data:image/png;base64,"))
@@ -97,7 +101,7 @@ def test_every_plot_is_in_the_page_with_its_caption(project: Any) -> None:
         difference = _pixels(content) - _pixels(plot.read_bytes())
         assert np.abs(difference).mean() < 0.5
     for picture in pictures:
-        assert picture["alt"].endswith("over steps.")
+        assert picture["alt"].endswith(("over steps.", "falls."))
         assert (picture["width"], picture["height"]) == ("180", "120")
     assert page.text.count("Effective parameters over steps.") == 2
 
@@ -163,12 +167,33 @@ def test_every_figure_carries_its_description(project: Any) -> None:
     assert [json.loads(description) for description in found] == drawn
 
 
-def test_the_question_of_a_case_is_what_its_results_say(project: Any) -> None:
+def test_a_card_says_what_was_found_and_what_to_look_at(project: Any) -> None:
     def ask(content: Any) -> None:
-        content["question"] = "Is it so?"
+        content.update(question="Is it so?", headline="So it is, 3 times.")
+        content["figures"][0].update(see="See where it falls.", key=[0])
 
+    assert "Why does it fall?" in _Page(_build(project)).text
     _change(project.results() / "figures.json", ask)
-    assert _Page(_build(project)).text.count("Is it so?") == 1
+    page = _Page(_build(project))
+    (card, _) = [a for _, a in page.tags if a.get("class") == "key"]
+    assert page.text.count("Is it so?") == 1
+    assert page.text.count("So it is, 3 times.") == 2
+    assert page.text.count("See where it falls.") == 2
+    assert card["data-figure"] == "figure-wide-error"
+    assert card["data-key"] == "0"
+
+
+def test_a_case_without_figures_has_a_card_too(project: Any) -> None:
+    _change(project.results() / "figures.json", lambda f: f.update(figures=[], question=""))
+    page = _Page(_build(project))
+    assert len([a for _, a in page.tags if a.get("class") == "card"]) == 2
+    assert len(page.all("img")) == 2
+
+
+def test_what_a_reader_sees_are_words(project: Any) -> None:
+    visible = re.sub(r"<(script|style|code|pre)\b.*?</\1>", "", _build(project), flags=re.DOTALL)
+    text = _Page(visible).text
+    assert re.findall(r"\w+_\w+", text) == ["p_train", "p_test"]
 
 
 def test_links_inside_the_page_lead_somewhere_and_ids_are_unique(project: Any) -> None:

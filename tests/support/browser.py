@@ -35,15 +35,24 @@ def chromium() -> str | None:
     return next(filter(None, map(shutil.which, _NAMES)), None)
 
 
-def write_report(folder: Path) -> Path:
-    """Write a report about committed results of reduced cases."""
+def write_report(folder: Path, repeated: int = 1) -> Path:
+    """Write a report about committed results of reduced cases.
+
+    Args:
+        folder: Where to write it.
+        repeated: How often each case is in it, under names of its own.
+
+    Returns:
+        The page.
+    """
     content = YAML(typ="safe", pure=True).load(REDUCED / "params.yaml")
-    content["cases"] = {case: content["cases"][case] for case in CASES}
+    names = {f"{case}_{n}" if n else case: case for n in range(repeated) for case in CASES}
+    content["cases"] = {name: content["cases"][case] for name, case in names.items()}
     (folder / "params.yaml").write_text(json.dumps(content))
     parameters = load_parameters(folder / "params.yaml")
     results = folder / "results"
-    for case in CASES:
-        shutil.copytree(REDUCED / "results" / case, results / case)
+    for case, original in names.items():
+        shutil.copytree(REDUCED / "results" / original, results / case)
         run = {
             "id": "abc",
             "name": case,

@@ -10,6 +10,11 @@ from telescope_pipeline.contract import Figure
 QUESTION = "Does the error of a tiny case fall?"
 
 
+def headline(case: DoubleDescentCase, history: pd.DataFrame) -> str:
+    """Where the error ends."""
+    return f"The error ends at {history['test/mse'].iloc[-1]:.2g}."
+
+
 def draw(case: DoubleDescentCase, history: pd.DataFrame) -> list[Figure]:
     """The test error of every member, described without a library."""
     table = history[["member", "step", "test/mse"]]

@@ -24,17 +24,35 @@ from telescope_pipeline.study.drawing import (
     TEST,
     Line,
     Panel,
+    about,
     bands,
     figure,
+    measured,
 )
-from telescope_pipeline.study.findings.statistics import final_rows, over_seeds
+from telescope_pipeline.study.findings.statistics import final_rows
 
 QUESTION = (
     "Is the telescoping model closer to the network than its lazy linearisation, in all five "
     "training settings of the paper and over a grid of learning rates?"
 )
 _LAZY = "lazy linearisation"
-_ERROR = "mean |f − model|, test points"
+_ERROR = "mean absolute error, test"
+
+
+def headline(case: ApproximationQualityCase, history: pd.DataFrame) -> str:
+    """How many times closer than the lazy model the telescoped one is, over settings and rates."""
+    variant = case.lens.lenses[0]
+    column = f"test/approximation_error@{lens_name(variant.order, variant.stride)}"
+    final = final_rows(history).groupby("group", sort=False)
+    factors = final["test/linearization_error"].mean() / final[column].mean()
+    closer = int((factors > 1).sum())
+    lens = lens_label(variant.order, variant.stride)
+    return (
+        f"After training, telescoped predictions ({lens}) are closer to the network than lazy ones "
+        f"in {closer} of {len(factors)} settings and learning rates: by a factor of "
+        f"{about(float(factors.median()))} in the median, {about(float(factors.min()))} to "
+        f"{about(float(factors.max()))} overall."
+    )
 
 
 def draw(case: ApproximationQualityCase, history: pd.DataFrame) -> list[Figure]:
@@ -65,7 +83,7 @@ def _error_by_setting(case: ApproximationQualityCase, history: pd.DataFrame) -> 
             for source, column, colour, label, dashed in models:
                 lines.append(
                     Line(
-                        over_seeds(part, f"test/{source}"),
+                        measured(part, f"test/{source}"),
                         colour.tint(0.8 * (1 - position / len(rates))),
                         label if rate == rates[-1] else "",
                         column,
@@ -83,8 +101,10 @@ def _error_by_setting(case: ApproximationQualityCase, history: pd.DataFrame) -> 
         f"{case.data.description}. Mean absolute difference from the network's test predictions "
         "over training, one panel per setting; darker lines are larger learning rates γ, dashed "
         f"ones the linearisation at initialisation. {bands(case.seeds)}",
-        [panels],
-        size=(200, 230),
+        _in_pairs(panels),
+        see="Compare each solid line with the dashed one of the same shade: how far below it is.",
+        key=(0, 1),
+        height=130,
         share_y="all",
     )
 
@@ -102,6 +122,7 @@ def _error_over_training(case: ApproximationQualityCase, history: pd.DataFrame) 
         history,
         "error-over-training",
         "Distance of each model from the network's test predictions, over training",
+        "Compare the lenses: how close the cheaper ones, with longer strides, come to the finest.",
         "Mean absolute difference from the network's test predictions of the linearisation at "
         "initialisation and of telescoped predictions with different orders and strides, all on "
         "the same runs.",
@@ -124,6 +145,7 @@ def _accuracy_over_training(case: ApproximationQualityCase, history: pd.DataFram
         history,
         "accuracy-over-training",
         "Test accuracy of the network, of telescoped and of lazy predictions",
+        "See which model has the network's accuracy, the broad grey line, all along.",
         "Test accuracy of the network (broad line), of telescoped predictions and of the "
         "linearisation at initialisation.",
         sources,
@@ -137,6 +159,7 @@ def _over_training(
     history: pd.DataFrame,
     name: str,
     title: str,
+    see: str,
     caption: str,
     sources: dict[str, tuple[str, dict[str, Any]]],
     unit: float = 1.0,
@@ -146,31 +169,27 @@ def _over_training(
     looks = [*([(NETWORK.tint(0.75), "network")] if unit > 1 else []), (LAZY, _LAZY)]
     looks += _lenses(case).values()
     settings = case.training.settings
-    rows: list[list[Panel | None]] = []
-    for row in range(max(len(setting.learning_rates) for setting in settings)):
+    rows: list[list[Panel]] = []
+    for setting in settings:
         rows.append([])
-        for setting in settings:
-            if row >= len(setting.learning_rates):
-                rows[row].append(None)
-                continue
-            rate = sorted(setting.learning_rates)[row]
+        for rate in sorted(setting.learning_rates):
             part = _of_group(history, setting, rate)
             group = {"setting": group_name(setting.label, rate)}
             lines = [
-                Line(over_seeds(part, source), *look, column, group, unit=unit, **kept)
+                Line(measured(part, source), *look, column, group, unit=unit, **kept)
                 for (source, (column, kept)), look in zip(sources.items(), looks, strict=True)
             ]
-            above = f"{setting_label(setting)}\n" if row == 0 else ""
-            rows[row].append(Panel(lines, title=f"{above}γ = {rate:g}", **options))
+            title = f"{setting_label(setting)}\nγ = {rate:g}"
+            rows[-1].append(Panel(lines, title=title, **options))
     return figure(
         name,
         title,
-        f"{case.data.description}. {caption} Columns are settings, rows their learning rates from "
+        f"{case.data.description}. {caption} Rows are settings, columns their learning rates from "
         f"the smallest. {bands(case.seeds)}",
         rows,
-        size=(200, 190),
+        see=see,
+        height=110,
         share_y="all",
-        legend_columns=len(looks),
     )
 
 
@@ -184,7 +203,7 @@ def _error_by_rate(case: ApproximationQualityCase, final: pd.DataFrame) -> Figur
         Panel(
             [
                 Line(
-                    over_seeds(
+                    measured(
                         final[final["setting"] == setting.label], f"test/{source}", "learning_rate"
                     ),
                     colour,
@@ -196,7 +215,7 @@ def _error_by_rate(case: ApproximationQualityCase, final: pd.DataFrame) -> Figur
                 for source, (column, colour, label) in models.items()
             ],
             title=setting_label(setting),
-            x="learning rate",
+            x="learning rate γ",
             y=_ERROR,
             y_scale="log",
             ticks=True,
@@ -208,11 +227,16 @@ def _error_by_rate(case: ApproximationQualityCase, final: pd.DataFrame) -> Figur
         "Distance of each model from the network's test predictions, by learning rate",
         "Mean absolute difference from the network's test predictions after training, by learning "
         f"rate, one panel per setting. {bands(case.seeds)}",
-        [panels],
-        size=(190, 220),
+        _in_pairs(panels),
+        see="See how fast each model's error grows with the learning rate.",
+        height=130,
         share_y="all",
         share_x=False,
     )
+
+
+def _in_pairs(panels: list[Panel]) -> list[list[Panel]]:
+    return [panels[n : n + 2] for n in range(0, len(panels), 2)]
 
 
 def _of_group(history: pd.DataFrame, setting: TrainingSetting, rate: float) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from telescope_pipeline.cases.boosting_vs_networks.schema import BoostingVsNetwo
 from telescope_pipeline.cases.boosting_vs_networks.sweep import MODELS, NETWORK, TREES
 from telescope_pipeline.contract import Figure, Scalar
 from telescope_pipeline.study import drawing
-from telescope_pipeline.study.drawing import Guide, Line, Panel, bands, figure
+from telescope_pipeline.study.drawing import Guide, Line, Panel, about, bands, figure
 from telescope_pipeline.study.findings.statistics import Estimate, Seeds, estimate, value_at
 
 QUESTION = (
@@ -23,14 +23,38 @@ _MODELS = {
     NETWORK: (drawing.NETWORK, "network"),
     TREES: (drawing.TELESCOPED[0], "gradient-boosted trees"),
 }
+_PLURALS = {NETWORK: "the network", TREES: "boosted trees"}
 _SETS = {
     "train": (drawing.TRAIN, "training rows"),
     "regular": (drawing.TEST, "regular test rows"),
     "irregular": (drawing.TELESCOPED[1], "irregular test rows"),
 }
 _WORK = {NETWORK: "steps", TREES: "boosting rounds"}
-_PROPORTION = "part of irregular examples in the test set"
+_PROPORTION = "part of irregular rows in the test set"
 _PROGRESS = np.geomspace(0.01, 1.0, 25)
+
+
+def headline(case: BoostingVsNetworksCase, history: pd.DataFrame) -> str:
+    """Who is better on regular and on irregular rows, and how kernel norms differ, by table."""
+    found = []
+    for name, table in compare(case, history).items():
+        first, last = min(table.proportions), max(table.proportions)
+        errors = [
+            f"{' against '.join(about(estimate(table.errors(m, p)).value) for m in table.models)} "
+            f"with {100 * p:.0f} % irregular rows"
+            for p in (first, last)
+        ]
+        norms = " and ".join(
+            f"{about(estimate(table.norm_ratios(m, last)).value)} for {_PLURALS[m]}"
+            for m in table.models
+        )
+        who = " against ".join(_PLURALS[model] for model in table.models)
+        found.append(
+            f"On {name}, test error of {who}: {errors[0]}, {errors[1]}; kernel norms on irregular "
+            f"rows are {norms} times those in training."
+        )
+    # Of many tables the first tells enough.
+    return found[0] if len(found) < 3 else f"{found[0]} {len(found) - 1} more tables are below."
 
 
 def draw(case: BoostingVsNetworksCase, history: pd.DataFrame) -> list[Figure]:
@@ -55,10 +79,10 @@ def _gaps_and_norms(case: BoostingVsNetworksCase, tables: dict[str, Comparison])
         if len(relative) == len(found):
             gaps.append(gap)
             shown = _line(table, relative, "relative_gap", group)
-            label, level = "relative MSE gap", 1.0
+            label, level, meaning = "relative error gap", 1.0, "as at 0"
         else:
             undefined.append(name)
-            shown, label, level = gap, "MSE gap, network − trees", 0.0
+            shown, label, level, meaning = gap, "error gap, network − trees", 0.0, "equal errors"
         ratios = [
             Line(
                 _curve(table, [table.norm_ratios(model, p) for p in table.proportions]),
@@ -75,7 +99,7 @@ def _gaps_and_norms(case: BoostingVsNetworksCase, tables: dict[str, Comparison])
             x=_PROPORTION,
             y=label,
             x_scale="linear",
-            guides=[Guide(level, axis="y")],
+            guides=[Guide(level, meaning, axis="y")],
         )
         right = Panel(
             ratios,
@@ -84,7 +108,7 @@ def _gaps_and_norms(case: BoostingVsNetworksCase, tables: dict[str, Comparison])
             y="kernel norm, test / train",
             x_scale="linear",
             y_range=(0, None),
-            guides=[Guide(1.0, axis="y")],
+            guides=[Guide(1.0, "as in training", axis="y")],
         )
         rows.append([left, right])
     caption = (
@@ -102,7 +126,8 @@ def _gaps_and_norms(case: BoostingVsNetworksCase, tables: dict[str, Comparison])
         "Errors and kernel norms of networks and boosted trees on irregular examples",
         caption + bands(case.seeds),
         rows,
-        size=(320, 190),
+        see="See whether the gap grows to the right together with the network's kernel norm.",
+        key=(0, 1),
         undrawn=gaps,
     )
 
@@ -133,8 +158,9 @@ def _errors(case: BoostingVsNetworksCase, tables: dict[str, Comparison]) -> Figu
         "Test errors of networks and boosted trees",
         "Mean squared error on test sets with a growing part of irregular examples; targets have "
         f"variance 1 over the training rows. {bands(case.seeds)}",
-        [panels],
-        size=(320, 210),
+        [panels[n : n + 2] for n in range(0, len(panels), 2)],
+        see="Compare how steeply the two errors rise with the part of irregular rows.",
+        height=170,
     )
 
 
@@ -154,8 +180,8 @@ def _trajectories(case: BoostingVsNetworksCase, history: pd.DataFrame) -> Figure
                     )
                     for part, look in _SETS.items()
                 ],
-                title=f"{name}, {_MODELS[model][1]}",
-                x=f"part of the {_WORK[model]} done",
+                title=f"{name}\n{_MODELS[model][1]}",
+                x=f"part of {_WORK[model]} done",
                 y="effective parameters",
                 y_scale="log",
             )
@@ -170,8 +196,8 @@ def _trajectories(case: BoostingVsNetworksCase, history: pd.DataFrame) -> Figure
         "the steps of the network and the rounds of the trees. Seeds have other numbers of rounds, "
         f"so the axis is the part done. {bands(case.seeds)}",
         rows,
-        size=(320, 200),
-        share_y="row",
+        see="Compare how far apart the sets are for the network and for the trees.",
+        share_y="all",
     )
 
 
@@ -182,7 +208,8 @@ def _line(table: Comparison, values: list[Seeds], column: str, group: Mapping[st
 
 
 def _curve(table: Comparison, values: list[Seeds]) -> pd.DataFrame:
-    return _means("proportion", table.proportions, [estimate(seeds) for seeds in values])
+    curve = _means("proportion", table.proportions, [estimate(seeds) for seeds in values])
+    return curve.assign(**_singles(values))
 
 
 def _over_progress(history: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -198,7 +225,13 @@ def _over_progress(history: pd.DataFrame, column: str) -> pd.DataFrame:
         estimate(at_part, errors_at_part)
         for at_part, errors_at_part in zip(np.transpose(values), np.transpose(errors), strict=True)
     ]
-    return _means("progress", _PROGRESS, found)
+    return _means("progress", _PROGRESS, found).assign(**_singles(np.transpose(values)))
+
+
+def _singles(values: Iterable[Iterable[float]]) -> dict[str, list[float]]:
+    """The numbers of each seed, from the numbers at each place."""
+    by_seed = zip(*(list(at) for at in values), strict=True)
+    return {f"{drawing.SEED}{n}": list(single) for n, single in enumerate(by_seed)}
 
 
 def _means(x: str, places: Iterable[float], found: list[Estimate]) -> pd.DataFrame:

@@ -16,8 +16,17 @@ from telescope_pipeline.cases.convolutional_network.sweep import (
 )
 from telescope_pipeline.contract import Figure, Scalar
 from telescope_pipeline.study import drawing
-from telescope_pipeline.study.drawing import MODELS, SETS, Line, Panel, bands, figure, measured
-from telescope_pipeline.study.findings.statistics import over_seeds
+from telescope_pipeline.study.drawing import (
+    MODELS,
+    SETS,
+    Line,
+    Panel,
+    about,
+    bands,
+    figure,
+    measured,
+)
+from telescope_pipeline.study.findings.statistics import final_rows
 
 QUESTION = (
     "How far does telescoping follow a network with ten outputs and cross-entropy, and which "
@@ -32,13 +41,30 @@ _COUNT = (
 _WIDTHS = {"train": 3.6, "test": 1.3}
 
 
+def headline(case: ConvolutionalNetworkCase, history: pd.DataFrame) -> str:
+    """How close the telescoped logits stay, and how accurate the network is, by label noise."""
+    final = final_rows(history)
+    found = []
+    for level in case.data.label_noise:
+        part = final[final["group"] == group_name(level)]
+        lazy, telescoped = (float(part[_SOURCES[name]].mean()) for name in _SOURCES)
+        accuracy = 100 * float(part["test/accuracy"].mean())
+        freedom = float(part["train/degrees_of_freedom"].mean())
+        found.append(
+            f"with {_label(level)} the telescoped logits end {about(lazy / telescoped)} times "
+            f"closer to the network than lazy ones, at {about(accuracy)} % test accuracy and "
+            f"{counted(freedom)} degrees of freedom"
+        )
+    text = "; ".join(found)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def draw(case: ConvolutionalNetworkCase, history: pd.DataFrame) -> list[Figure]:
     """Draw all figures of the case, one column of panels per level of label noise."""
     levels = {
         level: history[history["group"] == group_name(level)] for level in case.data.label_noise
     }
     source = {"digits": "Digits", "cifar10": "CIFAR-10"}[case.data.source]
-    size = (330.0, 190.0)
     return [
         figure(
             "degrees-of-freedom-over-training",
@@ -48,7 +74,9 @@ def draw(case: ConvolutionalNetworkCase, history: pd.DataFrame) -> list[Figure]:
             f"the norm of tangent-kernel rows, averaged over the steps so far. {_COUNT} "
             f"{bands(case.seeds)}",
             _columns([_over_training(level, part) for level, part in levels.items()]),
-            size=size,
+            key=range(2 * len(levels)),
+            see="Look whether the two colours part, without and with wrong labels.",
+            height=120,
             share_y="row",
         ),
         figure(
@@ -58,7 +86,8 @@ def draw(case: ConvolutionalNetworkCase, history: pd.DataFrame) -> list[Figure]:
             "up to 100 %, and one may be negative where a layer works against the others. "
             f"{_COUNT} {bands(case.seeds)}",
             _columns([_layers(level, part) for level, part in levels.items()]),
-            size=size,
+            see="See which layer holds most, and whether that changes in training.",
+            height=130,
             share_y="row",
         ),
         figure(
@@ -68,7 +97,8 @@ def draw(case: ConvolutionalNetworkCase, history: pd.DataFrame) -> list[Figure]:
             "points of the telescoped logits and of the linearisation at initialisation. "
             + bands(case.seeds),
             _columns([_approximation(level, part) for level, part in levels.items()]),
-            size=size,
+            see="The lower a line, the better it explains the network.",
+            height=170,
             share_y="row",
         ),
     ]
@@ -105,7 +135,7 @@ def _layers(level: float, part: pd.DataFrame) -> list[Panel]:
     part = part[part["step"] > 0]
     lines = [
         Line(
-            over_seeds(part.assign(share=share), "share"),
+            measured(part.assign(share=share), "share"),
             drawing.TELESCOPED[number % len(drawing.TELESCOPED)],
             layer_label(layer),
             f"{layer.replace('.', '_')}_share",
@@ -114,15 +144,15 @@ def _layers(level: float, part: pd.DataFrame) -> list[Panel]:
         )
         for number, (layer, share) in enumerate(layer_shares(part).items())
     ]
-    return [Panel(lines, title=_label(level), y="share of degrees of freedom (%)")]
+    return [Panel(lines, title=_label(level), y="share (%)")]
 
 
 def _approximation(level: float, part: pd.DataFrame) -> list[Panel]:
     lines = [
-        Line(over_seeds(part, source), *MODELS[name], name, _group(level))
+        Line(measured(part, source), *MODELS[name], name, _group(level))
         for name, source in _SOURCES.items()
     ]
-    y = "mean absolute error of logits, test"
+    y = "mean absolute error, test"
     return [Panel(lines, title=_label(level), y=y, y_scale="log")]
 
 

@@ -15,10 +15,11 @@ from telescope_pipeline.study.drawing import (
     Line,
     Panel,
     bands,
+    counted,
     figure,
     measured,
 )
-from telescope_pipeline.study.findings.statistics import estimate, final_rows, over_seeds
+from telescope_pipeline.study.findings.statistics import estimate, final_rows
 
 QUESTION = "What do momentum, weight decay, adaptive rates and a sigmoid output do to the updates?"
 _COLOURS = dict(
@@ -31,11 +32,27 @@ _COLOURS = dict(
 _RATES = ("rate/quantile10", "rate/median", "rate/quantile90")
 _KERNEL = ("confidence", "kernel_norm_mean", "kernel_norm_before_output")
 _COMPLEXITY = {
-    "train/effective_parameters": "effective parameters, train",
-    "test/effective_parameters": "effective parameters, test",
-    "test/mse": "mean squared error, test",
+    "train/effective_parameters": ("effective parameters", "training points"),
+    "test/effective_parameters": ("effective parameters", "test points"),
+    "test/mse": ("mean squared error", "test points"),
 }
-_WEIGHT = "relative weight in θ at the end"
+_WEIGHT = "relative weight at the end"
+
+
+def headline(case: DesignChoicesCase, history: pd.DataFrame) -> str:
+    """What each choice has spent on training points by the end."""
+    final = final_rows(history)
+    spent = {
+        choice.name: float(
+            final.loc[final["choice"] == choice.name, "train/effective_parameters"].mean()
+        )
+        for choice in case.training.choices
+    }
+    listed = ", ".join(f"{LABELS[name]} {counted(value)}" for name, value in spent.items())
+    return (
+        f"After the same {case.training.steps} steps from the same weights the choices have spent "
+        f"different numbers of effective parameters on training points: {listed}."
+    )
 
 
 def draw(case: DesignChoicesCase, history: pd.DataFrame) -> list[Figure]:
@@ -60,9 +77,10 @@ def _what_each_does(case: DesignChoicesCase, history: pd.DataFrame) -> Figure:
             [_momentum(case, history), _decay(case, history)],
             [_rates(case, history), _sigmoid(final_rows(history))],
         ],
-        size=(330, 210),
+        see="Each panel sets one choice against plain SGD: look where its line leaves the black "
+        "one.",
+        key=(1, 2),
         share_x=False,
-        legend_columns=5,
         table=_table(case, history, columns),
     )
 
@@ -74,7 +92,7 @@ def _weights(
     found: dict[str, pd.DataFrame] = {}
     for choice in case.training.choices:
         if choice.name in names:
-            curve = over_seeds(history[history["choice"] == choice.name], "gradient/weight")
+            curve = measured(history[history["choice"] == choice.name], "gradient/weight")
             numbers = curve[["mean", "stderr"]]
             later = numbers.where(curve["step"] == 0, numbers / _lasting(choice))
             found[choice.name] = curve.assign(**later)
@@ -97,7 +115,7 @@ def _momentum(case: DesignChoicesCase, history: pd.DataFrame) -> Panel:
     ]
     return Panel(
         lines,
-        title="Momentum: the last gradients are still at work",
+        title="Momentum: last gradients\nstill at work",
         x="steps before the end",
         y=_WEIGHT,
         x_scale="linear",
@@ -115,7 +133,7 @@ def _decay(case: DesignChoicesCase, history: pd.DataFrame) -> Panel:
     ]
     return Panel(
         [*later, *start],
-        title="Weight decay: early steps are forgotten",
+        title="Weight decay: early steps\nare forgotten",
         x="step of the gradient",
         y=_WEIGHT,
         x_scale="linear",
@@ -128,18 +146,17 @@ def _rates(case: DesignChoicesCase, history: pd.DataFrame) -> Panel:
     for name in ("plain", "adaptive"):
         part = history[(history["choice"] == name) & (history["step"] > 0)]
         if not part.empty:
-            low, median, high = (over_seeds(part, column) for column in _RATES)
+            low, median, high = (measured(part, column) for column in _RATES)
             band = median.assign(low=low["mean"], high=high["mean"])
-            lines += [Line(band, _COLOURS[name], width=0.0), _line(median, name)]
+            tag = "10th–90th percentile" if name == "adaptive" else ""
+            lines += [Line(band, _COLOURS[name], width=0.0, tag=tag), _line(median, name)]
     return Panel(
         lines,
-        title="Adaptive rates: one for every parameter",
+        title="Adaptive rates:\none per parameter",
         y="learning rate",
         x_scale="linear",
         y_scale="log",
         x_range=(1, case.training.steps),
-        y_range=(None, _room_above(lines)),
-        note="median, and 10th to 90th percentile",
     )
 
 
@@ -147,8 +164,8 @@ def _sigmoid(final: pd.DataFrame) -> Panel:
     part = final[final["choice"] == "sigmoid"]
     lines = []
     for quantity, look in (
-        ("kernel_norm_before_output", {"dashed": True, "hint": "before the sigmoid"}),
-        ("kernel_norm_mean", {"label": LABELS["sigmoid"], "hint": "after the sigmoid"}),
+        ("kernel_norm_before_output", {"dashed": True, "tag": "before the sigmoid"}),
+        ("kernel_norm_mean", {"label": LABELS["sigmoid"], "tag": "after the sigmoid"}),
     ):
         if not part.empty:
             norms = [estimate(part[by_fifth(quantity, fifth)]) for fifth in FIFTHS]
@@ -164,13 +181,12 @@ def _sigmoid(final: pd.DataFrame) -> Panel:
             lines.append(Line(curve, _COLOURS["sigmoid"], points=True, **look))
     return Panel(
         lines,
-        title="Sigmoid: confident points hardly move",
-        x="confidence |2f − 1|, fifths of test points",
+        title="Sigmoid: confident points\nhardly move",
+        x="confidence |2f − 1|, by fifths",
         y="norm of kernel row",
         x_scale="linear",
         y_scale="log",
         y_range=(None, _room_above(lines)),
-        note="dashed: before the sigmoid",
     )
 
 
@@ -195,12 +211,13 @@ def _complexity(case: DesignChoicesCase, history: pd.DataFrame) -> Figure:
                 )
                 for choice in case.training.choices
             ],
-            title=label,
+            title=title,
+            y=label,
             x_scale="linear",
             x_range=(0, case.training.steps),
             y_range=(0, None),
         )
-        for column, label in _COMPLEXITY.items()
+        for column, (label, title) in _COMPLEXITY.items()
     ]
     return figure(
         "effective-parameters",
@@ -208,9 +225,9 @@ def _complexity(case: DesignChoicesCase, history: pd.DataFrame) -> Figure:
         "Digits, odd against even; the same weights and batches for every choice. Effective "
         "parameters on training and on test points, and test error, over training. "
         + bands(case.seeds),
-        [panels],
-        size=(240, 210),
-        legend_columns=5,
+        [panels[:2], panels[2:]],
+        see="Compare what the choices spend with the test error that they reach.",
+        share_y="row",
         table=_table(case, history, ["train/mse", "test/accuracy", *_COMPLEXITY]),
     )
 

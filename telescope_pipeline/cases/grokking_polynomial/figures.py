@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pandas as pd
 
 from telescope_pipeline.cases.grokking_polynomial.metrics import divergence_steps, of_group
@@ -12,16 +15,50 @@ from telescope_pipeline.study.drawing import (
     Guide,
     Line,
     Panel,
+    about,
     bands,
     between,
+    counted,
     figure,
+    measured,
     model_errors,
     on_sets,
+    times,
 )
-from telescope_pipeline.study.findings.statistics import crossing_step, over_seeds
+from telescope_pipeline.study.findings.statistics import crossing_step
 
 QUESTION = "Why does test error fall long after training error has?"
-_STEPS = "training step (full-batch updates)"
+_STEPS = "training step"
+
+
+def headline(case: GrokkingPolynomialCase, history: pd.DataFrame) -> str:
+    """How much later test error falls than train error, and what both sets use by then."""
+    main = of_group(history, case.model.epsilon)
+    level, last = case.claims.low_error, int(main["step"].max())
+    train, test = (found or math.nan for found in _crossings(case, main).values())
+    used, spent = (float(c.curve["mean"].iloc[-1]) for c in on_sets(main, "effective_parameters"))
+    ends = f"it ends with {counted(used)} effective parameters on training and {counted(spent)} on "
+    ends += "test points"
+    if math.isnan(train):
+        return f"Train error does not fall to {level:g} within {last:,} steps; {ends}."
+    if math.isnan(test):
+        return (
+            f"Train error falls to {level:g} at step {about(train)}, test error not within "
+            f"{last:,} steps; {ends}."
+        )
+    return (
+        f"Test error falls to {level:g} {times(test / train)} as many steps in as train error "
+        f"(step {about(test)} against {about(train)}); {ends}."
+    )
+
+
+def _crossings(case: GrokkingPolynomialCase, history: pd.DataFrame) -> dict[str, float | None]:
+    """The step at which the mean error on each set falls to the level of the claims."""
+    level = case.claims.low_error
+    return {
+        name: crossing_step(line.curve["step"], line.curve["mean"], level)
+        for name, line in zip(SETS, on_sets(history, "mse"), strict=True)
+    }
 
 
 def draw(case: GrokkingPolynomialCase, history: pd.DataFrame) -> list[Figure]:
@@ -35,11 +72,8 @@ def _errors_and_complexity(case: GrokkingPolynomialCase, history: pd.DataFrame) 
     errors = on_sets(history, "mse")
     complexity = on_sets(history, "effective_parameters")
     level, n = case.claims.low_error, case.data.train_size
-    crossed = {
-        name: crossing_step(line.curve["step"], line.curve["mean"], level)
-        for name, line in zip(SETS, errors, strict=True)
-    }
-    found = {f"{name} error at {level:g}": step for name, step in crossed.items() if step}
+    crossed = _crossings(case, history)
+    marks = [Guide(step, f"{name} error {level:g}") for name, step in crossed.items() if step]
     most = max(float(line.curve["mean"].max()) for line in complexity)
     above = Panel(
         errors,
@@ -48,8 +82,8 @@ def _errors_and_complexity(case: GrokkingPolynomialCase, history: pd.DataFrame) 
         y_scale="log",
         x_range=(_first(int(history["step"].max())), None),
         guides=[
-            Guide(level, axis="y"),
-            *(Guide(step, text, level=row) for row, (text, step) in enumerate(found.items())),
+            Guide(level, f"error {level:g}", axis="y"),
+            *marks,
         ],
     )
     below = Panel(
@@ -57,7 +91,7 @@ def _errors_and_complexity(case: GrokkingPolynomialCase, history: pd.DataFrame) 
         x=_STEPS,
         y="effective parameters",
         y_range=(0, 1.12 * max(n, most)),
-        guides=[Guide(n, f"n = {n} training points", axis="y"), *map(Guide, found.values())],
+        guides=[Guide(n, f"{n} training points", axis="y"), *marks],
     )
     return figure(
         "errors-and-effective-parameters",
@@ -66,14 +100,16 @@ def _errors_and_complexity(case: GrokkingPolynomialCase, history: pd.DataFrame) 
         f"points; dashed lines mark where each falls to {level:g}. Bottom: effective parameters "
         "used on the same points; the gap between the two is shaded. " + bands(case.seeds),
         [[above], [below]],
-        size=(500, 200),
+        see="Compare where the two errors fall with where the two counts of effective parameters "
+        "part.",
     )
 
 
 def _by_epsilon(case: GrokkingPolynomialCase, history: pd.DataFrame) -> Figure:
     epsilons = sorted(case.epsilons)
     steps = min(case.steps_with(epsilon) for epsilon in epsilons)
-    rows: dict[str, list[Panel]] = {"mse": [], "effective_parameters": []}
+    columns = ("mse", "effective_parameters")
+    rows: list[list[Panel]] = []
     for epsilon in epsilons:
         part = of_group(history, epsilon)
         part = part[part["step"] <= steps]
@@ -83,7 +119,7 @@ def _by_epsilon(case: GrokkingPolynomialCase, history: pd.DataFrame) -> Figure:
         lines = {
             quantity: [
                 Line(
-                    over_seeds(part, f"{name}/{quantity}"),
+                    measured(part, f"{name}/{quantity}"),
                     colour,
                     f"{name} points",
                     f"{name}_{quantity}",
@@ -91,25 +127,18 @@ def _by_epsilon(case: GrokkingPolynomialCase, history: pd.DataFrame) -> Figure:
                 )
                 for name, colour in SETS.items()
             ]
-            for quantity in rows
+            for quantity in columns
         }
-        rows["mse"].append(
-            Panel(
-                lines["mse"],
-                title=f"ε = {epsilon:g}",
-                x=_STEPS,
-                y="mean squared error",
-                y_scale="log",
-                x_range=(_first(steps), steps),
-            )
-        )
-        rows["effective_parameters"].append(
-            Panel(
-                lines["effective_parameters"],
-                x=_STEPS,
-                y="effective parameters",
-                guides=[Guide(sum(steps_of_all) / len(events))] if diverged else [],
-            )
+        where = [Guide(sum(steps_of_all) / len(events), "train ahead")] if diverged else []
+        ends = (_first(steps), steps)
+        titled: dict[str, Any] = {"title": f"ε = {epsilon:g}", "x": _STEPS, "x_range": ends}
+        rows.append(
+            [
+                Panel(lines["mse"], y="mean squared error", y_scale="log", **titled),
+                Panel(
+                    lines["effective_parameters"], y="effective parameters", guides=where, **titled
+                ),
+            ]
         )
     return figure(
         "effective-parameters-by-epsilon",
@@ -118,16 +147,15 @@ def _by_epsilon(case: GrokkingPolynomialCase, history: pd.DataFrame) -> Figure:
         "quadratic term. Dashed lines: where the effective parameters used on training points come "
         "to exceed those used on test points for good, by more than "
         f"{case.claims.divergence_gap:g}. {bands(case.seeds)}",
-        list(rows.values()),
-        size=(230, 190),
-        share_y="row",
+        rows,
+        see="See whether the gap between the two counts opens earlier the larger ε is.",
+        height=120,
+        share_y="all",
     )
 
 
 def _approximation(case: GrokkingPolynomialCase, history: pd.DataFrame) -> Figure:
-    panel = Panel(
-        model_errors(history), x=_STEPS, y="mean absolute error on test points", y_scale="log"
-    )
+    panel = Panel(model_errors(history), x=_STEPS, y="mean absolute error, test", y_scale="log")
     return figure(
         "approximation-error",
         "How well each model explains the network's test predictions",
@@ -136,7 +164,8 @@ def _approximation(case: GrokkingPolynomialCase, history: pd.DataFrame) -> Figur
         "computed from. This network is quadratic in its weights, so the second-order rule is "
         f"exact and leaves rounding errors only. {bands(case.seeds)}",
         [[panel]],
-        size=(500, 240),
+        see="The lower a line, the better it explains the network: compare telescoped with lazy.",
+        height=200,
     )
 
 

@@ -17,30 +17,54 @@ from telescope_pipeline.study.drawing import (
     Guide,
     Line,
     Panel,
+    about,
     bands,
+    counted,
     figure,
     measured,
     model_errors,
     on_sets,
+    times,
 )
 from telescope_pipeline.study.findings.complexity import DEGREES_OF_FREEDOM
-from telescope_pipeline.study.findings.statistics import over_seeds
 
 QUESTION = (
     "Do the degrees of freedom of its predictions announce that a small transformer is about to "
     "grok?"
 )
 _ACCURACIES: dict[str, dict[str, Any]] = {
-    "accuracy": {"colour": NETWORK, "label": "network"},
-    "linearized_accuracy": {"colour": LAZY, "hint": "lazy linearisation fₗᵢₙ"},
-    "telescoped_accuracy": {"colour": TELESCOPED[0], "hint": "telescoped f̃", "dashed": True},
+    "accuracy": {"colour": NETWORK, "label": "network", "width": 4.0},
+    "linearized_accuracy": {"colour": LAZY, "label": "lazy linearisation"},
+    "telescoped_accuracy": {"colour": TELESCOPED[0], "label": "telescoped"},
 }
-# Each text has a line of its own, since events may fall together.
 _EVENTS = {
-    "peak": ("most degrees of freedom", 2),
-    "memorisation": ("memorised", 1),
-    "generalisation": ("generalised", 0),
+    "peak": "most degrees of freedom",
+    "memorisation": "memorised",
+    "generalisation": "generalised",
 }
+
+
+def headline(case: ModularAdditionCase, history: pd.DataFrame) -> str:
+    """How much later the transformer generalises than it memorises."""
+    marks = {mark.text: mark.at for mark in _marks(case, history)}
+    memorised, generalised = marks.get("memorised"), marks.get("generalised")
+    last = int(history["step"].max())
+    freedom = float(measured(history, DEGREES_OF_FREEDOM)["mean"].iloc[-1])
+    if memorised is None:
+        return f"Not every seed memorises the training sums within {last:,} steps."
+    if generalised is None:
+        steps = [events.step("generalisation") for events in events_of(case, history).values()]
+        seen = sum(step is not None for step in steps)
+        return (
+            f"Training sums are memorised at step {about(memorised)}; {seen} of {len(steps)} seeds "
+            f"generalise within {last:,} steps."
+        )
+    return (
+        f"The transformer generalises at step {about(generalised)}, "
+        f"{times(generalised / max(memorised, 1.0))} as many steps in as it memorises (step "
+        f"{about(memorised)}); its fit ends with {counted(freedom)} degrees of freedom for "
+        f"{case.data.train_size} training sums."
+    )
 
 
 def draw(case: ModularAdditionCase, history: pd.DataFrame) -> list[Figure]:
@@ -58,7 +82,6 @@ def _accuracy_and_complexity(case: ModularAdditionCase, history: pd.DataFrame) -
     train = sensitivity[0].curve
     least = float(train.loc[train["step"] >= first, "mean"].min())
     marks = _marks(case, history)
-    below = [*map(Guide, (mark.at for mark in marks))]
     accuracy = on_sets(history, "accuracy", members="sums", unit=100)
     losses = on_sets(history, "cross_entropy", members="sums")
     limits = case.claims
@@ -82,19 +105,21 @@ def _accuracy_and_complexity(case: ModularAdditionCase, history: pd.DataFrame) -
                     guides=marks,
                 )
             ],
-            [Panel(losses, y="cross-entropy", y_scale="log", guides=below)],
-            [Panel([freedom], y="degrees of freedom", y_range=(0, None), guides=below)],
+            [Panel(losses, y="cross-entropy", y_scale="log", guides=marks)],
+            [Panel([freedom], y="degrees of freedom", y_range=(0, None), guides=marks)],
             [
                 Panel(
                     sensitivity,
                     y="sensitivity of logits",
                     y_scale="log",
                     y_range=(0.5 * max(least, 1e-3), None),
-                    guides=below,
+                    guides=marks,
                 )
             ],
         ],
-        size=(500, 170),
+        see="Compare when train and test accuracy rise with what the degrees of freedom do.",
+        key=(0, 2),
+        height=120,
     )
 
 
@@ -102,19 +127,19 @@ def _marks(case: ModularAdditionCase, history: pd.DataFrame) -> list[Guide]:
     """Guides at the events that every seed has."""
     found = events_of(case, history)
     marks = []
-    for name, (text, level) in _EVENTS.items():
+    for name, text in _EVENTS.items():
         steps = [grokking.step(name) for grokking in found.values()]
         seen = [step for step in steps if step]
         if len(seen) == len(steps):
             where = math.exp(sum(map(math.log, seen)) / len(seen))
-            marks.append(Guide(where, text, level=level))
+            marks.append(Guide(where, text))
     return marks
 
 
 def _models(case: ModularAdditionCase, history: pd.DataFrame) -> Figure:
     errors = model_errors(history, ["linearization_error", "approximation_error"])
     accuracies = [
-        Line(over_seeds(history, f"test/{name}"), column=f"test_{name}", unit=100, **look)
+        Line(measured(history, f"test/{name}"), column=f"test_{name}", unit=100, **look)
         for name, look in _ACCURACIES.items()
     ]
     return figure(
@@ -122,15 +147,16 @@ def _models(case: ModularAdditionCase, history: pd.DataFrame) -> Figure:
         "How well each model explains the network's test predictions",
         f"{_source(case)}. Left: mean absolute difference from the network's test logits of "
         "the lazy linearisation and of the telescoped predictions. Right: test accuracy of "
-        "the network, of the lazy linearisation and (dashed) of the telescoped predictions. "
+        "the network (broad line), of the lazy linearisation and of the telescoped predictions. "
         + bands(case.seeds),
         [
             [
-                Panel(errors, y="mean absolute error of test logits", y_scale="log"),
+                Panel(errors, y="mean absolute error, test", y_scale="log"),
                 Panel(accuracies, y="test accuracy (%)", y_range=(0, 104)),
             ]
         ],
-        size=(330, 220),
+        see="See whether the telescoped model follows the network to generalisation.",
+        height=170,
     )
 
 

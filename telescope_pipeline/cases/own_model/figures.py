@@ -15,24 +15,59 @@ from telescope_pipeline.study.drawing import (
     TELESCOPED,
     Line,
     Panel,
+    about,
     bands,
     figure,
     measured,
     model_errors,
+    times,
 )
+from telescope_pipeline.study.findings.statistics import final_rows
 
 QUESTION = (
     "How far does telescoping follow the network of one's own, and how many labels does its fit "
     "answer to?"
 )
-_MOST_COLUMNS = 3
+_COLUMNS = 2
+_SEE = {
+    "loss": "See where the sets part: from there on the network fits what does not carry over.",
+    "accuracy": "Compare how high each set gets, and when.",
+    "degrees_of_freedom": "See how many of the training labels the fit answers to, out of all.",
+    "effective_parameters": "Training above test, and further and further: fitting the points; "
+    "both together: structure that carries over.",
+}
 _MODELS = ("linearization_error", "approximation_error")
+
+
+def headline(case: OwnModelCase, history: pd.DataFrame) -> str:
+    """How much closer than lazy predictions the telescoped ones stay, and the loss reached."""
+    on = _watched(history)
+    final = final_rows(history)
+    lazy, telescoped = (final.groupby("group", sort=False)[f"{on}/{m}"].mean() for m in _MODELS)
+    factors = (lazy / telescoped).dropna()
+    losses = final.groupby("group", sort=False)[f"{on}/loss"].mean()
+    among = "" if len(losses) == 1 else f" in {len(losses)} settings"
+    loss = " to ".join(dict.fromkeys(about(float(v)) for v in (losses.min(), losses.max())))
+    ends = f"{on} loss ends at {loss}{among}"
+    if factors.empty:
+        return f"{ends[:1].upper()}{ends[1:]}."
+    low, high = (float(found) for found in (factors.min(), factors.max()))
+    closer = times(low) if about(low) == about(high) else f"{about(low)} to {times(high)}"
+    return (
+        f"Telescoped outputs end {closer} as close to the network on {on} points as the lazy "
+        f"linearisation's; {ends}."
+    )
+
+
+def _watched(history: pd.DataFrame) -> str:
+    """The set on which the models are compared."""
+    return "test" if "test/approximation_error" in history else "train"
 
 
 def draw(case: OwnModelCase, history: pd.DataFrame) -> list[Figure]:
     """Draw all figures of the case."""
     quantities = {
-        "loss": ("Loss over training", case.loss),
+        "loss": ("Loss over training", case.loss.replace("_", " ")),
         "accuracy": ("Accuracy over training", "accuracy"),
         # Of outputs that are predictions, or of probabilities: either is a count.
         "effective_parameters": ("Effective parameters over training", "effective parameters"),
@@ -77,12 +112,13 @@ def _over_training(
         f"{quantity.replace('_', '-')}-over-training",
         title,
         f"{case.model.call} on {case.data.call}. {bands(case.seeds)}",
+        see=_SEE[quantity],
         **_grid(case, history, lines, label, positive and quantity != "accuracy"),
     )
 
 
 def _approximation(case: OwnModelCase, history: pd.DataFrame) -> Figure:
-    watched = "test" if "test/approximation_error" in history else "train"
+    watched = _watched(history)
 
     def lines(part: pd.DataFrame, group: dict[str, Scalar]) -> list[Line]:
         return model_errors(part, _MODELS, on=watched, named="", group=group)
@@ -92,6 +128,7 @@ def _approximation(case: OwnModelCase, history: pd.DataFrame) -> Figure:
         f"Distance of each model from the network's outputs on {watched} points",
         f"Mean absolute difference from the network's outputs on {watched} points of the "
         "telescoped outputs and of the linearisation at initialisation. " + bands(case.seeds),
+        see="The lower a line, the better it explains the network: compare telescoped with lazy.",
         **_grid(case, history, lines, f"mean absolute error, {watched} points", True),
     )
 
@@ -110,14 +147,14 @@ def _grid(
         panels.append(
             Panel(
                 lines(history[history["group"] == group], {"setting": group}),
-                title=group_label(values),
+                title=group_label(values).replace("_", " "),
                 y=label,
                 y_scale="log" if logarithmic else "linear",
             )
         )
-    columns = 2 if len(panels) == 4 else min(len(panels), _MOST_COLUMNS)
     return {
-        "rows": [panels[n : n + columns] for n in range(0, len(panels), columns)],
-        "size": (500, 230) if columns == 1 else (290, 200),
+        "rows": [panels[n : n + _COLUMNS] for n in range(0, len(panels), _COLUMNS)],
+        "key": (0,) if len(panels) > _COLUMNS else (),
+        "height": 190 if len(panels) == 1 else 140,
         "share_y": "all",
     }

@@ -20,18 +20,36 @@ from telescope_pipeline.cases.weight_averaging.sweep import (
 from telescope_pipeline.contract import Figure
 from telescope_pipeline.study.drawing import (
     NETWORK,
+    SEED,
     TELESCOPED,
     Guide,
     Line,
     Panel,
+    about,
     bands,
     figure,
+    measured,
     shades,
 )
-from telescope_pipeline.study.findings.statistics import over_seeds
 
 QUESTION = "Why does averaging the weights of two children work the better the later they part?"
 _COLOURS = {"scratch": NETWORK, "pretrained": TELESCOPED[0]}
+
+
+def headline(case: WeightAveragingCase, history: pd.DataFrame) -> str:
+    """What averaging costs the first and the last children, by start."""
+    found = []
+    for start in STARTS:
+        part = history[history["setting"] == start]
+        if not part.empty:
+            gaps = measured(part, gap_column(case.claims.statistics))
+            steps = [int(step) for step in gaps["step"]]
+            first, last = (about(100 * float(gaps["mean"].iloc[n])) for n in (0, -1))
+            found.append(
+                f"{STARTS[start]}, {first} points of test accuracy when they part at step "
+                f"{steps[0]:,} and {last} at step {steps[-1]:,}"
+            )
+    return f"Averaging the weights of two children costs, {'; '.join(found)}."
 
 
 def draw(case: WeightAveragingCase, history: pd.DataFrame) -> list[Figure]:
@@ -49,7 +67,7 @@ def _gaps(case: WeightAveragingCase, parts: dict[str, pd.DataFrame]) -> Figure:
         Panel(
             [
                 Line(
-                    over_seeds(part, gap_column(statistics)),
+                    measured(part, gap_column(statistics)),
                     _COLOURS[start],
                     STARTS[start],
                     f"accuracy_gap_{statistics}",
@@ -59,12 +77,12 @@ def _gaps(case: WeightAveragingCase, parts: dict[str, pd.DataFrame]) -> Figure:
                 )
                 for start, part in parts.items()
             ],
-            title=f"BatchNorm statistics {statistics}",
-            x="checkpoint t′ at which children are spawned",
-            y="accuracy gap at α = 1/2 (points)",
+            title=f"BatchNorm {statistics}",
+            x="step t′ at which children part",
+            y="accuracy lost (points)",
             x_scale="symlog",
             ticks=True,
-            guides=[Guide(0.0, axis="y")],
+            guides=[Guide(0.0, "nothing lost", axis="y")],
         )
         for statistics in ordered
     ]
@@ -76,7 +94,9 @@ def _gaps(case: WeightAveragingCase, parts: dict[str, pd.DataFrame]) -> Figure:
         f"network. Left: running statistics of BatchNorm {ordered[0]}, as the claims use them; "
         f"right, on a scale of its own: {ordered[1]}. {bands(case.seeds)}",
         [panels],
-        size=(320, 220),
+        see="See how fast the loss vanishes the later children part, and where it never was.",
+        key=(0,),
+        height=170,
     )
 
 
@@ -89,8 +109,8 @@ def _changes(case: WeightAveragingCase, parts: dict[str, pd.DataFrame]) -> Figur
                 Panel(
                     lines,
                     title=title,
-                    x=f"checkpoint t′, compared with t′ + {case.lens.gradient_gap}",
-                    y="gradient change (mean squared)",
+                    x=f"step t′, against t′ + {case.lens.gradient_gap}",
+                    y="mean squared change",
                     x_scale="symlog",
                     y_scale="log",
                     ticks=True,
@@ -104,9 +124,9 @@ def _changes(case: WeightAveragingCase, parts: dict[str, pd.DataFrame]) -> Figur
         f"and t′ + {case.lens.gradient_gap}, over {case.lens.gradient_rows} test points. "
         "Thick: geometric mean over layers of a kind and over seeds, as the claims use it, and "
         "a band of one standard error; thin: one line per layer, mean over seeds (darker is "
-        f"deeper). {case.seeds} {seeds}.",
-        [panels],
-        size=(270, 230),
+        f"deeper). n = {case.seeds} {seeds}.",
+        [panels[n : n + 2] for n in range(0, len(panels), 2)],
+        see="See which kind of layer settles most, and what pre-training has settled already.",
         share_y="all",
     )
 
@@ -119,7 +139,7 @@ def _of_kind(part: pd.DataFrame, start: str, kind: str) -> list[Line]:
         return []
     lines = [
         Line(
-            over_seeds(part, change_column(layer)),
+            measured(part, change_column(layer))[["step", "mean", "stderr"]],
             _COLOURS[start].tint(0.6 * (1 - depth / max(1, len(layers) - 1))),
             column=f"gradient_change_{layer}",
             group=group,
@@ -129,7 +149,7 @@ def _of_kind(part: pd.DataFrame, start: str, kind: str) -> list[Line]:
         )
         for depth, layer in enumerate(layers)
     ]
-    mean = _geometric(over_seeds(part.assign(log=log_change(part, kind)), "log"))
+    mean = _geometric(measured(part.assign(log=log_change(part, kind)), "log"))
     column = f"gradient_change_of_{kind}"
     look = _COLOURS[start], STARTS[start]
     return [*lines, Line(mean, *look, column, group, points=True, width=2.6)]
@@ -138,7 +158,8 @@ def _of_kind(part: pd.DataFrame, start: str, kind: str) -> list[Line]:
 def _geometric(logs: pd.DataFrame) -> pd.DataFrame:
     """A mean of logarithms to base 10 as a geometric mean, its error to first order."""
     mean = 10.0 ** logs["mean"]
-    return logs.assign(mean=mean, stderr=mean * np.log(10.0) * logs["stderr"])
+    singles = {name: 10.0 ** logs[name] for name in map(str, logs) if name.startswith(SEED)}
+    return logs.assign(mean=mean, stderr=mean * np.log(10.0) * logs["stderr"], **singles)
 
 
 def _paths(case: WeightAveragingCase, parts: dict[str, pd.DataFrame]) -> Figure:
@@ -147,19 +168,19 @@ def _paths(case: WeightAveragingCase, parts: dict[str, pd.DataFrame]) -> Figure:
     panels, tables = [], []
     for start, part in parts.items():
         curves = {
-            alpha: over_seeds(part, path_column(statistics, alpha))
+            alpha: measured(part, path_column(statistics, alpha))
             for alpha in alphas(case.lens.alphas)
         }
         panels.append(
             Panel(
                 [
-                    Line(_at(curves, step), colour, f"{step}")
+                    Line(_at(curves, step), colour, f"{step}", unit=100)
                     for step, colour in zip(steps, shades(len(steps)), strict=True)
                     if step in set(part["step"])
                 ],
                 title=STARTS[start],
-                x="α",
-                y="test accuracy",
+                x="place α between the children",
+                y="test accuracy (%)",
                 x_scale="linear",
             )
         )
@@ -175,10 +196,11 @@ def _paths(case: WeightAveragingCase, parts: dict[str, pd.DataFrame]) -> Figure:
         f"at t′ (darker is later), BatchNorm's running statistics {statistics}. "
         + bands(case.seeds),
         [panels],
-        size=(320, 220),
+        see="A valley between the children means that averaging fails: see for which t′ it is "
+        "gone.",
+        height=170,
         share_y="all",
         legend_title="t′",
-        legend_columns=0,
         table=pd.concat(tables, ignore_index=True),
     )
 
@@ -186,5 +208,6 @@ def _paths(case: WeightAveragingCase, parts: dict[str, pd.DataFrame]) -> Figure:
 def _at(curves: dict[float, pd.DataFrame], step: int) -> pd.DataFrame:
     """Accuracies along the line between the children of one step."""
     rows = [curve[curve["step"] == step].iloc[0] for curve in curves.values()]
-    means = {name: [row[name] for row in rows] for name in ("mean", "stderr")}
+    names = [name for name in map(str, next(iter(curves.values()))) if name != "step"]
+    means = {name: [row[name] for row in rows] for name in names}
     return pd.DataFrame({"alpha": list(curves), **means})

@@ -20,13 +20,15 @@ from telescope_pipeline.study.drawing.curves import (
     model_errors,
     on_sets,
 )
-from telescope_pipeline.study.drawing.panels import Guide, Line, Panel
+from telescope_pipeline.study.drawing.panels import SEED, Guide, Line, Panel
+from telescope_pipeline.study.drawing.words import about, counted, times
 
 __all__ = [
     "GUIDE",
     "LAZY",
     "MODELS",
     "NETWORK",
+    "SEED",
     "SETS",
     "TELESCOPED",
     "TEST",
@@ -35,11 +37,14 @@ __all__ = [
     "Guide",
     "Line",
     "Panel",
+    "about",
     "bands",
     "between",
+    "counted",
     "figure",
     "measured",
     "model_errors",
     "on_sets",
     "shades",
+    "times",
 ]

@@ -9,20 +9,33 @@ import pandas as pd
 
 from telescope_pipeline.contract import Scalar
 from telescope_pipeline.study.drawing.colours import GAP, LAZY, SETS, TELESCOPED
-from telescope_pipeline.study.drawing.panels import Line
+from telescope_pipeline.study.drawing.panels import SEED, Line
 from telescope_pipeline.study.findings.statistics import over_seeds
 
 MODELS = {
-    "linearization_error": (LAZY, "lazy linearisation, |f − fₗᵢₙ|"),
-    "smoother_error": (TELESCOPED[1], "smoother, |f − (S Y + c)|"),
-    "approximation_error": (TELESCOPED[0], "telescoped, |f − f̃|"),
+    "linearization_error": (LAZY, "lazy linearisation"),
+    "smoother_error": (TELESCOPED[1], "smoother S Y + c"),
+    "approximation_error": (TELESCOPED[0], "telescoped"),
 }
 """Colour and label of each model of a network, by the name of its error."""
 
 
 def measured(history: pd.DataFrame, column: str, by: str = "step") -> pd.DataFrame:
-    """Mean over seeds of a column; its standard error contains that of probes if recorded."""
-    return over_seeds(history, column, by)
+    """Mean over seeds of a column, with the single seeds.
+
+    Args:
+        history: Records of members that differ by seed only, or final rows of several groups.
+        column: What to average; the standard error contains that in ``<column>_stderr`` if it is
+            recorded.
+        by: The x axis.
+
+    Returns:
+        The curve of a :class:`Line`.
+    """
+    curve = over_seeds(history, column, by)
+    singles = history.pivot_table(index=by, columns="seed", values=column, aggfunc="mean")
+    singles.columns = [f"{SEED}{seed}" for seed in singles.columns]
+    return curve.join(singles, on=by)
 
 
 def on_sets(
@@ -85,7 +98,7 @@ def model_errors(
     """
     return [
         Line(
-            over_seeds(history, f"{on}/{name}", by),
+            measured(history, f"{on}/{name}", by),
             *MODELS[name],
             f"{named}{name}",
             group or {},
@@ -95,16 +108,21 @@ def model_errors(
     ]
 
 
-def between(low: Line, high: Line) -> Line:
-    """The area between two lines, shaded."""
+def between(low: Line, high: Line, *, tag: str = "gap") -> Line:
+    """The area between two lines, shaded, with a word in it."""
     table = pd.DataFrame({"low": low.curve["mean"], "high": high.curve["mean"]})
     middle = table.mean(axis=1)
-    curve = low.curve.assign(mean=middle, stderr=0.0, low=table["low"], high=table["high"])
-    return Line(curve, GAP, unit=low.unit, width=0.0, opacity=1.0)
+    x = low.curve.columns[0]
+    curve = table.assign(mean=middle, stderr=0.0, **{str(x): low.curve[x]})
+    curve = curve[[x, "mean", "stderr", "low", "high"]]
+    return Line(curve, GAP, unit=low.unit, width=0.0, opacity=1.0, tag=tag)
 
 
 def bands(seeds: int) -> str:
     """The sentence of a caption that says what lines and bands are."""
     if seeds == 1:
         return "One seed; bands: standard error of the estimate where there is one."
-    return f"Lines: mean over {seeds} seeds; bands: one standard error."
+    return (
+        f"Thick lines: mean over n = {seeds} seeds; thin lines: each seed; bands: one standard "
+        "error of the mean."
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import pandas as pd
@@ -16,6 +17,10 @@ Scale = Literal["linear", "log", "symlog"]
 Ends = tuple[float, float]
 Range = tuple[float | None, float | None]
 
+SEED = "seed"
+# As many records as this are a smooth line in a column of a paper.
+_RECORDS = 90
+
 
 @dataclass(frozen=True)
 class Line:
@@ -23,7 +28,7 @@ class Line:
 
     Attributes:
         curve: First column x, then ``mean`` and ``stderr``; ``low`` and ``high`` for another band,
-            ``x_stderr`` for bars along x.
+            ``x_stderr`` for bars along x; ``seed0``, ``seed1``, ... for what single seeds show.
         colour: Of line and band.
         label: In the legend; a line without one is not in the legend.
         column: What the figure's table calls it; a line without one is not in the table.
@@ -34,6 +39,7 @@ class Line:
         points: Whether its points are marked.
         hint: What it is called where its values are read; as in the legend if empty.
         opacity: Of the band.
+        tag: Words beside the line, or in the band where there is no line.
     """
 
     curve: pd.DataFrame
@@ -47,11 +53,18 @@ class Line:
     points: bool = False
     hint: str = ""
     opacity: float = 0.2
+    tag: str = ""
 
     @property
     def look(self) -> tuple[object, ...]:
         """What lines have in common that are one entry of the legend."""
         return self.label, self.colour, self.width, self.dashed, self.points, self.opacity
+
+    @property
+    def seeds(self) -> list[str]:
+        """The columns of single seeds; one alone is what the mean shows."""
+        found = [str(name) for name in self.curve if str(name).startswith(SEED)]
+        return found if len(found) > 1 else []
 
     @property
     def paint(self) -> dict[str, str]:
@@ -70,15 +83,13 @@ class Guide:
 
     Attributes:
         at: Where it is.
-        text: What it marks, above the panel or at the left end of the line.
+        text: What it marks, above the panel or beside the line.
         axis: What ``at`` is on.
-        level: How many lines higher the text is, so that texts side by side stay apart.
     """
 
     at: float
-    text: str = ""
+    text: str
     axis: Literal["x", "y"] = "x"
-    level: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,11 @@ class Panel:
     guides: Sequence[Guide] = ()
     note: str = ""
 
+    @cached_property
+    def shown(self) -> list[tuple[Line, pd.DataFrame]]:
+        """Every line with what the panel shows of it, as from :func:`drawn`."""
+        return [(line, drawn(line, self)) for line in self.lines]
+
 
 def drawn(line: Line, panel: Panel) -> pd.DataFrame:
     """What a panel shows of a line.
@@ -120,8 +136,9 @@ def drawn(line: Line, panel: Panel) -> pd.DataFrame:
         panel: The panel.
 
     Returns:
-        Columns ``x``, ``y``, ``e`` (its standard error), ``low`` and ``high`` (the band), and
-        perhaps ``xe``; in the unit of the panel, without what its scales cannot show.
+        Columns ``x``, ``y``, ``e`` (its standard error), ``low`` and ``high`` (the band), perhaps
+        ``xe``, and those of seeds; in the unit of the panel, without what its scales cannot show,
+        and without records closer to the one before than the eye can tell.
     """
     curve = line.curve
     y, e = (line.unit * curve[name].astype(float) for name in ("mean", "stderr"))
@@ -139,12 +156,50 @@ def drawn(line: Line, panel: Panel) -> pd.DataFrame:
         bounds = {side: line.unit * curve.loc[shown.index, side] for side in bounds}
     if "x_stderr" in curve:
         bounds["xe"] = curve.loc[shown.index, "x_stderr"]
-    return shown.assign(**bounds)
+    for name in line.seeds:
+        single = line.unit * curve.loc[shown.index, name].astype(float)
+        bounds[name] = single.where(single > 0) if panel.y_scale == "log" else single
+    shown = shown.assign(**bounds)
+    return shown if line.points else shown[_spread_out(shown["x"], panel)]
+
+
+def place(value: float, scale: Scale, constant: float = 1.0) -> float:
+    """Where a value is along an axis, up to shift and stretch.
+
+    Args:
+        value: On the axis.
+        scale: Of the axis.
+        constant: Up to where a symmetric logarithmic one is linear.
+
+    Returns:
+        The position.
+    """
+    if scale == "linear":
+        return value
+    return math.log(value) if scale == "log" else math.log1p(value / constant)
+
+
+def _spread_out(positions: pd.Series[float], panel: Panel) -> list[bool]:
+    """Which records to draw: the last one, and those that are not too close to one drawn before."""
+    if positions.empty:
+        return []
+    scale: Scale = "linear" if panel.x_scale == "linear" else "log"
+    # Steps begin at 0, which has no place on a logarithmic axis; the first record comes first.
+    at = [place(max(x, 0.5) if scale == "log" else x, scale) for x in positions]
+    least = abs(at[-1] - at[0]) / _RECORDS
+    kept = [len(at) - 1]
+    for index in range(len(at) - 2, -1, -1):
+        if abs(at[kept[-1]] - at[index]) >= least * (1 - 1e-9):
+            kept.append(index)
+    wanted = {0, *kept}
+    if len(kept) > 1 and 0 not in kept and abs(at[kept[-1]] - at[0]) < least / 2:
+        wanted -= {kept[-1]}
+    return [index in wanted for index in range(len(at))]
 
 
 def x_extent(panels: Sequence[Panel]) -> Ends:
     """Ends of an x axis that panels share."""
-    shown = [drawn(line, panel)["x"] for panel in panels for line in panel.lines]
+    shown = [table["x"] for panel in panels for _, table in panel.shown]
     values = pd.concat(shown) if shown else pd.Series([0.0, 1.0])
     ends = float(values.min()), float(values.max())
     if panels[0].x_scale == "symlog":
@@ -171,11 +226,11 @@ def y_extent(panels: Sequence[Panel], x: Sequence[Ends]) -> Ends:
     """
     lows, highs = [], []
     for panel, ends in zip(panels, x, strict=True):
-        for line in panel.lines:
-            shown = drawn(line, panel)
-            shown = shown[shown["x"].between(min(ends), max(ends))]
-            lows.append(shown["low"])
-            highs.append(shown["high"])
+        for line, table in panel.shown:
+            shown = table[table["x"].between(min(ends), max(ends))]
+            own = shown[["low", "high", *line.seeds]]
+            lows.append(own.min(axis=1))
+            highs.append(own.max(axis=1))
     low = float(pd.concat(lows).min()) if lows else math.nan
     high = float(pd.concat(highs).max()) if highs else math.nan
     if math.isnan(low + high):

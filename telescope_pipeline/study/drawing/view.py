@@ -6,25 +6,26 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from telescope_pipeline.study.drawing.axes import axis_of
 from telescope_pipeline.study.drawing.colours import GUIDE
-from telescope_pipeline.study.drawing.panels import Ends, Guide, Line, Panel, drawn, linear_part
+from telescope_pipeline.study.drawing.panels import Ends, Line, Panel
+from telescope_pipeline.study.drawing.texts import LINE_HEIGHT, guides_of, note_of, tags_of
 
 Spec = dict[str, Any]
 
-_LINE_HEIGHT = 13
-# Positions closer than this part of an axis would have labels that touch.
-_LEAST_APART = 0.07
-_NUMBERS = ("x", "y", "e", "low", "high", "xe")
-_PARSE = {"line": "string", **dict.fromkeys(_NUMBERS, "number")}
-# With the fields of the panel's encoding, for want of which its row would be left out.
-_ONE_ROW = {"values": [{"x": 1, "y": 1}]}
-_LABEL = (
-    "datum.label && (abs(datum.value) >= 1e6 || datum.value && abs(datum.value) < 1e-3)"
-    " ? replace(format(datum.value, '.3~e'), '+', '') : datum.label"
-)
+_NUMBERS = ("x", "y", "e")
+# Significant digits: rounded once more for a reader, they are as good as the original.
+_DIGITS = {"y": 7, "x": 7}
+# Of seeds and bands, which nobody reads as numbers.
+_FEWER = 4
+# A legend entry is its stroke and so much for each letter.
+_STROKE, _LETTER = 36, 5.8
+# A phone draws panels narrower than a picture does, by this factor.
+_NARROWEST = 0.7
+_PICKED = "!length(picked) || indexof(picked, datum.line) >= 0"
 
 
 class Keys:
@@ -33,10 +34,10 @@ class Keys:
     Args:
         lines: All lines.
         title: Of the legend.
-        columns: Of the legend; 0 puts it to the right.
+        room: Width of the figure.
     """
 
-    def __init__(self, lines: Iterable[Line], title: str, columns: int) -> None:
+    def __init__(self, lines: Iterable[Line], title: str, room: float) -> None:
         self._lines = {line.look: line for line in lines}
         self._keys = {look: f"l{number}" for number, look in enumerate(self._lines)}
         first: dict[str, str] = {}
@@ -44,11 +45,12 @@ class Keys:
             if line.label:
                 first.setdefault(line.label, self._keys[look])
         labels = {key: label for label, key in first.items()}
+        longest = max((len(label) for label in first), default=0)
         legend = {
             "title": title or None,
-            "orient": "top" if columns else "right",
-            "direction": "horizontal" if columns else "vertical",
-            "columns": columns or 1,
+            "orient": "top",
+            "direction": "horizontal",
+            "columns": max(1, min(len(first), int(room / (_STROKE + _LETTER * longest)))),
             "values": list(labels),
             "labelExpr": f"{json.dumps(labels, ensure_ascii=False)}[datum.value]",
         }
@@ -76,28 +78,43 @@ class Keys:
         return {"condition": cases, "value": 1}
 
 
+def columns_of(panel: Panel) -> list[str]:
+    """The columns of a panel's data besides the key of the line."""
+    lines = panel.lines
+    banded = any("low" in line.curve for line in lines)
+    bars = any("x_stderr" in line.curve for line in lines)
+    seeds = max((line.seeds for line in lines), key=len, default=[])
+    return [*_NUMBERS, *(("low", "high") if banded else ()), *(("xe",) if bars else ()), *seeds]
+
+
 def data_of(panel: Panel, keys: Keys) -> str:
     """What a panel shows, as a table.
 
     Returns:
-        CSV: key of the line, x, y, its standard error, band, bar along x. Numbers have eight
-        significant digits, so that rounding them once more for a reader is the same as rounding the
-        original.
+        CSV: key of the line, x, y and its standard error; where lines have them, a band, a bar
+        along x, and what single seeds show.
     """
-    bars = any("x_stderr" in line.curve for line in panel.lines)
-    names = _NUMBERS if bars else _NUMBERS[:-1]
+    names = columns_of(panel)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["line", *names])
-    for line in panel.lines:
-        shown = drawn(line, panel).reindex(columns=names)
-        for row in shown.itertuples(index=False):
-            numbers = ("" if math.isnan(value) else f"{value:.8g}" for value in row)
+    for line, table in panel.shown:
+        shown = table.reindex(columns=names)
+        if "low" not in line.curve:
+            shown = shown.assign(**{name: math.nan for name in ("low", "high") if name in names})
+        for row in shown.to_dict("records"):
+            numbers = (_written(value, str(name)) for name, value in row.items())
             writer.writerow([keys.of(line), *numbers])
     return stream.getvalue()
 
 
-def view_of(panel: Panel, data: str, keys: Keys, ends: tuple[Ends, Ends]) -> Spec:
+def _written(value: float, name: str) -> str:
+    return "" if math.isnan(value) else f"{value:.{_DIGITS.get(name, _FEWER)}g}"
+
+
+def view_of(
+    panel: Panel, data: str, keys: Keys, ends: tuple[Ends, Ends], size: tuple[float, float]
+) -> Spec:
     """Describe a panel.
 
     Args:
@@ -105,64 +122,28 @@ def view_of(panel: Panel, data: str, keys: Keys, ends: tuple[Ends, Ends]) -> Spe
         data: Name of its data.
         keys: Keys of all lines of the figure.
         ends: Ends of the x and of the y axis.
+        size: Its width and height.
 
     Returns:
-        A view of layers, without a size; only the lines have a legend.
+        A view of layers; only the lines have a legend.
     """
     x, y = ends
-    raised = [guide.level + 1 for guide in panel.guides if guide.text and guide.axis == "x"]
-    title = {"text": panel.title.split("\n"), "offset": 5 + _LINE_HEIGHT * max(raised, default=0)}
-    layers = [*map(_guide, panel.guides), *_marks(panel, data, keys), _hover(panel, keys)]
+    guides, rows = guides_of(panel, x, y, _NARROWEST * size[0])
+    title = {"text": panel.title.split("\n"), "offset": 5 + LINE_HEIGHT * rows}
+    layers = [*guides, *_marks(panel, data, keys), *tags_of(panel, x, y), _hover(panel, keys)]
+    names = ["line", *columns_of(panel)]
+    parse = {name: "string" if name == "line" else "number" for name in names}
     return {
-        "data": {"name": data, "format": {"type": "csv", "parse": _PARSE}},
+        "data": {"name": data, "format": {"type": "csv", "parse": parse}},
         **({"title": title} if panel.title else {}),
         "encoding": {
-            "x": _axis("x", panel.x, panel.x_scale, x, panel),
-            "y": _axis("y", panel.y, panel.y_scale, y),
+            "x": axis_of("x", panel, x, size[0]),
+            "y": axis_of("y", panel, y, size[1]),
         },
-        "layer": [*layers, *([_note(panel.note)] if panel.note else [])],
+        "layer": [*layers, *([note_of(panel.note)] if panel.note else [])],
+        "width": size[0],
+        "height": size[1],
     }
-
-
-def _axis(field: str, title: str, scale: str, ends: Ends, panel: Panel | None = None) -> Spec:
-    described: Spec = {"type": scale, "domain": list(ends), "nice": False}
-    if scale == "linear":
-        described["zero"] = False
-    axis: Spec = {"title": title or None, "tickCount": 5, "labelExpr": _LABEL, "labelFlush": False}
-    if panel and scale == "symlog":
-        described["constant"] = linear_part([panel])
-    if panel and panel.ticks:
-        axis |= {"values": _ticks(panel, ends), "labelExpr": "format(datum.value, ',.4~r')"}
-        # A count would thin them.
-        axis |= {"labelOverlap": False, "tickCount": None}
-    elif scale == "log":
-        # As many as there are powers of ten, so that ticks are at these alone where they are many.
-        decades = int(math.log10(ends[1] / ends[0]))
-        axis["tickCount"] = min(decades, 6) if decades > 1 else 5
-    title_anyway = {"title": title or None}
-    return {
-        "field": field,
-        "type": "quantitative",
-        **title_anyway,
-        "scale": described,
-        "axis": axis,
-    }
-
-
-def _ticks(panel: Panel, ends: Ends) -> list[float]:
-    """Where the points are, without those whose labels would touch their neighbours'."""
-
-    def place(x: float) -> float:
-        if panel.x_scale == "linear":
-            return x
-        return math.log(x) if panel.x_scale == "log" else math.log1p(x / linear_part([panel]))
-
-    width = abs(place(max(ends)) - place(max(min(ends), 0.0) or min(ends)))
-    kept: list[float] = []
-    for x in sorted({float(x) for line in panel.lines for x in line.curve.iloc[:, 0]}):
-        if not kept or place(x) - place(kept[-1]) >= _LEAST_APART * width:
-            kept.append(x)
-    return kept
 
 
 def _marks(panel: Panel, data: str, keys: Keys) -> list[Spec]:
@@ -173,10 +154,11 @@ def _marks(panel: Panel, data: str, keys: Keys) -> list[Spec]:
         "strokeDash": keys.legible("dash"),
         "strokeWidth": keys.silent("width"),
     }
-    picked = {"condition": {"param": "picked", "value": 1}, "value": 0.12}
+    picked = {"condition": {"test": _PICKED, "value": 1}, "value": 0.12}
     band = {
-        # What the selections of the figure refer to: the first layer that has the legend.
+        # What zooming refers to.
         "name": f"bands-{data}",
+        "transform": _bands(panel),
         "mark": {"type": "area", "clip": True},
         "encoding": {
             "y": {"field": "low", "type": "quantitative"},
@@ -192,7 +174,7 @@ def _marks(panel: Panel, data: str, keys: Keys) -> list[Spec]:
         "mark": {"type": "line", "clip": True},
         "encoding": {**stroke, "opacity": picked},
     }
-    layers: list[Spec] = [band, lines]
+    layers: list[Spec] = [band, *_singles(panel, keys, colour), lines]
     dots = [keys.of(line) for line in panel.lines if line.points]
     if dots:
         layers.append(
@@ -219,6 +201,48 @@ def _marks(panel: Panel, data: str, keys: Keys) -> list[Spec]:
             }
         )
     return layers
+
+
+def _bands(panel: Panel) -> list[Spec]:
+    """Where bands end: a standard error to either side, on a logarithmic axis as a factor."""
+    found = "isValid(datum.{0}) ? datum.{0} : " if "low" in columns_of(panel) else ""
+    return [
+        {
+            "calculate": found.format(side)
+            + (
+                f"datum.y * exp({sign}datum.e / datum.y)"
+                if panel.y_scale == "log"
+                else f"datum.y + {sign}datum.e"
+            ),
+            "as": side,
+        }
+        for side, sign in (("low", "-"), ("high", ""))
+    ]
+
+
+def _singles(panel: Panel, keys: Keys, colour: Spec) -> list[Spec]:
+    """A thin line for each seed."""
+    with_seeds = [line for line in panel.lines if line.seeds]
+    if not with_seeds:
+        return []
+    columns = max((line.seeds for line in with_seeds), key=len)
+    shown = [keys.of(line) for line in with_seeds]
+    return [
+        {
+            "transform": [
+                {"filter": {"field": "line", "oneOf": shown}},
+                {"fold": columns, "as": ["seed", "single"]},
+                {"filter": "isValid(datum.single)"},
+            ],
+            "mark": {"type": "line", "clip": True, "strokeWidth": 0.8},
+            "encoding": {
+                "y": {"field": "single", "type": "quantitative"},
+                "detail": {"field": "seed"},
+                "color": colour,
+                "opacity": {"condition": {"test": _PICKED, "value": 0.55}, "value": 0.08},
+            },
+        }
+    ]
 
 
 def _hover(panel: Panel, keys: Keys) -> Spec:
@@ -253,7 +277,7 @@ def _hover(panel: Panel, keys: Keys) -> Spec:
                 },
             }
         ],
-        "mark": {"type": "rule", "strokeWidth": 1, "color": GUIDE.expression},
+        "mark": {"type": "rule", "strokeWidth": 1, "color": GUIDE.expression, "clip": True},
         "encoding": {
             "y": {"value": 0},
             "y2": {"value": "height"},
@@ -269,40 +293,10 @@ def _estimate(value: str) -> str:
     return f"isValid({value}) ? format({value}, '.4~g') + ({error}) : ''"
 
 
-def _guide(guide: Guide) -> Spec:
-    """A guide and its text."""
-    along, across = guide.axis, "y" if guide.axis == "x" else "x"
-    end = {"x": "width", "y": "height"}[across]
-    at = {"datum": guide.at}
-    dash = [5, 4] if along == "x" else [1, 3]
-    rule = {
-        "mark": {"type": "rule", "strokeDash": dash, "color": GUIDE.expression, "clip": True},
-        "encoding": {along: at, across: {"value": 0}, f"{across}2": {"value": end}},
-    }
-    if along == "x":
-        place = {"align": "center", "baseline": "bottom", "dy": -4 - _LINE_HEIGHT * guide.level}
-    else:
-        place = {"align": "left", "baseline": "bottom", "dx": 4, "dy": -2}
-    text = _text(guide.text, place, {along: at, across: {"value": 0}})
-    return {"data": _ONE_ROW, "layer": [rule, *([text] if guide.text else [])]}
-
-
-def _note(note: str) -> Spec:
-    place = {"align": "right", "baseline": "top", "dx": -5, "dy": 5}
-    text = _text(note, place, {"x": {"value": "width"}, "y": {"value": 0}})
-    return {"data": _ONE_ROW, **text}
-
-
-def _text(text: str, place: Mapping[str, Any], at: Spec) -> Spec:
-    look = {"color": GUIDE.expression, "fontSize": 11, "clip": False}
-    mark = {"type": "text", "text": text, **look, **place}
-    return {"mark": mark, "encoding": at}
-
-
 def nothing() -> Spec:
     """An empty place in the grid."""
     mark = {"type": "point", "opacity": 0}
     return {"data": {"values": []}, "mark": mark, "view": {"stroke": None}}
 
 
-__all__: Sequence[str] = ("Keys", "data_of", "nothing", "view_of")
+__all__: Sequence[str] = ("Keys", "columns_of", "data_of", "nothing", "view_of")
