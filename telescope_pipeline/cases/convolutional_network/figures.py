@@ -23,6 +23,7 @@ from telescope_pipeline.study.drawing import (
     Panel,
     about,
     bands,
+    counted,
     figure,
     measured,
 )
