@@ -24,7 +24,8 @@ def measured(history: pd.DataFrame, column: str, by: str = "step") -> pd.DataFra
     """Mean over seeds of a column, with the single seeds.
 
     Args:
-        history: Records of members that differ by seed only, or final rows of several groups.
+        history: Records of members that differ by seed only, or final rows of several groups; of a
+            single run without the column ``seed``.
         column: What to average; the standard error contains that in ``<column>_stderr`` if it is
             recorded.
         by: The x axis.
@@ -33,6 +34,8 @@ def measured(history: pd.DataFrame, column: str, by: str = "step") -> pd.DataFra
         The curve of a :class:`Line`.
     """
     curve = over_seeds(history, column, by)
+    if "seed" not in history:
+        return curve
     singles = history.pivot_table(index=by, columns="seed", values=column, aggfunc="mean")
     singles.columns = [f"{SEED}{seed}" for seed in singles.columns]
     return curve.join(singles, on=by)
