@@ -143,7 +143,7 @@ class TangentKernel:
         )
         if rows.in_one_chunk and columns.in_one_chunk:
             at_rows = rows.linearize(theta)
-            spot_check(function, len(rows), at_rows.rows, rows.take, "the given rows", len(rows))
+            spot_check(function, rows, at_rows.rows, "the given rows", len(rows))
             return at_rows.gram(at_rows if rows is columns else columns.linearize(theta))
         return _by_chunks(theta, rows, columns, k)
 

@@ -171,7 +171,7 @@ class CheckpointSeries:
         sets = {n: RowSet(linearizer, x, chunk, self._device) for n, x in self._inputs.items()}
         rows = {name: set_.linearize(theta) for name, set_ in sets.items()}
         for name, set_ in sets.items():
-            spot_check(linearizer.function, len(set_), rows[name].rows, set_.take, name, number)
+            spot_check(linearizer.function, set_, rows[name].rows, name, number)
         outputs = {name: linearized.outputs for name, linearized in rows.items()}
         return Point(model, linearizer, theta, sets, rows, outputs)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -15,8 +15,10 @@ from telescope_core.jacobians.linearization import without_autocast
 from telescope_core.jacobians.recurrent import Watch, can_be_unrolled, unrolled
 from telescope_core.network import Network
 from telescope_core.network.autograd import or_model_error
+from telescope_core.network.differentiable import DifferentiableStatistics
 from telescope_core.network.inputs import Rows, count_rows
 from telescope_core.network.layout import ParameterLayout
+from telescope_core.network.outputs import described
 
 Call = Callable[[Rows], Tensor]
 """``rows of input -> outputs (rows, k)``."""
@@ -32,7 +34,8 @@ class ModelFunction:
     an autocast around the caller is switched off; one inside the model's forward is its own.
 
     Attributes:
-        parameters: The model's own trained parameters, by name.
+        parameters: The model's own trained parameters, by name; buffers of the layout are not among
+            them.
         k: Number of outputs per row.
         output_shape: Shape of one row of the model's output; ``()`` for outputs of shape (rows,).
         precision: The coarsest precision that this function computes in.
@@ -47,8 +50,9 @@ class ModelFunction:
         self.layout = layout
         held = dict(network.module.named_parameters())
         # Looked up once: whoever follows training sees to it that they stay the same.
-        self.parameters: dict[str, Tensor] = {name: held[name] for name in layout.by_name}
-        self._dtypes = {name: parameter.dtype for name, parameter in self.parameters.items()}
+        self.parameters: dict[str, Tensor] = {n: held[n] for n in layout.by_name if n in held}
+        self._buffers = [name for name in layout.by_name if name not in held]
+        self._dtypes = {name: tensor.dtype for name, tensor in self._held().items()}
         self._recurrent = [
             module
             for module in network.module.modules()
@@ -60,10 +64,9 @@ class ModelFunction:
             outputs = call(sample)
         rows = count_rows(sample)
         if not isinstance(outputs, Tensor) or outputs.ndim < 1 or len(outputs) != rows:
-            given = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise ModelError(
-                f"the model returned {given} for {rows} rows of input; expected one tensor "
-                "whose first dimension is the rows: wrap the model so that it returns that"
+                f"the model returned {described(outputs)} for {rows} rows of input; expected one "
+                "tensor whose first dimension is the rows: name it by output=, or wrap the model"
             )
         self.output_shape: tuple[int, ...] = tuple(outputs.shape[1:])
         self.k: int = outputs[0].numel()
@@ -108,7 +111,10 @@ class ModelFunction:
         self, parameters: Mapping[str, Tensor], raised: Callable[[Tensor], Tensor]
     ) -> Iterator[Call]:
         device = next(iter(parameters.values())).device
-        with without_autocast(device), self.network.at(parameters, raised) as call:
+        # Running statistics have no derivative in torch's own kernels.
+        statistics = DifferentiableStatistics() if self._buffers else nullcontext()
+        at = self.network.at(parameters, raised)
+        with without_autocast(device), at as call, statistics:
             yield lambda rows: _flat(call(rows))
 
     def leaves(self, theta: Tensor) -> dict[str, Tensor]:
@@ -160,19 +166,25 @@ class ModelFunction:
 
     def theta(self) -> Tensor:
         """A copy of the model's trained parameters as they are now, shape ``(p,)``."""
-        return self.layout.flatten(self.parameters)
+        return self.layout.flatten(self._held())
+
+    def _held(self) -> dict[str, Tensor]:
+        """What the layout names, as the model holds it now."""
+        module = self.network.module
+        return {**self.parameters, **{name: module.get_buffer(name) for name in self._buffers}}
 
     def gradient(self) -> Tensor:
         """The gradient now stored in the trained parameters, 0 where there is none, ``(p,)``."""
         gradients = {
             name: torch.zeros_like(p) if p.grad is None else p.grad
-            for name, p in self.parameters.items()
+            for name, p in self._held().items()
         }
         return self.layout.flatten(gradients)
 
     def frozen_rows(self) -> list[slice]:
         """Rows of θ whose parameters do not require a gradient now."""
-        return [s.rows for s in self.layout.segments if not self.parameters[s.name].requires_grad]
+        held = self._held()
+        return [s.rows for s in self.layout.segments if not held[s.name].requires_grad]
 
     @property
     def own_precision(self) -> torch.dtype:

@@ -43,6 +43,7 @@ class RowSet:
         chunk_size: Rows linearised at once; ``None`` for all (1024 for a dataset).  With several
             chunks no linearisation is kept: each product makes them anew, one after the other.
         device: Where rows of a dataset go.
+        coupled: Whether outputs of a row depend on other rows, which then stay together.
     """
 
     def __init__(
@@ -51,13 +52,16 @@ class RowSet:
         inputs: Inputs,
         chunk_size: int | None,
         device: torch.device,
+        *,
+        coupled: bool = False,
     ) -> None:
         self._linearizer = linearizer
         self._inputs = inputs
         self._device = device
         self._rows = count_rows(inputs)
-        whole = self._rows if is_in_memory(inputs) else _DATASET_CHUNK
+        whole = self._rows if is_in_memory(inputs) or coupled else _DATASET_CHUNK
         self._chunk_size = max(1, chunk_size or whole)
+        self.is_coupled = coupled
 
     def __len__(self) -> int:
         return self._rows
@@ -70,6 +74,12 @@ class RowSet:
     def take(self, index: Tensor | slice) -> Rows:
         """Input rows by position."""
         return take_rows(self._inputs, index, self._device)
+
+    def drawn(self, count: int, generator: torch.Generator) -> Tensor:
+        """Positions of some rows to look at: so many at random, or all where they are coupled."""
+        if self.is_coupled:
+            return torch.arange(self._rows)
+        return torch.randint(self._rows, (min(self._rows, count),), generator=generator)
 
     def chunks(self) -> Iterator[Rows]:
         """All rows in consecutive chunks."""

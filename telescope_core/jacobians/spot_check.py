@@ -11,6 +11,7 @@ from telescope_core.errors import ModelError, listed
 from telescope_core.jacobians import agreement
 from telescope_core.jacobians.linearization import Linearization
 from telescope_core.jacobians.model_function import ModelFunction
+from telescope_core.jacobians.rows import RowSet
 from telescope_core.network.inputs import Rows
 
 _ROWS = 4
@@ -20,9 +21,8 @@ _DRAWS = 3
 
 def spot_check(
     function: ModelFunction,
-    count: int,
+    rows: RowSet,
     made_of: Callable[[Tensor], Linearization],
-    take: Callable[[Tensor], Rows],
     name: str,
     seed: int,
     *,
@@ -35,9 +35,8 @@ def spot_check(
 
     Args:
         function: The model; its parameters now are where the rows were linearised.
-        count: Number of rows in the set.
-        made_of: Their linearisation restricted to some rows.
-        take: Some rows of input.
+        rows: The set.
+        made_of: Its linearisation restricted to some rows.
         name: The set, for the message.
         seed: Of the draws.
         pushes_only: Whether only ``J v`` is used, as for predictions; half the work.
@@ -48,14 +47,14 @@ def spot_check(
     generator = torch.Generator().manual_seed(seed)
     trouble = ""
     for draw in range(_DRAWS):
-        index = torch.randint(count, (min(count, _ROWS),), generator=generator)
-        at = (function, made_of(index), take(index), seed + draw)
+        index = rows.drawn(_ROWS, generator)
+        at = (function, made_of(index), rows.take(index), seed + draw)
         trouble = _trouble(*at, pushes_only)
         if not trouble:
             return
     raise ModelError(
-        f"on rows {sorted(index.tolist())} of {name} {trouble}, so no number of this block would "
-        "be right; report the model, or try form='functional'"
+        f"on rows {sorted(index.tolist())[:10]} of {name} {trouble}, so no number of this block "
+        "would be right; report the model, or try form='functional'"
     )
 
 

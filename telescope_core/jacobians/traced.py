@@ -74,7 +74,7 @@ class TracedLinearization(Linearization):
         if self._rest is None:
             result = self.outputs.new_zeros(*self.outputs.shape, directions.shape[-1])
         else:
-            result = self._rest.jvp(directions)
+            result = self._rest.jvp(directions).contiguous()
         for factor in self._factors:
             factor.add_jvp(result, directions[factor.rows_in_theta])
         return result

@@ -22,6 +22,7 @@ from telescope_core.errors import ConfigurationError, ModelError
 from telescope_core.lens.settings import Settings
 from telescope_core.network import own_streams
 from telescope_core.network.inputs import Inputs, call_arguments, count_rows, take_rows
+from telescope_core.network.outputs import Output, selected
 
 if TYPE_CHECKING:
     from telescope_core.lens.lens import TelescopeLens
@@ -84,6 +85,7 @@ class Rehearsal:
     train_inputs: Inputs
     train_targets: Tensor
     eval_sets: Mapping[str, Inputs]
+    output: Output = None
 
     def cost(
         self, make: Callable[..., TelescopeLens], settings: Settings, batch_size: int | None
@@ -121,6 +123,7 @@ class Rehearsal:
         short = replace(settings, stride=min(settings.stride, _STRIDE[has_smoother]))
         lens = make(
             *(model, optimizer, loss, self.train_inputs, self.train_targets, self.eval_sets),
+            output=self.output,
             **asdict(short),
         )
         index = torch.arange(rows, device=self.train_targets.device)
@@ -173,7 +176,8 @@ class Rehearsal:
 
         def step() -> None:
             optimizer.zero_grad()
-            value: Tensor = loss(model(*inputs, **named), targets)
+            outputs = selected(model(*inputs, **named), self.output)
+            value: Tensor = loss(outputs, targets)
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 

@@ -6,25 +6,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from telescope_core.jacobians import Form, Linearizer, RowSet
+from telescope_core.errors import ConfigurationError
+from telescope_core.jacobians import Form
 from telescope_core.lens.cost import Cost, Rehearsal
 from telescope_core.lens.readings import Readings
 from telescope_core.lens.refusals import OnRefusal, Refusals
 from telescope_core.lens.run import Run
-from telescope_core.lens.settings import Probes, Settings, Strategy
-from telescope_core.lens.step import StepFollower
-from telescope_core.lens.strategy import EngineFactory
-from telescope_core.losses import Kind, Loss, ResponseSetting, check_scalar, leaves_of
-from telescope_core.network import Network, outside_inference_mode
-from telescope_core.network.checks import check_model, check_set_names, check_sets, check_targets
+from telescope_core.lens.settings import DEFAULT_PROBES, Probes, Settings, Strategy
+from telescope_core.lens.sight import Sight
+from telescope_core.lens.step import StepFollower, check_index
+from telescope_core.lens.training import Training
+from telescope_core.losses import Kind, Loss, ResponseSetting
+from telescope_core.network import outside_inference_mode
+from telescope_core.network.checks import check_module, check_set_names, check_targets
 from telescope_core.network.inputs import Inputs, Rows, count_rows
-from telescope_core.network.layout import ParameterLayout
+from telescope_core.network.outputs import Output, check_output
+from telescope_core.network.samples import Source, check_sources, sampled
 from telescope_core.network.trained_parameters import TrainedParameters
+from telescope_core.smoother import Curvature
 from telescope_core.update_rules import require_rule
 
 if TYPE_CHECKING:
@@ -58,18 +62,23 @@ class TelescopeLens:
     predictions, the smoother and all measures at any time.
 
     Args:
-        model: The network, in the mode it is evaluated in (no active dropout, no batch
-            statistics).  It is evaluated in the mode it has now, and left as it is.
-        optimizer: The optimizer in use; with probes it needs an update rule.
-        loss: ``loss(outputs, targets) -> scalar``: the very callable used for training.
+        model: The network, which is left as it is.  Predictions alone are those of its evaluation
+            mode, whatever mode it is trained in.  With probes it is followed in the mode it has
+            now, without active dropout or batch statistics.
+        optimizer: The optimizer in use; with probes it needs an update rule.  Predictions alone
+            need none.
+        loss: ``loss(outputs, targets) -> scalar``: the very callable used for training; not needed
+            for predictions alone, nor is a training set.
         train_inputs: Rows of the set named "train": a tensor, or a map-style dataset of rows.
         train_targets: Their targets: ``(n,)``, ``(n, k)`` or class indices.
-        eval_sets: More inputs by name; labels are never needed.
-        order: 2 for the trapezoid rule, 1 for the paper's first order (docs/mathematics.md,
-            section 2).
+        eval_sets: More inputs by name; labels are never needed.  Of a loader a fixed sample of 1000
+            rows is followed, without its targets.
+        eval_rows: Follow at most so many evenly spaced rows of each of these.
+        order: 2 for the trapezoid rule, 1 for the paper's (docs/mathematics.md, section 2).
         stride: Steps between evaluations of all rows.  ``order=1, stride=1`` is the paper.
         probes: Label directions for the smoother: ``"exact"`` for all, a number to estimate, or
-            ``None`` for predictions only.
+            ``None`` for predictions only; ``"auto"`` is 64, or None where the loss, the optimizer
+            or the training set was not given.
         follow_train: Whether "train" is among the sets that are followed.  The smoother needs it;
             predictions on other sets do not, and cost less without it.
         deflate: At most this many of the probes (and at most half of them) are leading
@@ -87,10 +96,18 @@ class TelescopeLens:
             midpoint rule, also second order, one product a step instead of two.
             ``"function-space"``: through the kernel alone, for gradient descent on a squared loss,
             with momentum or without: fast with small models, and with large ones where there are
-            fewer labels than parameters.  ``"auto"``: function space when the first step is a
-            full-batch one without momentum to which it applies; otherwise midpoint for estimates of
-            second order, and parameter space for the exact smoother and for first order.
+            fewer labels than parameters.  ``"replayed"``: by running every pass of training again,
+            for training that is random, couples the rows of a batch or moves buffers (dropout,
+            batch statistics, noise).  ``"auto"``: replayed for such training; function space when
+            the first step is a full-batch one without momentum to which it applies; otherwise
+            midpoint for estimates of second order, and parameter space for the exact smoother and
+            for first order.
+        curvature: ``"full"`` follows the curvature of the network, too, which the telescoping model
+            (``"gauss-newton"``) leaves out: the columns then are the exact derivative of the run.
         form: How Jacobians are represented, see :class:`telescope_core.jacobians.Linearizer`.
+        output: Which of the things that the model returns are its outputs: a key or an attribute
+            ("logits"), a position, or a callable that picks them; ``None`` where it returns them
+            alone.
         on_refusal: What to do about training that the lens cannot follow (not about wrong
             arguments).  ``"raise"``: raise the error, from :meth:`step` if need be.  ``"warn"``:
             warn once, say so in the next record, and go on with what is still right: predictions
@@ -99,7 +116,8 @@ class TelescopeLens:
     Raises:
         ConfigurationError: A setting is out of range or contradicts another, or the optimizer
             trains parameters outside of the model.
-        ModelError: The model is random, couples rows or has no trained parameters.
+        ModelError: The model is random in evaluation mode or has no trained parameters; with
+            probes also one that is random or couples rows as it is trained.
         LossError: The loss is not a finite differentiable scalar.
         ShapeError: Inputs or targets of the wrong length, dtype or device.
         UnsupportedOptimizerError: Probes were asked for and the optimizer has no update rule.
@@ -111,15 +129,16 @@ class TelescopeLens:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        loss: Loss,
-        train_inputs: Inputs,
-        train_targets: Tensor,
-        eval_sets: Mapping[str, Inputs] | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        loss: Loss | None = None,
+        train_inputs: Inputs | None = None,
+        train_targets: Tensor | None = None,
+        eval_sets: Mapping[str, Source] | None = None,
         *,
+        eval_rows: int | None = None,
         order: Literal[1, 2] = 2,
         stride: int = 10,
-        probes: Probes = 64,
+        probes: Probes | Literal["auto"] = "auto",
         follow_train: bool = True,
         deflate: int = 16,
         seed: int = 0,
@@ -128,14 +147,23 @@ class TelescopeLens:
         layer_shares: bool = False,
         response: ResponseSetting = "auto",
         strategy: Strategy = "auto",
+        curvature: Curvature = "gauss-newton",
         form: Form = "auto",
+        output: Output = None,
         on_refusal: OnRefusal = "raise",
     ) -> None:
+        asked = {
+            "optimizer": optimizer,
+            "loss": loss,
+            "train_inputs": train_inputs,
+            "train_targets": train_targets,
+        }
+        missing = [name for name, given in asked.items() if given is None]
         settings = Settings(
             order=order,
             stride=stride,
-            probes=probes,
-            follow_train=follow_train,
+            probes=(None if missing else DEFAULT_PROBES) if probes == "auto" else probes,
+            follow_train=follow_train if train_inputs is not None else False,
             deflate=deflate,
             seed=seed,
             chunk_size=chunk_size,
@@ -143,66 +171,67 @@ class TelescopeLens:
             layer_shares=layer_shares,
             response=response,
             strategy=strategy,
+            curvature=curvature,
             form=form,
             on_refusal=on_refusal,
         )
-        others = {} if eval_sets is None else eval_sets
-        check_set_names(others)
-        check_model(model)
-        settings.check_sets(others)
+        check_output(output)
+        check_sources(train_inputs, eval_rows)
+        check_set_names(eval_sets or {})
+        check_module(model)
+        settings.check_sets(eval_sets or {}, missing)
         refusals = Refusals(on_refusal)
         if settings.looks_into_steps:
             with refusals.or_smoother():
-                require_rule(optimizer)
+                require_rule(cast(torch.optim.Optimizer, optimizer))
             if refusals.reason is not None:
                 settings = replace(settings, probes=None, kernel_norms=False)
         has_smoother = settings.probes is not None
         trained = TrainedParameters(model, optimizer, smoother=has_smoother)
         like = next(iter(trained.by_name.values()))
-        network = Network(model)
-        inputs: dict[str, Inputs] = {"train": train_inputs, **others}
-        samples = check_sets(network, inputs, like)
-        check_targets(train_targets, count_rows(train_inputs), like)
-        linearizer = Linearizer(network, ParameterLayout(trained.by_name), samples["train"], form)
-        sets = {n: RowSet(linearizer, rows, chunk_size, like.device) for n, rows in inputs.items()}
-        train = sets["train"] if follow_train else sets.pop("train")
-        self._run = run = Run(settings, linearizer, train, sets, trained, refusals)
-        self._readings = Readings(run)
+        inputs: dict[str, Inputs] = {}
+        if settings.follow_train and train_inputs is not None:
+            inputs["train"] = train_inputs
+        for name, source in (eval_sets or {}).items():
+            inputs[name] = sampled(name, source, eval_rows, like.device)
+        self._run = Run(settings, trained, Sight(model, inputs, settings, output, like), refusals)
+        self._readings = Readings(self._run)
         self._logs: list[LiveLog] = []
-        f = linearizer.outputs(run.track.theta_0, train.take(slice(0, 8)))
-        f = f.reshape(len(f), *linearizer.function.output_shape)
-        y = train_targets[: len(f)].clone()
-        if not has_smoother:
-            check_scalar(loss, f.to(like.dtype), y)
-        else:
+        self._follower: StepFollower | None = None
+        self._rehearsal: Rehearsal | None = None
+        self._train_rows = None if train_inputs is None else count_rows(train_inputs)
+        if train_targets is not None and self._train_rows is not None:
+            check_targets(train_targets, self._train_rows, like)
+        if loss is not None and train_inputs is not None and train_targets is not None:
             with refusals.or_smoother():
-                trained.require_alone(loss, leaves_of(loss, f, y))
-                run.carry_smoother(
-                    EngineFactory(
-                        settings,
-                        linearizer.function,
-                        optimizer,
-                        loss,
-                        train_targets,
-                        run.track.f_0,
-                    )
+                Training(optimizer, loss, train_inputs, train_targets).begin(self._run)
+            if optimizer is not None:
+                self._rehearsal = Rehearsal(
+                    *(model, optimizer, loss, train_inputs, train_targets),
+                    eval_sets={name: rows for name, rows in inputs.items() if name != "train"},
+                    output=output,
                 )
-        self._rehearsal = Rehearsal(model, optimizer, loss, train_inputs, train_targets, others)
-        self._follower = StepFollower(run, optimizer, loss, train_targets)
-        refusals.on_giving_up(run.give_up_smoother)
+                if settings.looks_into_steps:
+                    self._follower = StepFollower(self._run, optimizer, loss, train_targets)
+        refusals.on_giving_up(self._run.give_up_smoother)
 
     # -- following a training loop ------------------------------------------------------------
 
     @contextmanager
     def step(
-        self, index: Tensor, *, inputs: Rows | None = None, targets: Tensor | None = None
+        self,
+        index: Tensor | None = None,
+        *,
+        inputs: Rows | None = None,
+        targets: Tensor | None = None,
     ) -> Iterator[None]:
         """Wrap one training step: gradients, ``optimizer.step()`` and nothing after it.
 
         A step that a ``GradScaler`` leaves out is not counted.
 
         Args:
-            index: Positions of the batch in the training set, int64, shape ``(b,)``.
+            index: Positions of the batch in the training set, int64, shape ``(b,)``; predictions
+                alone need none.
             inputs: What the model really saw, when that differs from the stored rows
                 (augmentation).  The stored rows then stand for them in all earlier blocks.
             targets: What the loss really saw, when that differs from the stored targets.
@@ -213,10 +242,16 @@ class TelescopeLens:
                 step is none that the lens follows.
             NonFiniteError: The network's outputs became NaN or infinite.
         """
-        with self._follower.follow(index, inputs, targets) as watch:
+        if self._follower is None:
+            if index is not None and self._train_rows is not None:
+                check_index(index, self._train_rows, self._run.track.theta_0.device)
+            self._run.widen()
             yield
-        if watch is not None and watch.left_out:
-            return
+        else:
+            with self._follower.follow(index, inputs, targets) as watch:
+                yield
+            if watch is not None and watch.left_out:
+                return
         self._run.count_step()
         for log in self._logs:
             log.after_step(self)
@@ -276,10 +311,8 @@ class TelescopeLens:
         """Say what following the run costs, before it is started.
 
         Some steps are taken of copies of model, optimizer and loss, plainly and under a lens with
-        the settings of this one (a few blocks of at most three steps), so the figures are those of
-        this machine as it is now; for a while there are two lenses in memory.  Nothing of yours
-        changes: parameters, buffers, the optimizer's state and random streams stay what they are,
-        to the bit.
+        these settings, so the figures are those of this machine as it is now; for a while there are
+        two lenses in memory.  Nothing of yours changes, to the bit.
 
         Args:
             batch_size: Rows of a batch of training; ``None`` for all rows at once.
@@ -289,10 +322,14 @@ class TelescopeLens:
             ``print`` it for a sentence.
 
         Raises:
-            ConfigurationError: There are fewer rows than that.
+            ConfigurationError: There are fewer rows, or the lens was told of no training.
             ModelError: Model, optimizer or loss cannot be copied.
             MemoryBudgetError: The smoother would not fit into memory a second time.
         """
+        if self._rehearsal is None:
+            raise ConfigurationError(
+                "estimate_cost() takes steps of training; pass optimizer, loss and training set"
+            )
         return self._rehearsal.cost(TelescopeLens, self._run.settings_in_use, batch_size)
 
     # -- logging -------------------------------------------------------------------------------

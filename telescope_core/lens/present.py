@@ -5,13 +5,14 @@ parameters) may change between steps; predictions then take the change as it is,
 
 .. math:: f̃_e = f̃_s + \bar J\,(θ_e - θ_s) + [f(θ_s, b_e) - f(θ_s, b_s)],
 
-and the smoother, which knows nothing of it, is refused.
+with :math:`\bar J` from the Jacobians at :math:`(θ_s, b_e)` and :math:`(θ_e, b_e)`, which leaves an
+error of third order as for θ alone; and the smoother, which knows nothing of it, is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -37,6 +38,8 @@ class Now:
         state: What else the model held.
         shift: Per set, by how much outputs changed at ``θ_s`` since the block started, ``(rows,
             k)``; empty where nothing but θ has changed.
+        at_start: Per set, its rows linearised at ``θ_s`` with what the model holds now; empty where
+            nothing but θ has changed.
         culprits: Names of what changed them.
     """
 
@@ -45,6 +48,7 @@ class Now:
     rows: dict[str, LinearizedRows]
     state: NetworkState
     shift: dict[str, Tensor] = field(default_factory=dict)
+    at_start: dict[str, LinearizedRows] = field(default_factory=dict)
     culprits: tuple[str, ...] = ()
 
     def require_still(self) -> None:
@@ -78,6 +82,7 @@ class Present:
         self._at_zero: dict[str, tuple[NetworkState, LinearizedRows]] = {}
         self._now: Now | None = None
         self._state = self._look()
+        self._is_resumed = False
         self.has_shifted = False
         self.predictions_only = False
         self._blocks = 0
@@ -88,6 +93,7 @@ class Present:
         self._now = now
         self._blocks += 1
         self._state = now.state
+        self._is_resumed = False
         self.start_outputs = {
             name: rows.outputs if outputs is None else outputs[name]
             for name, rows in now.rows.items()
@@ -97,7 +103,7 @@ class Present:
         """Go on from a saved track, whose block started with these outputs."""
         self._at_zero = {}
         self.begin_block(self.at_attach(track), outputs)
-        self.has_shifted = has_shifted
+        self.has_shifted = self._is_resumed = has_shifted
 
     def at_attach(self, track: Track) -> Now:
         """The sets at the start of a block that was linearised just now."""
@@ -129,8 +135,7 @@ class Present:
             rows = {name: each.linearize(theta).keep() for name, each in self._sets.items()}
             if self._is_to_be_checked:
                 self.check(rows, track.step)
-        shift, culprits = self._shift(track, state)
-        self._now = Now(track.step, theta, rows, state, shift, culprits)
+        self._now = self._since_start(Now(track.step, theta, rows, state), track)
         return self._now
 
     @property
@@ -142,7 +147,7 @@ class Present:
         """Compare some rows of every set with the model itself, at its parameters now."""
         for name, linearized in rows.items():
             each = self._sets[name]
-            at = (len(each), linearized.rows, each.take, name, seed)
+            at = (each, linearized.rows, name, seed)
             spot_check(self._function, *at, pushes_only=self.predictions_only)
 
     def at_zero(self, name: str, theta_0: Tensor) -> LinearizedRows:
@@ -162,24 +167,22 @@ class Present:
     def _look(self) -> NetworkState:
         return NetworkState.of(self._function.network.module, self._function.layout.by_name)
 
-    def _shift(
-        self, track: Track, state: NetworkState
-    ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        changed = state.changed_since(self._state)
-        if not changed and not (self._is_to_be_checked and self._has_changed_unseen(track)):
-            return {}, ()
+    def _since_start(self, now: Now, track: Track) -> Now:
+        """The same, with what has changed outputs otherwise than through θ in this block."""
+        changed = now.state.changed_since(self._state)
+        may_have = bool(changed) or self._is_resumed
+        if not may_have and not (self._is_to_be_checked and self._has_changed_unseen(track)):
+            return now
         theta = next(iter(track.at_start.values())).theta
-        shift = {
-            name: each.outputs(theta) - self.start_outputs[name]
-            for name, each in self._sets.items()
-        }
+        at_start = {name: each.linearize(theta).keep() for name, each in self._sets.items()}
+        shift = {n: rows.outputs - self.start_outputs[n] for n, rows in at_start.items()}
         size = max(float(f.abs().max()) for f in self.start_outputs.values())
         eps = torch.finfo(self._function.precision).eps
         if max(float(s.abs().max()) for s in shift.values()) <= _ROUNDINGS * eps * (1 + size):
-            return {}, ()
+            return now
         parameters = dict(self._function.network.module.named_parameters())
         moved = [name for name in changed if name in parameters]
-        if moved:
+        if moved and not self.predictions_only:
             raise TrainingMismatchError(
                 f"{listed(moved)} changed during training, but was not trained when the lens was "
                 "attached (frozen then, in another optimizer, or merged with an adapter in eval "
@@ -187,14 +190,15 @@ class Present:
                 "the mode of training"
             )
         self.has_shifted = True
-        return shift, tuple(changed) or (_UNSEEN,)
+        culprits = tuple(changed) or (_UNSEEN,)
+        return replace(now, shift=shift, at_start=at_start, culprits=culprits)
 
     def _has_changed_unseen(self, track: Track) -> bool:
         """Whether a few rows have other outputs at the start of the block than then."""
         theta = next(iter(track.at_start.values())).theta
         generator = torch.Generator().manual_seed(track.step)
         for name, each in self._sets.items():
-            index = torch.randint(len(each), (min(len(each), 2),), generator=generator)
+            index = each.drawn(2, generator)
             then = self.start_outputs[name][index.to(theta.device)]
             gap = (self._linearizer.outputs(theta, each.take(index)) - then).abs().max()
             eps = torch.finfo(self._function.precision).eps

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal, get_args
 
 from torch import Tensor
 
 from telescope_core import complexity
+from telescope_core.arguments import check_choice
 from telescope_core.errors import ConfigurationError
 from telescope_core.jacobians import without_autocast
 from telescope_core.lens.measures import Measures
 from telescope_core.lens.run import Run
 from telescope_core.lens.strategy import EngineFactory
 from telescope_core.losses import Response
+from telescope_core.network import own_streams
 from telescope_core.smoother import Smoother
 from telescope_core.snapshot import Snapshot
+
+Reading = Literal["telescoped", "end-to-end"]
+"""How S is read off the columns that are carried."""
 
 
 class Readings:
@@ -45,10 +51,7 @@ class Readings:
             f̃ at the parameters as they are now, shape ``(rows, k)``.
         """
         self._require_sight(name)
-        now = self._run.current()
-        spans = self._run.track.spans(now.rows)
-        telescoped = self._run.track.theta_path.value(name, spans[name])[..., 0]
-        return telescoped + now.shift[name] if now.shift else telescoped
+        return self._run.telescoped(name)
 
     def linearized(self, name: str) -> Tensor:
         """The lazy linearisation ``f_{θ_0} + J_0 (θ_t − θ_0)`` on a set.
@@ -66,8 +69,13 @@ class Readings:
         f_0 = at_zero.outputs if present.has_shifted else track.f_0[name]
         return f_0 + at_zero.jvp((theta - track.theta_0)[:, None])[..., 0]
 
-    def smoother(self, name: str) -> Tensor:
+    def smoother(self, name: str, *, reading: Reading = "telescoped") -> Tensor:
         """``S_t`` on a set, exact probes only.
+
+        Args:
+            name: The set.
+            reading: ``"telescoped"``, ``Σ J̄ ΔA`` as in the paper, or ``"end-to-end"``, ``J(θ_t)
+                A_t``: how the network as it is now reacts to the labels.
 
         Returns:
             ``(rows, n)`` for one output and one label per point, else ``(rows, k, n, labels)``.
@@ -82,9 +90,9 @@ class Readings:
                 f"smoother() needs all label directions, but probes={probes!r}; create "
                 'the lens with probes="exact", or read effective parameters instead'
             )
-        S = self._columns(name)[..., : engines.label_count]
+        S = self._columns(name, reading)[..., : engines.label_count]
         rows, k = S.shape[:2]
-        full = S.reshape(rows, k, len(self._run.train), -1)
+        full = S.reshape(rows, k, len(engines.problem.labels), -1)
         return full[:, 0, :, 0] if full.shape[1] * full.shape[3] == 1 else full
 
     def constant(self, name: str) -> Tensor:
@@ -284,16 +292,19 @@ class Readings:
         parts = engine.values_by_layer(name, spans)[..., : engine.directions.count]
         return replace(measures, parts=parts, layers=engines.layers.names)
 
-    def _columns(self, name: str) -> Tensor:
+    def _columns(self, name: str, reading: Reading = "telescoped") -> Tensor:
+        check_choice("reading", reading, get_args(Reading))
         self._require_set(name)
-        track = self._run.track
+        track, engine = self._run.track, self._engine()
         spans = track.spans(self._run.current().rows)
-        with without_autocast(track.theta_0.device):
-            return self._engine().values(name, spans)
+        with without_autocast(track.theta_0.device), own_streams():
+            if reading == "telescoped":
+                return engine.values(name, spans)
+            return engine.values_end_to_end(name, spans)
 
     def _affine(self, name: str, column: int) -> Tensor:
         engines = self._require_probes("constant")
-        if not engines.problem.loss.is_quadratic:
+        if not engines.problem.affine_columns:
             raise ConfigurationError(
                 "S·Y + c exists for squared losses only, where everything is affine in the "
                 "labels; for this loss the smoother is a sensitivity without a constant"

@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from telescope_core.jacobians import Linearizer, RowSet, without_autocast
+from telescope_core.jacobians import without_autocast
 from telescope_core.lens.present import Now, Present
 from telescope_core.lens.refusals import Refusals
 from telescope_core.lens.settings import Settings
+from telescope_core.lens.sight import Sight
 from telescope_core.lens.strategy import EngineFactory
 from telescope_core.lens.track import Track, restore_track
 from telescope_core.network.trained_parameters import TrainedParameters
@@ -31,26 +32,54 @@ class Run:
     def __init__(
         self,
         settings: Settings,
-        linearizer: Linearizer,
-        train: RowSet,
-        sets: dict[str, RowSet],
         trained: TrainedParameters,
+        sight: Sight,
         refusals: Refusals,
     ) -> None:
         self.settings = settings
-        self.linearizer = linearizer
-        self.train = train
-        self.sets = sets
-        self.trained = trained
         self.refusals = refusals
-        self.present = Present(linearizer, sets)
-        self.track = self._begin(linearizer.function.theta())
+        self.sight = sight
+        self._see(trained)
+        self.track = self._begin(self.linearizer.function.theta())
         self.present.check(self.track.at_start, settings.seed)
         self.present.begin_block(self.present.at_attach(self.track))
-        self.present.predictions_only = not settings.looks_into_steps
         self.engines: EngineFactory | None = None
         self.update_check: UpdateCheck | None = None
         self.lost = False
+
+    def _see(self, trained: TrainedParameters) -> None:
+        """Look at the sets through these parameters."""
+        self.trained = trained
+        self.linearizer, self.sets = self.sight.through(trained.by_name)
+        self.present = Present(self.linearizer, self.sets)
+        self.present.predictions_only = not self.settings.looks_into_steps
+
+    def widen(self) -> None:
+        """Follow parameters that were unfrozen since, from here on (predictions only)."""
+        if self.settings.looks_into_steps or not self.trained.unfrozen():
+            return
+        track, has_shifted = self.track, self.present.has_shifted
+        telescoped = {name: self.telescoped(name) for name in self.sets}
+        before = self.trained.by_name
+        theta_0 = self.linearizer.function.layout.unflatten(track.theta_0)
+        self._see(self.trained.with_unfrozen())
+        function = self.linearizer.function
+        self.track = self._begin(function.theta())
+        # What was frozen until now is where it was when the lens was attached.
+        first = {n: theta_0[n] if n in before else p for n, p in function.parameters.items()}
+        self.track.theta_0 = function.layout.flatten(first)
+        self.track.f_0, self.track.step = track.f_0, track.step
+        self.track.block_start = track.step
+        self.track.theta_path.restart(telescoped)
+        self.present.begin_block(self.present.at_attach(self.track))
+        self.present.has_shifted = has_shifted
+
+    def telescoped(self, name: str) -> Tensor:
+        """f̃ on a set at the parameters as they are now, ``(rows, k)``."""
+        now = self.current()
+        path, span = self.track.theta_path, self.track.spans(now.rows)[name]
+        telescoped = path.value(name, span)[..., 0]
+        return telescoped + now.shift[name] if now.shift else telescoped
 
     def carry_smoother(self, engines: EngineFactory) -> None:
         """Follow a smoother, too."""
@@ -84,8 +113,10 @@ class Run:
             with self.refusals.or_smoother():
                 if self.update_check is not None:
                     self.update_check.require_unmoved("when read")
-                now.require_still()
+                if not self.sight.is_replayed:
+                    now.require_still()
         self.track.move_theta(now.theta)
+        self.track.at_start |= now.at_start
         return now
 
     def count_step(self) -> None:
@@ -104,15 +135,19 @@ class Run:
         with without_autocast(now.theta.device):
             track.theta_path.close_block(spans)
             track.theta_path.shift(now.shift)
+            if self.present.has_shifted:
+                track.theta_path.settle_end(spans)
             if track.engine is not None:
                 track.engine.close_block(spans)
                 track.engine.open_block(now.rows)
         track.at_start = now.rows
         track.block_start = track.step
-        self.present.begin_block(replace(now, shift={}, culprits=()))
+        self.present.begin_block(replace(now, shift={}, at_start={}, culprits=()))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, beside the model's and optimizer's own state."""
+        if self._takes_changes and not self.refusals.is_blind:
+            self.current()  # to see whether anything but θ has moved in the open block
         theta = self.linearizer.function.theta()
         saved = self.track.state_dict(self._identity(), self.present.start_outputs, theta)
         saved["state"]["has_shifted"] = self.present.has_shifted
@@ -124,12 +159,21 @@ class Run:
         Raises:
             ConfigurationError: The state belongs to another lens, or is damaged.
         """
+        has_shifted = bool(state_dict.get("state", {}).get("has_shifted"))
         self.track, f_start, theta = restore_track(
-            state_dict, self._identity(), self._begin, self.engines
+            state_dict,
+            self._identity(),
+            self._begin,
+            self.engines,
+            moves=has_shifted and self._takes_changes,
         )
-        has_shifted = bool(state_dict["state"].get("has_shifted"))
         self.present.restart(self.track, f_start, has_shifted)
         self._restart(theta)
+
+    @property
+    def _takes_changes(self) -> bool:
+        """Whether outputs may change otherwise than through θ."""
+        return self.present.predictions_only or self.sight.is_replayed
 
     def _begin(self, theta: Tensor) -> Track:
         return Track.begin(theta, self.sets, self.settings.order, self.settings.kernel_norms)

@@ -11,12 +11,14 @@ from telescope_core.errors import ConfigurationError
 from telescope_core.jacobians import Form, check_representation
 from telescope_core.lens.refusals import OnRefusal
 from telescope_core.losses import ResponseSetting
-from telescope_core.smoother import quadrature_of
+from telescope_core.smoother import Curvature, quadrature_of
 
 Probes = int | Literal["exact"] | None
 """All label directions, a number to estimate with, or none."""
 
-Strategy = Literal["auto", "parameter-space", "midpoint", "function-space"]
+DEFAULT_PROBES = 64
+
+Strategy = Literal["auto", "parameter-space", "midpoint", "function-space", "replayed"]
 """How the smoother is carried, see :class:`telescope_core.TelescopeLens`."""
 
 
@@ -39,6 +41,7 @@ class Settings:
     layer_shares: bool
     response: ResponseSetting
     strategy: Strategy
+    curvature: Curvature
     form: Form
     on_refusal: OnRefusal
 
@@ -59,6 +62,12 @@ class Settings:
             )
         check_choice("response", self.response, get_args(ResponseSetting))
         check_choice("strategy", self.strategy, get_args(Strategy))
+        check_choice("curvature", self.curvature, get_args(Curvature))
+        if self.curvature == "full" and self.strategy not in ("auto", "replayed"):
+            raise ConfigurationError(
+                f"curvature='full' is followed by strategy='replayed', not {self.strategy!r}; "
+                "leave strategy at 'auto'"
+            )
         check_choice("on_refusal", self.on_refusal, get_args(OnRefusal))
         if self.probes is not None and self.strategy == "midpoint" and self.order != 2:
             raise ConfigurationError(
@@ -70,18 +79,29 @@ class Settings:
                 f"follow_train must be True or False, got {self.follow_train!r}"
             )
 
-    def check_sets(self, eval_sets: Collection[str]) -> None:
+    def check_sets(self, eval_sets: Collection[str], missing: Collection[str]) -> None:
         """Refuse to leave out the training set where it is needed, or where nothing would be left.
+
+        Args:
+            eval_sets: Names of the other sets.
+            missing: Which of the optimizer, the loss, the training inputs and targets were not
+                given.
 
         Raises:
             ConfigurationError: Naming the setting that needs it.
         """
+        if missing and self.looks_into_steps:
+            setting = "kernel_norms=True" if self.probes is None else f"probes={self.probes!r}"
+            raise ConfigurationError(
+                f"{setting} needs {', '.join(missing)}, which were not given; pass them, or leave "
+                "probes and kernel_norms at their defaults for predictions only"
+            )
         if self.follow_train:
             return
         if not eval_sets:
             raise ConfigurationError(
-                "follow_train=False without eval_sets leaves no set to follow; name the inputs "
-                "that predictions are wanted for in eval_sets"
+                "follow_train=False, or no train_inputs, without eval_sets leaves no set to "
+                "follow; name the inputs that predictions are wanted for in eval_sets"
             )
         needs = {"probes=None": self.probes is not None, "kernel_norms=False": self.kernel_norms}
         for instead, needed in needs.items():

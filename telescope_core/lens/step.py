@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +16,8 @@ from telescope_core.lens.watch import StepWatch, Update, watch_step
 from telescope_core.losses import Loss
 from telescope_core.network import own_streams
 from telescope_core.network.inputs import Rows, count_rows
-from telescope_core.smoother import Batch, SeenGradient, Smoother
+from telescope_core.network.passes import PassRecorder
+from telescope_core.smoother import Batch, ReplayedSmoother, SeenGradient, Smoother
 from telescope_core.update_rules import rule_for
 
 
@@ -32,13 +33,16 @@ class StepFollower:
         self._loss = loss
         self._targets = targets
         self._kernel_rule = None
+        self._recorder: PassRecorder | None = None
+        if run.sight.is_replayed:
+            self._recorder = PassRecorder(run.sight.model, run.sight.output)
         if run.track.kernel_norms is not None:
             parameters = function.parameters
             self._kernel_rule = rule_for(optimizer, function.layout, parameters, 0, 0)
 
     @contextmanager
     def follow(
-        self, index: Tensor, inputs: Rows | None, targets: Tensor | None
+        self, index: Tensor | None, inputs: Rows | None, targets: Tensor | None
     ) -> Iterator[StepWatch | None]:
         """Take the batch in before the step, and the optimizer's update right after it.
 
@@ -55,7 +59,7 @@ class StepFollower:
                 "an earlier step failed after the parameters had moved, so the lens lost track; "
                 "load a state_dict, or attach a new lens"
             )
-        index = _checked_index(index, len(run.train), track.theta_0.device)
+        index = check_index(index, len(self._targets), track.theta_0.device)
         if run.engines is None and track.kernel_norms is None:
             yield None
             return
@@ -93,7 +97,8 @@ class StepFollower:
             mark_gradients=track.engine is not None and track.engine.marks_gradients,
         ) as watch:
             try:
-                yield watch
+                with nullcontext() if self._recorder is None else self._recorder.recording():
+                    yield watch
             except BaseException:
                 run.lost = watch.steps > 0
                 raise
@@ -120,6 +125,7 @@ class StepFollower:
             linearizer=run.linearizer,
             block_start=run.track.at_start["train"],
             at_block_start=not run.track.in_open_block,
+            passes=lambda: [] if self._recorder is None else self._recorder.passes,
         )
 
     def _look(self, engine: Smoother, update: Update, batch: Batch, watch: StepWatch) -> None:
@@ -155,12 +161,15 @@ class StepFollower:
 
     def _recomputed(self, batch: Batch, autocast: torch.autocast) -> Tensor:
         """The batch's gradient by backpropagation as in training, hooks left out, ``(p,)``."""
+        engine = self._run.track.engine
+        if isinstance(engine, ReplayedSmoother):
+            return engine.gradient_as_trained(batch)
         with torch.enable_grad(), self._function.as_trained(autocast) as (call, own):
             value = self._loss(call(batch.inputs), batch.targets)
             return self._function.pulled(value, own)
 
 
-def _checked_index(index: Any, rows: int, device: torch.device) -> Tensor:
+def check_index(index: Any, rows: int, device: torch.device) -> Tensor:
     """The batch's positions on the model's device.
 
     Returns:

@@ -28,6 +28,8 @@ from telescope_core.smoother import (
     MomentumSpaceSmoother,
     ParameterSpaceSmoother,
     Problem,
+    Replay,
+    ReplayedSmoother,
     Smoother,
     below,
     quadrature_of,
@@ -38,6 +40,7 @@ _ENGINES: dict[str, type[Smoother]] = {
     "parameter-space": ParameterSpaceSmoother,
     "midpoint": ParameterSpaceSmoother,
     "function-space": FunctionSpaceSmoother,
+    "replayed": ReplayedSmoother,
 }
 
 
@@ -63,6 +66,7 @@ class EngineFactory:
         loss: Loss,
         targets: Tensor,
         initial: Mapping[str, Tensor],
+        replay: Replay | None = None,
     ) -> None:
         assert settings.probes is not None
         self._settings = settings
@@ -73,7 +77,8 @@ class EngineFactory:
             _warn_of_no_response()
         layout, parameters = function.layout, function.parameters
         split = settings.layer_shares
-        self.layers = Layers.by_module(layout, self._like.device) if split else None
+        whole = layout if replay is None else replay.linearizer.function.layout
+        self.layers = Layers.by_module(whole, self._like.device) if split else None
         self.problem = Problem(
             labels=gradient.labels.flat(targets),
             loss=gradient,
@@ -84,6 +89,7 @@ class EngineFactory:
             make_rule=partial(rule_for, optimizer, layout, parameters),
             quadrature=quadrature_of(settings.order),
             layers=self.layers,
+            replay=replay,
         )
         self.label_count = self.problem.labels.numel()
         self._count: int = self.label_count if settings.probes == "exact" else settings.probes
@@ -109,7 +115,8 @@ class EngineFactory:
     def before_training(self, at_start: Mapping[str, LinearizedRows]) -> Smoother:
         """An engine for reading at step 0, when the first batch is not known yet."""
         if self._before_training is None:
-            engine = self._make("parameter-space", self._choose_directions(at_start["train"]))
+            name = "parameter-space" if self.problem.replay is None else "replayed"
+            engine = self._make(name, self._choose_directions(at_start["train"]))
             engine.open_block(at_start)
             self._before_training = engine
         return self._before_training
@@ -138,7 +145,8 @@ class EngineFactory:
         return _ENGINES[name]
 
     def _problem_of(self, name: str) -> Problem:
-        return replace(self.problem, quadrature="midpoint") if name == "midpoint" else self.problem
+        halfway = name == "midpoint" or (name == "replayed" and self._settings.order == 2)
+        return replace(self.problem, quadrature="midpoint") if halfway else self.problem
 
     def _choose_directions(self, train: LinearizedRows) -> LabelDirections:
         n, width = self.problem.labels.shape
@@ -154,6 +162,8 @@ class EngineFactory:
     def _applicable(self) -> list[str]:
         """The engines that may be used, the one for any run last."""
         strategy = self._settings.strategy
+        if self.problem.replay is not None:
+            return ["replayed"]
         if strategy != "auto":
             reason = self._class_of(strategy).reason_against(self.problem)
             if reason is not None:

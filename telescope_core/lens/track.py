@@ -103,8 +103,17 @@ def restore_track(
     settings: Mapping[str, Any],
     begin: Callable[[Tensor], Track],
     engines: EngineFactory | None,
+    *,
+    moves: bool = False,
 ) -> tuple[Track, dict[str, Tensor], Tensor]:
     """The track of a checkpoint; nothing is changed if it cannot be used.
+
+    Args:
+        state_dict: What was saved.
+        settings: What must be the same in the lens that takes it over.
+        begin: Makes a track at a θ.
+        engines: Makes the smoother.
+        moves: Whether what else the model holds may have moved since the start of the block.
 
     Returns:
         The track, per set the outputs at the start of its block, and θ when it was saved.
@@ -125,7 +134,8 @@ def restore_track(
         track.theta_0 = _like(tensors["theta_0"], track.theta_0)
         track.f_0 = {name: _like(tensors[f"f_0/{name}"], f) for name, f in track.f_0.items()}
         f_start = {n: _like(tensors[f"f_start/{n}"], f) for n, f in track.f_0.items()}
-        _require_same_outputs(f_start, track.at_start)
+        if not moves:
+            _require_same_outputs(f_start, track.at_start)
         theta = _like(tensors["theta_now"], track.theta_0)
         track.theta_path.load("theta", tensors)
         track.step, track.block_start = int(state["step"]), int(state["block_start"])

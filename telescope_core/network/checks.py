@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -33,17 +33,31 @@ _SAMPLE_ROWS = 8
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 
 
-def check_model(model: object) -> None:
-    """Refuse models that are random or couple the rows of a batch, or are no plain modules.
+def check_module(model: object) -> None:
+    """Refuse what is no plain module, and modules whose parameters cannot be replaced.
 
     Raises:
         ModelError: Naming every module concerned and what to do.
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    _refuse(model, _reason_against_any)
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse also modules that are random, or couple the rows of a batch, in the mode they are in.
+
+    Raises:
+        ModelError: Naming every module concerned and what to do.
+    """
+    check_module(model)
+    _refuse(model, _reason_against_training)
+
+
+def _refuse(model: nn.Module, reason_against: Callable[[nn.Module], str]) -> None:
     trouble: dict[str, list[str]] = {}
     for name, module in model.named_modules():
-        reason = _reason_against(module)
+        reason = reason_against(module)
         if reason:
             trouble.setdefault(reason, []).append(
                 f"{name or 'the model'} ({type(module).__name__})"
@@ -52,8 +66,8 @@ def check_model(model: object) -> None:
         raise ModelError("; ".join(f"{listed(w)} {reason}" for reason, w in trouble.items()))
 
 
-def _reason_against(module: nn.Module) -> str:
-    """Why a module cannot be followed, if so."""
+def _reason_against_any(module: nn.Module) -> str:
+    """Why a module cannot be evaluated at other parameters, if so."""
     if isinstance(module, torch.jit.ScriptModule):
         return (
             "is compiled by TorchScript, whose parameters cannot be replaced for derivatives; pass "
@@ -62,19 +76,25 @@ def _reason_against(module: nn.Module) -> str:
     wraps = any(kind.__name__ in _WRAPPERS for kind in type(module).__mro__)
     if wraps:
         return "wraps the model for several devices; pass the model inside, its .module"
+    return ""
+
+
+def _reason_against_training(module: nn.Module) -> str:
+    """Why the smoother cannot follow training through a module, if so."""
     random = isinstance(module, _DropoutNd) and module.p > 0
     if module.training and random:
         return (
             "is in train mode and draws a new mask at every pass, so the network has no single "
-            "Jacobian; call eval() on it, or remove it"
+            "Jacobian; call eval() on it, remove it, or use probes=None"
         )
     recurrent = isinstance(module, nn.RNNBase) and module.dropout > 0
     if module.training and recurrent:
-        return "has dropout in train mode; call eval() on it, or set dropout=0"
+        return "has dropout in train mode; call eval() on it, set dropout=0, or use probes=None"
     if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
         return (
             "normalises with the statistics of the batch, so a row's output depends on the other "
-            "rows; call eval() on it, or use its functional form with fixed statistics"
+            "rows; call eval() on it, use its functional form with fixed statistics, or "
+            "probes=None"
         )
     return ""
 
@@ -113,8 +133,36 @@ def check_sets(network: Network, sets: Mapping[str, Inputs], like: Tensor) -> di
         check_inputs(network, name, inputs, like)
     samples = {name: random_rows(inputs, like.device) for name, inputs in sets.items()}
     for sample in samples.values():
-        _check_function_of_rows(network, sample)
+        _check_independent_rows(network, sample, _check_deterministic(network, sample))
     return samples
+
+
+def check_sets_for_predictions(
+    network: Network, sets: Mapping[str, Inputs], like: Tensor
+) -> tuple[dict[str, Rows], bool]:
+    """The same for predictions alone, which need a deterministic model and no more.
+
+    Returns:
+        Of every set a few rows, and whether rows depend on each other; then all rows of each set.
+
+    Raises:
+        ModelError: The model is random.
+        ShapeError: It takes neither single rows nor all of a set at once.
+    """
+    for name, inputs in sets.items():
+        _check_rows(name, inputs, like)
+    try:
+        return check_sets(network, sets, like), False
+    except (ModelError, ShapeError) as error:
+        whole = {n: take_rows(inputs, slice(None), like.device) for n, inputs in sets.items()}
+        try:
+            for rows in whole.values():
+                _check_deterministic(network, rows)
+        except ModelError:
+            raise
+        except Exception:
+            raise error from None
+        return whole, True
 
 
 def random_rows(inputs: Inputs, device: torch.device) -> Rows:
@@ -127,26 +175,42 @@ def random_rows(inputs: Inputs, device: torch.device) -> Rows:
     return map_rows(take_rows(inputs, index, device), torch.clone)
 
 
-def _check_function_of_rows(network: Network, sample: Rows) -> None:
-    """Refuse a model whose passes differ, or whose rows depend on each other.
+def _check_deterministic(network: Network, sample: Rows) -> Any:
+    """Refuse a model whose passes differ.
 
-    Rows are given again in another order and in another number; whatever couples them (a recurrent
-    layer along the wrong dimension, batch statistics, a sum or a shift over rows) shows in one.
+    Returns:
+        What it returned.
 
     Raises:
-        ModelError: It is random, couples rows or takes no other number of them.
+        ModelError: It is random.
     """
-    rows = count_rows(sample)
     with torch.no_grad(), network.at() as call:
         first, second = call(sample), call(sample)
-    if not isinstance(first, Tensor) or not first.is_floating_point() or first.ndim < 1:
-        return  # The linearizer says what is wrong with it.
+    if not _is_output(first):
+        return first  # The linearizer says what is wrong with it.
     if not torch.equal(first, second) and bool(torch.isfinite(first).all()):
         raise ModelError(
             "two passes over the same rows gave different outputs, so the model is random "
             "(functional dropout, sampling, noise?); make it deterministic for the lens"
         )
-    if len(first) != rows:
+    return first
+
+
+def _is_output(outputs: Any) -> bool:
+    return isinstance(outputs, Tensor) and outputs.is_floating_point() and outputs.ndim > 0
+
+
+def _check_independent_rows(network: Network, sample: Rows, first: Any) -> None:
+    """Refuse a model whose rows depend on each other.
+
+    Rows are given again in another order and in another number; whatever couples them (a recurrent
+    layer along the wrong dimension, batch statistics, a sum or a shift over rows) shows in one.
+
+    Raises:
+        ModelError: It couples rows or takes no other number of them.
+    """
+    rows = count_rows(sample)
+    if not _is_output(first) or len(first) != rows:
         return
     tolerance = torch.finfo(first.dtype).eps ** 0.5 * (1 + float(first.abs().max()))
     backwards = torch.arange(rows - 1, -1, -1)
@@ -175,13 +239,7 @@ def check_inputs(network: Network, name: str, inputs: Any, like: Tensor) -> None
         NonFiniteError: They contain NaN or infinities.
         ShapeError: Naming the set, what was given and what was expected.
     """  # noqa: DOC501  # raises again only TelescopeError
-    if is_in_memory(inputs):
-        _check_tensors(name, leaves(inputs), like)
-    elif not (hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__")):
-        raise ShapeError(
-            f"{name} inputs must be a tensor, a mapping or tuple of tensors, or a map-style "
-            f"dataset, got {type(inputs).__name__}"
-        )
+    _check_rows(name, inputs, like)
     row = take_rows(inputs, slice(0, 1), like.device)
     try:
         _call(network, row)
@@ -193,6 +251,17 @@ def check_inputs(network: Network, name: str, inputs: Any, like: Tensor) -> None
             f"the model failed on the first row of the {name} inputs, of shape {shapes}: {error}; "
             "pass rows as the model takes them"
         ) from error
+
+
+def _check_rows(name: str, inputs: Any, like: Tensor) -> None:
+    """Refuse inputs that are no rows, or of the wrong device or dtype."""
+    if is_in_memory(inputs):
+        _check_tensors(name, leaves(inputs), like)
+    elif not (hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__")):
+        raise ShapeError(
+            f"{name} inputs must be a tensor, a mapping or tuple of tensors, or a map-style "
+            f"dataset, got {type(inputs).__name__}"
+        )
 
 
 def _call(network: Network, rows: Rows) -> Any:

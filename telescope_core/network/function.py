@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from telescope_core.errors import ModelError
 from telescope_core.network.inputs import Rows, call_arguments, leaves, map_rows
+from telescope_core.network.outputs import Output, selected
 from telescope_core.network.streams import own_streams
 from telescope_core.network.twins import twins
 
@@ -26,13 +27,17 @@ class Network:
     Args:
         module: The model.
         training: The mode of all its modules, if not the one each of them has now.
+        output: Which of the things that it returns are its outputs.
 
     Attributes:
         module: The model.
     """
 
-    def __init__(self, module: nn.Module, training: bool | None = None) -> None:
+    def __init__(
+        self, module: nn.Module, training: bool | None = None, output: Output = None
+    ) -> None:
         self.module = module
+        self._output = output
         self._modes = {
             each: each.training if training is None else training for each in module.modules()
         }
@@ -53,20 +58,32 @@ class Network:
                 compute in.
 
         Yields:
-            The function, from rows to whatever the model returns.
+            The function, from rows to the model's outputs.
         """
         own = dict(self.module.named_parameters())
         if parameters is None:
             stand_in = {}
         else:
             stand_in = {id(p): raised(p.detach()) for p in own.values()}
-            stand_in |= {id(own[name]): tensor for name, tensor in parameters.items()}
+            buffers = dict(self.module.named_buffers())
+            stand_in |= {
+                id(own[name] if name in own else buffers[name]): tensor
+                for name, tensor in parameters.items()
+            }
         with (
             own_streams(),
-            _without_hooks(own.values()),
+            without_gradient_hooks(self.module),
             twins(self.module, stand_in, self._modes, raised),
         ):
             yield lambda rows: self._call(map_rows(rows, raised))
+
+    def moved_buffers(self, rows: Rows) -> list[str]:
+        """Names of the floating buffers that a pass on these rows writes to."""
+        before = {n: b.detach().clone() for n, b in self.module.named_buffers()}
+        with torch.no_grad(), self.at() as call:
+            call(rows)
+            after = {n: b for n, b in self.module.named_buffers() if b.is_floating_point()}
+            return [n for n, b in after.items() if n in before and not torch.equal(b, before[n])]
 
     def suspects(self) -> list[str]:
         """What may make training another function, or its gradients others, than seen here."""
@@ -97,7 +114,7 @@ class Network:
                 "the model has begun to write to its inputs in place, which it did not do when the "
                 "lens was attached; let its first operation make a new tensor"
             )
-        return outputs
+        return selected(outputs, self._output)
 
     def _must_copy(self, leaf: Tensor) -> bool:
         # The first pass finds out.  Tensors made under inference mode cannot be saved for a
@@ -124,9 +141,9 @@ def _versions(rows: Rows) -> list[int]:
 
 
 @contextmanager
-def _without_hooks(parameters: Any) -> Iterator[None]:
+def without_gradient_hooks(module: nn.Module) -> Iterator[None]:
     """Set aside the gradient hooks of parameters, which torch looks up in this very dictionary."""
-    held = [hooks for p in parameters if (hooks := p._backward_hooks)]
+    held = [hooks for p in module.parameters() if (hooks := p._backward_hooks)]
     copies = [dict(hooks) for hooks in held]
     for hooks in held:
         hooks.clear()

@@ -8,11 +8,17 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 _guard = threading.local()
+
+
+def in_own_pass() -> bool:
+    """Whether the lens itself, and not training, is evaluating the model."""
+    return bool(getattr(_guard, "is_up", False))
 
 
 @contextmanager
@@ -26,31 +32,54 @@ def own_streams() -> Iterator[None]:
         return
     _guard.is_up = True
     try:
-        with _streams_put_back():
+        held = Streams.now()
+        try:
             yield
+        finally:
+            held.put_back()
     finally:
         _guard.is_up = False
 
 
-@contextmanager
-def _streams_put_back() -> Iterator[None]:
-    cpu = torch.get_rng_state()
-    used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    cuda = torch.cuda.get_rng_state_all() if used else []
-    python = random.getstate()
-    numpy: Any = sys.modules.get("numpy.random")
-    legacy = None if numpy is None else numpy.get_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(cpu)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
+@dataclass(frozen=True)
+class Streams:
+    """The state of every global random stream.
+
+    Attributes:
+        cpu: torch's on the CPU.
+        cuda: torch's on every device in use.
+        python: That of :mod:`random`.
+        numpy: That of ``numpy.random``; ``None`` where it is not loaded.
+    """
+
+    cpu: torch.Tensor
+    cuda: list[torch.Tensor]
+    python: tuple[Any, ...]
+    numpy: tuple[Any, ...] | None
+
+    @classmethod
+    def now(cls) -> Streams:
+        """The state as it is."""
+        used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        numpy: Any = sys.modules.get("numpy.random")
+        return cls(
+            torch.get_rng_state(),
+            torch.cuda.get_rng_state_all() if used else [],
+            random.getstate(),
+            None if numpy is None else numpy.get_state(),
+        )
+
+    def put_back(self) -> None:
+        """Go on from this state."""
+        torch.set_rng_state(self.cpu)
+        if self.cuda:
+            torch.cuda.set_rng_state_all(self.cuda)
         # Setting these two takes longer than looking.
-        if random.getstate() != python:
-            random.setstate(python)
-        if numpy is not None and not _same(numpy.get_state(), legacy):
-            numpy.set_state(legacy)
+        if random.getstate() != self.python:
+            random.setstate(self.python)
+        numpy: Any = sys.modules.get("numpy.random")
+        if self.numpy is not None and not _same(numpy.get_state(), self.numpy):
+            numpy.set_state(self.numpy)
 
 
 def _same(now: Any, then: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -13,8 +14,9 @@ from telescope_core.errors import ConfigurationError, ModelError, TrainingMismat
 class TrainedParameters:
     """The parameters that training moves, by name.
 
-    With a smoother they are the model's parameters that the optimizer moves; predictions follow
-    whatever requires a gradient, in this optimizer or in another one.
+    With a smoother they are the model's parameters that the optimizer moves.  Predictions follow
+    whatever requires a gradient, in this optimizer or in another one; of a model without any (an
+    average of the trained one) all parameters.
 
     Attributes:
         by_name: The parameters.
@@ -25,20 +27,23 @@ class TrainedParameters:
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, smoother: bool
+        self, model: nn.Module, optimizer: torch.optim.Optimizer | None, *, smoother: bool
     ) -> None:
         self._model = model
         self._optimizer = optimizer
-        moved = _held_by(optimizer)
-        named = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        held = {name: p for name, p in named.items() if id(p) in moved}
-        if not held:
+        self._smoother = smoother
+        self._held = _held_by(optimizer)
+        named = _requiring_gradients(model)
+        held = {name: p for name, p in named.items() if id(p) in self._held}
+        if optimizer is not None and not held:
             raise ConfigurationError(
                 "the optimizer holds none of the model's trainable parameters; expected "
-                "Optimizer(model.parameters(), ...) of the same model"
+                "Optimizer(model.parameters(), ...) of the same model, or no optimizer to follow "
+                "the predictions of another one (an average of the trained one)"
             )
         self.by_name: dict[str, Tensor] = dict(held if smoother else named)
-        self._held = set(moved)
+        if not self.by_name:
+            self.by_name = {n: p for n, p in model.named_parameters() if p.is_floating_point()}
         _require_usable(self.by_name)
 
     def require_alone(self, loss: object, leaves: list[Tensor]) -> None:
@@ -55,7 +60,7 @@ class TrainedParameters:
                 "outputs (a penalty on weights?), which the smoother does not follow; put weight "
                 "decay into the optimizer, or use probes=None"
             )
-        groups = self._optimizer.param_groups
+        groups = getattr(self._optimizer, "param_groups", [])
         others = [p for g in groups for p in g["params"] if id(p) not in own and p.requires_grad]
         names = {id(p): n for n, p in _parameters_of(loss).items()}
         strange = {id(p): names.get(id(p), f"one of shape {tuple(p.shape)}") for p in others}
@@ -69,11 +74,23 @@ class TrainedParameters:
                 "the model's alone: make them parts of the model, fix them, or use probes=None"
             )
 
+    def unfrozen(self) -> dict[str, Tensor]:
+        """Parameters of the model that require a gradient and are not followed yet, by name."""
+        return {n: p for n, p in _requiring_gradients(self._model).items() if n not in self.by_name}
+
+    def with_unfrozen(self) -> TrainedParameters:
+        """The same with those, in the model's order."""
+        wider = copy.copy(self)
+        known = {**self.by_name, **self.unfrozen()}
+        wider.by_name = {n: known[n] for n, _ in self._model.named_parameters() if n in known}
+        _require_usable(wider.by_name)
+        return wider
+
     def require_same(self) -> None:
         """Refuse to go on with other parameters than those known.
 
         Raises:
-            TrainingMismatchError: Parameters were added, replaced or unfrozen.
+            TrainingMismatchError: Parameters were replaced or, with a smoother, added or unfrozen.
         """
         named = dict(self._model.named_parameters())
         gone = [name for name, p in self.by_name.items() if named.get(name) is not p]
@@ -82,6 +99,8 @@ class TrainedParameters:
                 f"{listed(gone)} of the model is another parameter than when the lens was "
                 "attached; attach a new lens after replacing layers"
             )
+        if not self._smoother:
+            return
         now = _held_by(self._optimizer)
         if set(now) != self._held:
             raise TrainingMismatchError(
@@ -110,7 +129,7 @@ def requiring_gradients(model: nn.Module) -> dict[str, Tensor]:
         ConfigurationError: They are on several devices.
         ModelError: There are none, or some are complex or of no shape yet.
     """
-    trained: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    trained = _requiring_gradients(model)
     if not trained:
         raise ModelError(
             "the model has no parameter that requires a gradient; expected at least one: call "
@@ -118,6 +137,10 @@ def requiring_gradients(model: nn.Module) -> dict[str, Tensor]:
         )
     _require_usable(trained)
     return trained
+
+
+def _requiring_gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def _require_usable(parameters: Mapping[str, Tensor]) -> None:
@@ -141,7 +164,7 @@ def _require_usable(parameters: Mapping[str, Tensor]) -> None:
         )
 
 
-def _held_by(optimizer: torch.optim.Optimizer) -> set[int]:
+def _held_by(optimizer: torch.optim.Optimizer | None) -> set[int]:
     groups = getattr(optimizer, "param_groups", [])
     return {id(parameter) for group in groups for parameter in group["params"]}
 

@@ -97,6 +97,10 @@ class Smoother(ABC):
     def values(self, name: str, spans: Spans) -> Tensor:
         """All carried columns on a set, shape ``(rows, k, columns)``, the open block closed."""
 
+    def values_end_to_end(self, name: str, spans: Spans) -> Tensor:
+        """``J(θ_t) A_t`` on a set, the tangent of the network as it is now, ``(rows, k, m)``."""
+        raise NotImplementedError
+
     def values_by_layer(self, name: str, spans: Spans) -> Tensor:
         """What each layer has contributed to S on a set, ``(layers, rows, k, columns)``."""
         raise NotImplementedError

@@ -124,6 +124,10 @@ class ParameterSpaceSmoother(Smoother):
         return self._path.value(name, spans[name])
 
     @override
+    def values_end_to_end(self, name: str, spans: Spans) -> Tensor:
+        return spans[name].now.jvp(self._path.current[:, : self.directions.count])
+
+    @override
     def values_by_layer(self, name: str, spans: Spans) -> Tensor:
         return self._path.value_by_layer(name, spans[name])
 

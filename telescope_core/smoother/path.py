@@ -123,6 +123,17 @@ class Path(ABC):
     def close_block(self, blocks: Mapping[str, Block]) -> None:
         """End the block at ``P_t``, where every set has its block, and start the next one."""
 
+    def settle_end(self, blocks: Mapping[str, Block]) -> None:  # noqa: B027  # most have none
+        """Settle what waits for the next block, where the Jacobian will be another one.
+
+        Called right after :meth:`close_block` with the same blocks.
+        """
+
+    def restart(self, values: Mapping[str, Float[Tensor, "rows_of_set k"]]) -> None:
+        """Begin anew at ``P_t`` with these values of every set, shape ``(rows, k)``."""
+        for name, value in values.items():
+            self.settled[name].copy_(value[..., None])
+
     def shift(self, values: Mapping[str, Float[Tensor, "rows_of_set k"]]) -> None:
         """Add what has changed a set's values otherwise than along the path, ``(rows, k)``."""
         for name, value in values.items():
@@ -264,6 +275,13 @@ class TrapezoidPath(Path):
         self._left, self._anchor = self._anchor, self._left
         self._anchor.copy_(self.current)
         self._moved = False
+
+    @override
+    def settle_end(self, blocks: Mapping[str, Block]) -> None:
+        direction = self._since(self._left)
+        for name in self.settled:
+            self._settle(name, blocks[name].now, direction, 0.5)
+        self._left.copy_(self._anchor)
 
     @override
     def tensors(self, prefix: str) -> dict[str, Tensor]:

@@ -4,14 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from telescope_core.jacobians import Layers
+from telescope_core.jacobians import Layers, Linearizer, RowSet
 from telescope_core.losses import LossGradient
 from telescope_core.network.layout import ParameterLayout
+from telescope_core.network.outputs import Output
 from telescope_core.smoother.path import Quadrature
 from telescope_core.update_rules import UpdateRule
+
+Curvature = Literal["gauss-newton", "full"]
+"""Without or with the second derivative of the network."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The model as training runs it.
+
+    Attributes:
+        model: The model.
+        output: Which of the things that it returns are its outputs.
+        linearizer: Its outputs in evaluation mode as a function of z.
+        sets: The sets seen through that.
+        curvature: Whether the network's own curvature is followed.
+    """
+
+    model: nn.Module
+    output: Output
+    linearizer: Linearizer
+    sets: Mapping[str, RowSet]
+    curvature: Curvature
 
 
 @dataclass(frozen=True)
@@ -29,6 +53,7 @@ class Problem:
             follow the parameters themselves.
         quadrature: What stands for the Jacobian of a block.
         layers: To follow what the parameters of each layer contribute; ``None`` not to.
+        replay: The model as training runs it, where it is another function than in evaluation.
     """
 
     labels: Tensor
@@ -40,11 +65,12 @@ class Problem:
     make_rule: Callable[[int, int], UpdateRule]
     quadrature: Quadrature
     layers: Layers | None = None
+    replay: Replay | None = None
 
     @property
     def affine_columns(self) -> int:
         """2 for quadratic losses (c and S·Y + c), 0 otherwise."""
-        return 2 if self.loss.is_quadratic else 0
+        return 2 if self.loss.is_quadratic and self.replay is None else 0
 
     @property
     def outputs(self) -> int:

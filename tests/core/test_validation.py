@@ -47,16 +47,16 @@ def stack(*layers):
 def test_random_or_coupling_layers_in_train_mode(layer, probes):
     layer.train()  # parametrised layers are shared between tests
     model = stack(layer)
-    with pytest.raises(ModelError, match=rf"1 \({type(layer).__name__}\).*eval\(\)"):
-        attach(model, probes=probes)
+    assert attach(model, probes=probes).snapshot().step == 0
     lens = attach(model.eval(), probes=probes)
     assert lens.snapshot().step == 0
 
 
-def test_batch_norm_without_running_statistics_couples_rows_in_eval_mode_too():
-    model = stack(nn.BatchNorm1d(6, track_running_stats=False)).eval()
-    with pytest.raises(ModelError, match="batch"):
-        attach(model)
+@pytest.mark.parametrize("strategy", ["parameter-space", "midpoint"])
+def test_engines_for_functions_of_single_rows_refuse_them_by_name(strategy):
+    for layer in (nn.Dropout(0.3), nn.BatchNorm1d(6), nn.BatchNorm1d(6, track_running_stats=False)):
+        with pytest.raises(ModelError, match=rf"1 \({type(layer).__name__}\).*eval\(\)"):
+            attach(stack(layer).train(), strategy=strategy)
 
 
 def test_dropout_that_never_drops_is_accepted():
@@ -81,21 +81,27 @@ class Functional(nn.Module):
 
 
 @pytest.mark.parametrize("probes", KINDS, ids=str)
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [("dropout", "random"), ("noise", "random"), ("centering", "other rows")],
-)
-def test_hidden_randomness_and_coupling_are_found(kind, message, probes):
-    with pytest.raises(ModelError, match=message):
+@pytest.mark.parametrize("kind", ["dropout", "noise"])
+def test_hidden_randomness_of_evaluation_is_found(kind, probes):
+    with pytest.raises(ModelError, match="random"):
         attach(Functional(kind).double(), probes=probes)
+
+
+def test_hidden_coupling_is_found():
+    with pytest.raises(ModelError, match="other rows"):
+        attach(Functional("centering").double(), strategy="midpoint")
+    lens = attach(Functional("centering").double(), probes=None)
+    f = lens.predictions("train")
+    assert float(f.mean(dim=0).abs().max()) < 1e-12, "all rows are looked at together"
 
 
 def test_a_refused_model_leaves_the_random_state_alone():
     state = torch.random.get_rng_state()
     model = stack(nn.Dropout(0.5))
     torch.random.set_rng_state(state)
+    zeros = {"x": torch.zeros(8, 4).double(), "y": torch.zeros(8, 3).double()}
     with pytest.raises(ModelError):
-        attach(model, x=torch.zeros(8, 4).double(), y=torch.zeros(8, 3).double())
+        attach(model, strategy="midpoint", **zeros)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -286,7 +292,6 @@ def test_a_smoother_that_fits_is_not_refused(monkeypatch):
         torch.tensor([0, 1], dtype=torch.int32),
         [0, 1],
         slice(0, 2),
-        None,
     ],
     ids=lambda index: str(index).replace("\n", ""),
 )
@@ -297,6 +302,14 @@ def test_an_index_that_is_no_vector_of_positions(index, probes):
         entered = True
     assert not entered, "the refusal comes before the parameters move"
     assert lens.steps == 0
+
+
+def test_only_predictions_need_no_positions():
+    lens = attach(probes=4)
+    with pytest.raises(ShapeError, match="positions"), lens.step():
+        pass
+    with attach(probes=None).step():
+        pass
 
 
 @pytest.mark.parametrize(("count", "probes"), [(0, 4), (2, 4), (0, "exact")])

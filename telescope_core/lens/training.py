@@ -1,0 +1,53 @@
+"""What a lens is told of training beside the model: the optimizer, the loss and the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from telescope_core.lens.run import Run
+from telescope_core.lens.strategy import EngineFactory
+from telescope_core.losses import Loss, check_scalar, leaves_of
+from telescope_core.network.inputs import Inputs, take_rows
+
+
+@dataclass(frozen=True)
+class Training:
+    """A loss on a training set, and what minimises it.
+
+    Attributes:
+        optimizer: The optimizer; ``None`` where only predictions are followed.
+        loss: ``loss(outputs, targets) -> scalar``.
+        inputs: All rows.
+        targets: Their targets.
+    """
+
+    optimizer: torch.optim.Optimizer | None
+    loss: Loss
+    inputs: Inputs
+    targets: Tensor
+
+    def begin(self, run: Run) -> None:
+        """Refuse a loss that is no scalar of outputs and targets; begin the smoother of a run.
+
+        Raises:
+            ConfigurationError: Something outside of the model is trained along.
+            LossError: The loss is not a differentiable scalar.
+        """  # what it calls raises
+        function, theta = run.linearizer.function, run.track.theta_0
+        # Rows that depend on each other have outputs together only.
+        first = slice(None) if run.sight.is_coupled else slice(0, 8)
+        f = run.linearizer.outputs(theta, take_rows(self.inputs, first, theta.device))
+        f = f.reshape(len(f), *function.output_shape)
+        y = self.targets[: len(f)].clone()
+        if run.settings.probes is None or self.optimizer is None:
+            check_scalar(self.loss, f.to(function.own_precision), y)
+            return
+        run.trained.require_alone(self.loss, leaves_of(self.loss, f, y))
+        replay = run.sight.replay(run.trained.by_name)
+        of_training = (self.optimizer, self.loss, self.targets)
+        run.carry_smoother(
+            EngineFactory(run.settings, function, *of_training, run.track.f_0, replay)
+        )

@@ -1,0 +1,176 @@
+"""Operations of networks by others that every derivative goes through.
+
+The kernels of normalisation layers write running statistics on the side, where no derivative
+follows; fused attention has no forward derivative; ``detach`` stops forward derivatives along with
+those of backpropagation, though training moves what was detached as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from typing_extensions import override
+
+
+class DifferentiableStatistics(TorchFunctionMode):
+    """Inside, normalisation has derivatives with respect to its running statistics."""
+
+    @override
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return INSTEAD_OF_STATISTICS.get(func, func)(*args, **(kwargs or {}))
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    *,
+    dropout: Callable[[Tensor, float], Tensor],
+) -> Tensor:
+    """``functional.scaled_dot_product_attention`` by its formula, with a dropout of one's own."""
+    if enable_gqa:
+        repeats = query.shape[-3] // key.shape[-3]
+        key = key.repeat_interleave(repeats, dim=-3)
+        value = value.repeat_interleave(repeats, dim=-3)
+    scores = query @ key.mT * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    if is_causal:
+        ahead = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(ahead, -math.inf)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attn_mask, -math.inf)
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    weights = torch.softmax(scores, dim=-1)
+    return (dropout(weights, dropout_p) if dropout_p > 0 else weights) @ value
+
+
+class _Detached(torch.autograd.Function):
+    """Stops backpropagation and lets forward derivatives through."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> None:
+        return None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Any:
+        return tangents[0].view_as(tangents[0])
+
+
+def _detached(x: Tensor) -> Tensor:
+    detached: Tensor = _Detached.apply(x)  # type: ignore[no-untyped-call]
+    return detached
+
+
+def _batch_norm(
+    input: Tensor,  # torch's names
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    if not training and running_mean is not None and running_var is not None:
+        shape = (1, -1) + (1,) * (input.ndim - 2)
+        centred = input - running_mean.view(shape)
+        return _scaled(centred * (running_var.view(shape) + eps).rsqrt(), weight, bias)
+    dims = [d for d in range(input.ndim) if d != 1]
+    normed, mean, var = _normed(input, dims, eps)
+    count = input.numel() // input.shape[1]
+    for running, value in ((running_mean, mean), (running_var, var * (count / (count - 1)))):
+        if running is not None:
+            running.mul_(1 - momentum).add_(value.flatten().to(running.dtype) * momentum)
+    return _scaled(normed, weight, bias)
+
+
+def _batch_norm_of_torch(
+    input: Tensor,  # torch's names
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Tensor:
+    return _batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
+def _instance_norm(
+    input: Tensor,  # torch's names
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    if not use_input_stats:
+        return _batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    dims = list(range(2, input.ndim))
+    normed, mean, var = _normed(input, dims, eps)
+    count = input[0, 0].numel()
+    for running, value in ((running_mean, mean), (running_var, var * (count / (count - 1)))):
+        if running is not None:
+            average = value.flatten(1).mean(dim=0).to(running.dtype)
+            running.mul_(1 - momentum).add_(average * momentum)
+    return _scaled(normed, weight, bias)
+
+
+def _normed(x: Tensor, dims: list[int], eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    mean = x.mean(dim=dims, keepdim=True)
+    centred = x - mean
+    var = centred.square().mean(dim=dims, keepdim=True)
+    return centred * (var + eps).rsqrt(), mean, var
+
+
+def _scaled(normed: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    shape = (1, -1) + (1,) * (normed.ndim - 2)
+    if weight is not None:
+        normed = normed * weight.view(shape)
+    return normed if bias is None else normed + bias.view(shape)
+
+
+INSTEAD_OF_STATISTICS: dict[Callable[..., Any], Callable[..., Any]] = {
+    functional.batch_norm: _batch_norm,
+    torch.batch_norm: _batch_norm_of_torch,
+    functional.instance_norm: _instance_norm,
+}
+"""What has derivatives with respect to running statistics, in place of what has none."""
+
+INSTEAD: dict[Callable[..., Any], Callable[..., Any]] = {
+    **INSTEAD_OF_STATISTICS,
+    torch.Tensor.detach: _detached,
+    torch.detach: _detached,
+}
+"""The same with everything else that a pass of training needs."""

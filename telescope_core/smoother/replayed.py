@@ -1,0 +1,210 @@
+r"""The smoother through training as it was run: dropout, batch statistics, augmented rows.
+
+The state is ``z = (θ, b)``, parameters and the buffers that training moves, with columns A and D
+(docs/mathematics.md, section 13).  Every pass of training is run again at the same random state,
+and differentiated as one function of the whole batch:
+
+.. math::
+    (δo, D_t) &= ∂(o, b)/∂z · (A_{t-1}, D_{t-1}) \\
+    δg_t &= (∂g/∂o)\, δo + (∂g/∂Y)\, V_B \\
+    δG_t &= (∂o/∂θ)^\top δg_t \; [+ \; ∂((∂o/∂θ)^\top g)/∂z · (A, D)] \\
+    A_t  &= \mathrm{rule}(δG_t, A_{t-1})
+
+The bracket is the curvature of the network, which the telescoping model leaves out; with it A is
+the exact derivative of the run.  Nothing of the size of the training set is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from telescope_core.errors import TrainingMismatchError
+from telescope_core.jacobians import LinearizedRows
+from telescope_core.jacobians.training_pass import TrainingPass
+from telescope_core.network.passes import Pass
+from telescope_core.probes import LabelDirections
+from telescope_core.smoother.base import Smoother, Spans, State, below
+from telescope_core.smoother.blocks import Batch, Span
+from telescope_core.smoother.gradient_check import SeenGradient
+from telescope_core.smoother.path import make_path
+from telescope_core.smoother.problem import Problem
+from telescope_core.update_rules import UpdateRule
+
+
+class ReplayedSmoother(Smoother):
+    """Carries A and D, of shape ``(p + q, columns)``."""
+
+    def __init__(self, problem: Problem, directions: LabelDirections) -> None:
+        super().__init__(problem, directions)
+        assert problem.replay is not None
+        self._replay = problem.replay
+        self._function = function = problem.replay.linearizer.function
+        self._p = problem.layout.size
+        start = problem.theta.new_zeros(function.layout.size, self.columns)
+        values = self.initial_values()
+        self._path = make_path(problem.quadrature, start, values, problem.layers)
+        self.rule = problem.make_rule(self.columns, 0)
+        self._start: dict[str, LinearizedRows] = {}
+        self._z_start: Tensor | None = None
+        self._now: tuple[Tensor, dict[str, LinearizedRows]] | None = None
+        self._batch: Batch | None = None
+        self._gradient = torch.zeros(0)
+        self._D = torch.zeros(0)
+
+    @classmethod
+    @override
+    def entries(cls, problem: Problem, directions: int) -> int:
+        assert problem.replay is not None
+        each = 6 * problem.replay.linearizer.function.layout.size + 2 * problem.outputs
+        return problem.labels.numel() * directions + directions * each
+
+    @property
+    @override
+    def name(self) -> str:
+        return "replayed"
+
+    @override
+    def open_block(self, at_start: State) -> None:
+        z, self._z_start = self._z_start, None
+        if z is None:
+            self._start = self._linearized()
+        else:
+            self._start = {name: rows.linearize(z) for name, rows in self._replay.sets.items()}
+
+    @override
+    def before_step(self, batch: Batch) -> None:
+        self._batch = batch
+
+    @override
+    def before_update(self, seen: SeenGradient) -> None:
+        assert self._batch is not None
+        Z = self._path.current
+        total, pulled, D = torch.zeros_like(Z[: self._p]), Z.new_zeros(self._p), Z[self._p :]
+        for record, index, targets in self._passes(self._batch):
+            again = self._again(record)
+            Z_now = torch.cat([Z[: self._p], D])
+            do, D = again.push(Z_now)
+            g = self.loss.gradient(again.outputs, targets)
+            factor = _factor(record, g)
+            self.loss.check(again.outputs, targets)
+            V_B = self.directions.rows(index)
+            dg = self.loss.derivative(again.outputs, targets, do, V_B)
+            total += again.pull(factor * dg)
+            pulled += again.pull(factor * g[..., None])[:, 0]
+            if self._replay.curvature == "full":
+                total += again.bend(factor * g, Z_now)
+        for rows in seen.frozen:
+            pulled[rows] = 0
+            total[rows] = 0
+        total *= self.gradient_check.factor(seen, pulled)
+        self._gradient, self._D = total, D
+        self.rule.before_update()
+
+    @override
+    def after_update(self, skipped: frozenset[str]) -> None:
+        Z = self._path.current
+        self.rule.push(self._gradient, Z[: self._p], skipped)
+        Z[self._p :] = self._D
+        self._path.mark_moved()
+        self._batch = self._now = None
+
+    @override
+    def close_block(self, spans: Spans) -> None:
+        self._path.close_block(self._spans())
+
+    @override
+    def values(self, name: str, spans: Spans) -> Tensor:
+        return self._path.value(name, self._spans()[name])
+
+    @override
+    def values_end_to_end(self, name: str, spans: Spans) -> Tensor:
+        return self._linearized()[name].jvp(self._path.current)
+
+    @override
+    def values_by_layer(self, name: str, spans: Spans) -> Tensor:
+        return self._path.value_by_layer(name, self._spans()[name])
+
+    @override
+    def tensors(self) -> dict[str, Tensor]:
+        buffers = {f"rule/{name}": value for name, value in self.rule.buffers().items()}
+        start = next(iter(self._start.values())).theta
+        return {**self._path.tensors("Z"), **buffers, "z_start": start}
+
+    @override
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        self._path.load("Z", tensors)
+        self.rule.load_buffers(below("rule/", tensors))
+        self._z_start = tensors["z_start"].clone()
+
+    @override
+    def rule_in_use(self) -> UpdateRule:
+        return self.rule
+
+    def gradient_as_trained(self, batch: Batch) -> Tensor:
+        """The gradient of the passes by plain backpropagation in training's kernels, ``(p,)``."""
+        total = torch.zeros(self._p, dtype=self._path.current.dtype)
+        for record, _, _ in self._passes(batch):
+            total = total.to(self._path.current) + self._again(record).backpropagated()
+        return total
+
+    def _again(self, record: Pass) -> TrainingPass:
+        replay = self._replay
+        return TrainingPass(replay.model, replay.output, record, self._function.layout, self._p)
+
+    def _passes(self, batch: Batch) -> Iterator[tuple[Pass, Tensor, Tensor]]:
+        """The passes that made the gradient, each with its positions and targets."""
+        used = [record for record in batch.passes() if record.cotangent is not None]
+        rows = sum(record.rows for record in used)
+        if rows != len(batch.index):
+            raise TrainingMismatchError(
+                f"lens.step() was given {len(batch.index)} positions, and training "
+                f"differentiated {len(used)} passes of the model with {rows} rows; name the "
+                "positions of all rows, in the order in which the model saw them"
+            )
+        start = 0
+        for record in used:
+            part = slice(start, start + record.rows)
+            yield record, batch.index[part], batch.targets[part]
+            start = part.stop
+
+    def _linearized(self) -> dict[str, LinearizedRows]:
+        """Every set at z as it is now."""
+        z = self._function.theta()
+        if self._now is None or not torch.equal(self._now[0], z):
+            sets = self._replay.sets
+            self._now = z, {name: rows.linearize(z).keep() for name, rows in sets.items()}
+        return self._now[1]
+
+    def _spans(self) -> dict[str, Span]:
+        now = self._linearized()
+        return {name: Span(start, now[name]) for name, start in self._start.items()}
+
+
+def _factor(record: Pass, g: Tensor) -> float:
+    """By how much what was backpropagated exceeds ``g``: scales, shares of accumulated batches.
+
+    Returns:
+        The factor; 1 where g is zero.
+
+    Raises:
+        TrainingMismatchError: It is no multiple of it.
+    """
+    assert record.cotangent is not None
+    seen = record.cotangent.to(g)
+    size = float(torch.linalg.vector_norm(g)) ** 2
+    if size == 0:
+        return 1.0
+    factor = float((seen * g).sum()) / size
+    coarse = max(torch.finfo(record.cotangent.dtype).eps, torch.finfo(g.dtype).eps)
+    gap = float(torch.linalg.vector_norm(seen - factor * g))
+    if not gap <= 4 * coarse**0.5 * float(torch.linalg.vector_norm(seen)):
+        raise TrainingMismatchError(
+            "what was backpropagated through the model's outputs is not a multiple of the "
+            "gradient of the given loss on the given targets (another loss, several losses, other "
+            "targets?); pass the loss and the targets that training uses, or use probes=None"
+        )
+    return factor
