@@ -12,6 +12,7 @@ from telescope_core.callbacks._callback import LensCallback, takes_arguments_of
 from telescope_core.callbacks._follower import Follower
 from telescope_core.callbacks.indexed import INDEX_KEY
 from telescope_core.errors import ConfigurationError, MissingDependencyError
+from telescope_core.network.checks import check_model
 
 try:
     from transformers import TrainerCallback
@@ -119,6 +120,10 @@ class TelescopeCallback(LensCallback, TrainerCallback):
         _refuse(args, self._follower.has_smoother)
         # As the Trainer does before every batch, so that the lens sees the mode of training.
         model.train()
+        if self._follower.has_smoother:
+            # The Trainer calls the model before a step of the lens begins, so that passes cannot be
+            # taken down to be run again.
+            check_model(model)
         self._release()
         self._outputs = ModelOutputs(model, self._output)
         self._follower.attach(self._outputs, inner_optimizer(optimizer))

@@ -220,8 +220,8 @@ def test_figures_have_tidy_tables_and_words() -> None:
 def test_an_undefined_relative_gap_is_said_and_the_gap_drawn_instead() -> None:
     figure = draw(*_two_tables())[0]
     labels = [panel["encoding"]["y"]["title"] for panel in figure.chart["concat"]]
-    assert labels[0] == "relative MSE gap"
-    assert labels[2] == "MSE gap, network − trees"
+    assert labels[0] == "relative error gap"
+    assert labels[2] == "error gap, network − trees"
     assert "On california the gap" in figure.caption
     table = figure.table.set_index(["table", "proportion"])
     assert table.loc[("houses", 0.0), "relative_gap"] == pytest.approx(1)

@@ -166,15 +166,16 @@ def test_axes_hold_what_they_show(kind: str, trained: _Trained) -> None:
 
 def test_train_and_test_have_their_colours_wherever_they_appear(trained: _Trained) -> None:
     for kind in ("grokking_polynomial", "double_descent"):
-        (line,) = [
-            layer["encoding"]
+        lines = [
+            layer["encoding"]["color"]
             for layer in _draw(kind, trained)[0].chart["concat"][0]["layer"]
             if layer.get("mark", {}).get("type") == "line"
         ]
-        assert line["color"]["scale"]["range"][:2] == [
-            colour.expression for colour in SETS.values()
-        ]
-        assert '"train points"' in line["color"]["legend"]["labelExpr"]
+        colours = [colour.expression for colour in SETS.values()]
+        assert lines, "the mean and, behind it, every seed"
+        assert all(line["scale"]["range"][:2] == colours for line in lines)
+        legends = [line["legend"] for line in lines if line.get("legend")]
+        assert any('"train points"' in legend["labelExpr"] for legend in legends)
 
 
 def _one(panel: Panel) -> tuple[dict[str, Any], pd.DataFrame]:

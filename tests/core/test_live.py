@@ -73,8 +73,8 @@ class Gated(Memory):
         super().log(step, record)
 
 
-def trained(lens_of, target, *, steps=12, every=4, **options):
-    training = Scenario("mlp-outputs", "adamw", "cross-entropy", steps=steps).start()
+def trained(lens_of, target, *, steps=12, every=4, loss="cross-entropy", **options):
+    training = Scenario("mlp-outputs", "adamw", loss, steps=steps).start()
     lens = lens_of(training, probes=6, stride=4)
     log = lens.log_to(target, every=every, **options)
     training.run(lens)
@@ -240,7 +240,7 @@ def test_alerts_go_to_the_tracker_that_can(lens_of, caplog):
     run = Alarm()
     rules = [ApproximationFails(bound=1e-9), PartingWays(factor=1.0001, deviations=0.0, records=2)]
     with caplog.at_level(logging.INFO):
-        _, _, log = trained(lens_of, run, every=1, alerts=rules)
+        _, _, log = trained(lens_of, run, every=1, loss="mse", alerts=rules)
         log.close()
     assert isinstance(run, AlertingRun)
     titles = [title for title, _, _ in run.alerts]

@@ -129,8 +129,9 @@ def test_wrong_arguments_are_errors_under_warn_too():
 def test_every_module_is_named_at_once():
     model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.2), nn.BatchNorm1d(4), nn.Dropout(0.3))
     x = torch.randn(6, 4)
+    options = {"probes": 4, "strategy": "midpoint"}
     with pytest.raises(ModelError, match=r"1 \(Dropout\), 3 \(Dropout\).*2 \(BatchNorm1d\)"):
-        TelescopeLens(model, SGD(model.parameters(), lr=0.1), mse, x, x)
+        TelescopeLens(model, SGD(model.parameters(), lr=0.1), mse, x, x, **options)
 
 
 @pytest.mark.parametrize(

@@ -277,10 +277,10 @@ def test_a_missing_folder_or_binary_file_is_one_message(tmp_path: Path) -> None:
 
 def test_numbers_are_read_as_dvc_reads_them(copy: Path) -> None:
     text = copy.read_text()
-    assert "learning_rate: 500.0" in text
-    copy.write_text(text.replace("learning_rate: 500.0", "learning_rate: 5e2"))
+    assert "learning_rate: 2000.0" in text
+    copy.write_text(text.replace("learning_rate: 2000.0", "learning_rate: 2e3"))
     case = load_parameters(copy).cases["grokking_polynomial"]
-    assert case.model_dump()["training"]["learning_rate"] == 500.0
+    assert case.model_dump()["training"]["learning_rate"] == 2000.0
 
 
 def test_an_unknown_case_lists_those_there_are(repository: Path) -> None:

@@ -223,8 +223,9 @@ def test_code_that_ends_a_worker_is_an_error_of_the_member(
     shutil.copytree(prepared, project.root / "data")
     code, errors = project.run("train", "mine", OWN_HOW=how)
     assert code == 1
-    assert errors.startswith(f"error: member all_seed-0 failed: {said}")
-    assert len(errors.splitlines()) == 1
+    estimate, error = errors.splitlines()
+    assert estimate.startswith("train mine: 1 member to train")
+    assert error.startswith(f"error: member all_seed-0 failed: {said}")
     assert _SECRET not in errors
     assert not (project.root / "runs").exists()
 
@@ -255,7 +256,8 @@ def test_a_signal_ends_a_command_with_its_code(
         process.kill()
         process.wait()
     assert process.returncode == code
-    assert errors == f"{said}: run again to go on\n"
+    # Training begins by saying how long it takes.
+    assert errors.splitlines()[stage == "train" :] == [f"{said}: run again to go on"]
     assert not [pid for pid in project.pids() if psutil.pid_exists(pid)]
 
 

@@ -197,10 +197,6 @@ def _scripted() -> nn.Module:
     return scripted
 
 
-def _rows(pattern: str = "rows") -> Refusal:
-    return Refusal((ModelError,), pattern)
-
-
 _x = real(3)
 _GRADIENT = (ModelError, TrainingMismatchError)
 _RANDOM = Refusal((ModelError,), "random|different outputs")
@@ -215,6 +211,11 @@ def _changed_gradient(
 
 def _refused(name: str, build: Any, refusal: Refusal, draw: Any = _x) -> ZooModel:
     return ZooModel(name, build, draw, (2,), refused=refusal, refused_without_probes=refusal)
+
+
+def _no_function_of_rows(name: str, build: Any, pattern: str, draw: Any = _x) -> ZooModel:
+    # Followed by replayed passes and for predictions; refused by engines for functions of rows.
+    return ZooModel(name, build, draw, (2,), refused=Refusal((ModelError,), pattern))
 
 
 MODELS = (
@@ -238,17 +239,17 @@ MODELS = (
         Refusal(_GRADIENT, r"_Straight|features"),
     ),
     _refused("straight-through-detach", _DetachTrick, Refusal(_GRADIENT, r"first|detach")),
-    _refused("forgot-batch-first", _ForgotBatchFirst, _rows(), real(4, 2)),
-    _refused("cumulative-over-rows", lambda: _Coupled("cumulative"), _rows()),
-    _refused("shifted-rows", lambda: _Coupled("shifted"), _rows()),
-    _refused("last-row-coupled", lambda: _Coupled("last"), _rows()),
-    _refused("softmax-over-rows", lambda: _Coupled("softmax"), _rows()),
-    _refused("batch-mean", lambda: _Coupled("mean"), _rows()),
-    _refused("batch-norm-train", _batch_norm, _rows(r"1 \(BatchNorm1d\)")),
+    _no_function_of_rows("forgot-batch-first", _ForgotBatchFirst, "rows", real(4, 2)),
+    _no_function_of_rows("cumulative-over-rows", lambda: _Coupled("cumulative"), "rows"),
+    _no_function_of_rows("shifted-rows", lambda: _Coupled("shifted"), "rows"),
+    _no_function_of_rows("last-row-coupled", lambda: _Coupled("last"), "rows"),
+    _no_function_of_rows("softmax-over-rows", lambda: _Coupled("softmax"), "rows"),
+    _no_function_of_rows("batch-mean", lambda: _Coupled("mean"), "rows"),
+    _no_function_of_rows("batch-norm-train", _batch_norm, r"1 \(BatchNorm1d\)"),
     _refused("functional-dropout", lambda: _Random("dropout"), _RANDOM),
     _refused("noise", lambda: _Random("noise"), _RANDOM),
     _refused("stochastic-depth", lambda: _Random("branch"), _RANDOM),
-    _refused("dropout-train", _dropout_in_train_mode, _rows(r"1 \(Dropout\)")),
+    _no_function_of_rows("dropout-train", _dropout_in_train_mode, r"1 \(Dropout\)"),
     ZooModel(
         # Without probes the change of function is taken as one between steps.
         "spectral-norm-train",

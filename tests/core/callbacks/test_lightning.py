@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from support.modules import module_from_file
 from telescope_core.callbacks import IndexedDataset
-from telescope_core.errors import ConfigurationError, ModelError, TrainingMismatchError
+from telescope_core.errors import ConfigurationError, TrainingMismatchError
 from telescope_core.lens import TelescopeLens
 from telescope_core.live.alerts import ApproximationFails
 from telescope_core.trackers.null import NullRun
@@ -341,7 +341,7 @@ class Manual(Module):
             ConfigurationError,
             "clipped by value",
         ),
-        (Module(dropout=0.5), {}, {}, ModelError, "train mode"),
+        (Module(dropout=0.5), {}, {}, ConfigurationError, "kernel_norms=True needs training"),
     ],
     ids=["manual", "no positions", "unequal", "clip by value", "dropout"],
 )

@@ -98,7 +98,7 @@ def test_shares_of_layers_after_one_step_are_those_of_their_kernels() -> None:
         optimizer.zero_grad()
         functional.cross_entropy(model(x), y).backward()
         optimizer.step()
-    shares = lens.effective_parameters_by_layer("train")
+    shares = lens.logit_sensitivity_by_layer("train")
     assert list(shares) == ["convolutions.0", "head"]
     for layer, part in parts.items():
         # p(I) = n/|I| Σ ‖s‖² / k, with |I| = n.
