@@ -16,16 +16,16 @@ from telescope_pipeline.store.folders import Layout
 # Processor seconds of a member of each kind with the settings that the project comes with, for a
 # case that was not trained here yet.
 _USUAL = {
-    "approximation_quality": 17.0,
-    "boosting_vs_networks": 50.0,
-    "convolutional_network": 40.0,
-    "depth": 7.0,
-    "design_choices": 4.0,
-    "double_descent": 32.0,
-    "grokking_network": 28.0,
-    "grokking_polynomial": 87.0,
-    "modular_addition": 106.0,
-    "weight_averaging": 7.0,
+    "approximation_quality": 9.0,
+    "boosting_vs_networks": 32.0,
+    "convolutional_network": 25.0,
+    "depth": 4.0,
+    "design_choices": 3.0,
+    "double_descent": 22.0,
+    "grokking_network": 25.0,
+    "grokking_polynomial": 45.0,
+    "modular_addition": 68.0,
+    "weight_averaging": 25.0,
 }
 # Starting a worker.
 _START = 4.0
