@@ -47,7 +47,7 @@ def headline(case: GrokkingPolynomialCase, history: pd.DataFrame) -> str:
             f"{last:,} steps; {ends}."
         )
     return (
-        f"Test error falls to {level:g} {times(test / train)} as many steps in as train error "
+        f"Test error falls to {level:g}, {times(test / train)} as many steps in as train error "
         f"(step {about(test)} against {about(train)}); {ends}."
     )
 
