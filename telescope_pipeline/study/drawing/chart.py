@@ -33,7 +33,7 @@ _INK, _MUTED = Colour("#1B1B1F", "#ECECF1"), Colour("#4A4A52", "#B4B4BE")
 _GRID, _PAPER = Colour("#E6E6EA", "#33333B"), Colour("#FFFFFF", "transparent")
 _MUTED_TEXT = {"labelColor": _MUTED.expression, "titleColor": _INK.expression}
 # Of a figure, in 1/96 inch. At 85 mm, letters of 11 units are 6.2 points high.
-_WIDTH = 405
+_WIDTH = 396
 # What the axes take: of a first panel, of one that shares its axis, of one that does not.
 _FIRST, _SHARED, _OWN = 64, 14, 58
 _CONFIG = {
