@@ -40,7 +40,6 @@ class TrainingPass:
 
     Attributes:
         outputs: Outputs as they come out again, ``(rows, k)``.
-        buffers: The layout's buffers after the pass, flat, ``(q,)``.
     """
 
     def __init__(
@@ -61,10 +60,9 @@ class TrainingPass:
         held = {name: own[name] if name in own else record.buffers[name] for name in layout.by_name}
         self._z = {name: tensor.detach().to(layout.dtype) for name, tensor in held.items()}
         with torch.no_grad():
-            outputs, after = self._run(self._z)
+            outputs, _ = self._run(self._z)
         self._require_same(outputs)
         self.outputs = outputs
-        self.buffers = self._flat(after, 1)[trained:, 0]
 
     def _require_same(self, outputs: Tensor) -> None:
         """Refuse a pass that comes out otherwise when it is run again."""

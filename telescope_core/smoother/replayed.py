@@ -93,8 +93,9 @@ class ReplayedSmoother(Smoother):
             self.loss.check(again.outputs, targets)
             V_B = self.directions.rows(index)
             dg = self.loss.derivative(again.outputs, targets, do, V_B)
-            total += again.pull(factor * dg)
-            pulled += again.pull(factor * g[..., None])[:, 0]
+            both = again.pull(factor * torch.cat([dg, g[..., None]], dim=-1))
+            total += both[:, :-1]
+            pulled += both[:, -1]
             if self._replay.curvature == "full":
                 total += again.bend(factor * g, Z_now)
         for rows in seen.frozen:
@@ -146,9 +147,9 @@ class ReplayedSmoother(Smoother):
 
     def gradient_as_trained(self, batch: Batch) -> Tensor:
         """The gradient of the passes by plain backpropagation in training's kernels, ``(p,)``."""
-        total = torch.zeros(self._p, dtype=self._path.current.dtype)
+        total = self._path.current.new_zeros(self._p)
         for record, _, _ in self._passes(batch):
-            total = total.to(self._path.current) + self._again(record).backpropagated()
+            total += self._again(record).backpropagated()
         return total
 
     def _again(self, record: Pass) -> TrainingPass:
