@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,7 +35,7 @@ class StepFollower:
         self._kernel_rule = None
         self._recorder: PassRecorder | None = None
         if run.sight.is_replayed:
-            self._recorder = PassRecorder(run.sight.model, run.sight.output)
+            self._recorder = PassRecorder(run.sight.model, run.sight.output, optimizer)
         if run.track.kernel_norms is not None:
             parameters = function.parameters
             self._kernel_rule = rule_for(optimizer, function.layout, parameters, 0, 0)
@@ -97,11 +97,13 @@ class StepFollower:
             mark_gradients=track.engine is not None and track.engine.marks_gradients,
         ) as watch:
             try:
-                with nullcontext() if self._recorder is None else self._recorder.recording():
-                    yield watch
+                yield watch
             except BaseException:
                 run.lost = watch.steps > 0
                 raise
+            finally:
+                if self._recorder is not None:
+                    self._recorder.forget()
         if not watch.left_out:
             watch.require_one_step()
 

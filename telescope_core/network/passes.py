@@ -6,8 +6,8 @@ What a pass in train mode computes depends on more than its inputs: the random s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,37 +48,55 @@ class Pass:
 
 
 class PassRecorder:
-    """Takes down the passes of a model that training differentiates.
+    """Takes down the passes of a model that training differentiates, from one step to the next.
+
+    It listens all the time, since a loop may run passes before a step of the lens begins.  A pass
+    counts once something was backpropagated through its outputs; one after which the gradients were
+    set to ``None``, or the optimizer has stepped, is forgotten.
 
     Args:
-        model: The model.
+        model: The model; copies and pickles of it are not listened to.
         output: Which of the things that it returns are its outputs.
+        optimizer: Whose steps end what passes count for.
     """
 
-    def __init__(self, model: nn.Module, output: Output) -> None:
-        self._model = model
+    def __init__(self, model: nn.Module, output: Output, optimizer: torch.optim.Optimizer) -> None:
+        self.model = model
         self._output = output
         self._begun: Pass | None = None
-        self.passes: list[Pass] = []
+        self._count = 0
+        self._passes: dict[int, Pass] = {}
+        forget = _Hook(self, "forget")
+        self._handles: list[Any] = [optimizer.register_step_post_hook(forget)]
+        self._listen()
+        weakref.finalize(self, _remove, self._handles)
 
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Take down every pass in here, forgetting earlier ones."""
-        self.passes = []
-        handles = [
+    @property
+    def passes(self) -> list[Pass]:
+        """The passes that make up the gradient as it is now, in the order of training."""
+        return [self._passes[number] for number in sorted(self._passes)]
+
+    def forget(self, *_: Any) -> None:
+        """Begin anew: the gradient was used, or thrown away."""
+        self._passes.clear()
+        # Once more the first before the pass and the last after it.
+        _remove(self._handles, keep=1)
+        self._listen()
+
+    def _listen(self) -> None:
+        begin, end = _Hook(self, "begin"), _Hook(self, "end")
+        self._handles += [
             # Before other hooks, which a second run repeats.
-            self._model.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True),
-            self._model.register_forward_hook(self._end),
+            self.model.register_forward_pre_hook(begin, with_kwargs=True, prepend=True),
+            self.model.register_forward_hook(end),
         ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
-    def _begin(self, model: nn.Module, args: Any, kwargs: Any) -> None:
+    def begin(self, args: Any, kwargs: Any) -> None:
+        """Take down what a pass starts from."""
         if in_own_pass() or not torch.is_grad_enabled():
             return
+        if self._passes and all(p.grad is None for p in self.model.parameters()):
+            self._passes.clear()
         copied: Callable[[Any], Any] = lambda leaf: (  # noqa: E731
             leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
         )
@@ -86,11 +104,12 @@ class PassRecorder:
             tree_map(copied, args),
             tree_map(copied, kwargs),
             Streams.now(),
-            {name: buffer.detach().clone() for name, buffer in model.named_buffers()},
-            {module: module.training for module in model.modules()},
+            {name: buffer.detach().clone() for name, buffer in self.model.named_buffers()},
+            {module: module.training for module in self.model.modules()},
         )
 
-    def _end(self, model: nn.Module, args: Any, returned: Any) -> None:
+    def end(self, args: Any, returned: Any) -> None:
+        """Take down what a pass came to, and wait for what is backpropagated through it."""
         begun, self._begun = self._begun, None
         if begun is None or in_own_pass():
             return
@@ -98,10 +117,38 @@ class PassRecorder:
         if not isinstance(outputs, Tensor) or not outputs.requires_grad:
             return
         begun.outputs = outputs.detach().reshape(len(outputs), -1).clone()
+        self._count += 1
+        number = self._count
 
         def take(cotangent: Tensor) -> None:
             flat = cotangent.detach().reshape(len(cotangent), -1)
             begun.cotangent = flat if begun.cotangent is None else begun.cotangent + flat
+            self._passes[number] = begun
 
         outputs.register_hook(take)  # type: ignore[no-untyped-call]
-        self.passes.append(begun)
+
+
+class _Hook:
+    """Tells a recorder, as long as there is one, of a module that is its model.
+
+    A copy of a hooked model, or a pickle of it, has a hook that does nothing.
+    """
+
+    def __init__(self, recorder: PassRecorder | None, act: str) -> None:
+        self._recorder: Callable[[], PassRecorder | None]
+        self._recorder = (lambda: None) if recorder is None else weakref.ref(recorder)
+        self._act = act
+
+    def __call__(self, caller: Any, *given: Any) -> None:
+        recorder = self._recorder()
+        if recorder is not None and (self._act == "forget" or caller is recorder.model):
+            getattr(recorder, self._act)(*given)
+
+    def __reduce__(self) -> tuple[type[_Hook], tuple[None, str]]:
+        return _Hook, (None, self._act)
+
+
+def _remove(handles: list[Any], keep: int = 0) -> None:
+    """Take hooks off again."""
+    while len(handles) > keep:
+        handles.pop().remove()

@@ -158,7 +158,7 @@ class ReplayedSmoother(Smoother):
 
     def _passes(self, batch: Batch) -> Iterator[tuple[Pass, Tensor, Tensor]]:
         """The passes that made the gradient, each with its positions and targets."""
-        used = [record for record in batch.passes() if record.cotangent is not None]
+        used = batch.passes()
         rows = sum(record.rows for record in used)
         if rows != len(batch.index):
             raise TrainingMismatchError(

@@ -4,6 +4,11 @@ The oracle is a training loop of its own: the same seeds, order, masks, noise an
 inputs, with the labels moved along a direction by a small step to either side.
 """
 
+import copy
+import gc
+import pickle
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -149,12 +154,11 @@ class Run:
         return outputs
 
 
-def retrained(direction, step=1e-5, **options):
+def retrained(direction, step=1e-5, of=Run, **options):
     """The derivative of the trained network's predictions along a direction of the labels."""
     y = data()[1]
     ends = [
-        Run(**options, targets=y + sign * step * direction).train().predictions()
-        for sign in (1, -1)
+        of(**options, targets=y + sign * step * direction).train().predictions() for sign in (1, -1)
     ]
     return (ends[0] - ends[1]) / (2 * step)
 
@@ -272,3 +276,40 @@ def test_kernel_norms_and_constants_are_refused_by_name():
         Run(Everything).attach(kernel_norms=True)
     with pytest.raises(ConfigurationError, match="curvature='full' is followed by"):
         Run(Everything).attach(curvature="full", strategy="midpoint")
+
+
+class Around(Run):
+    """Every batch in an iteration of its own, and nothing but the optimizer's step is wrapped."""
+
+    def _step(self, index):
+        generator = torch.Generator().manual_seed(4)
+        for share, part in zip(self.shares, index.chunk(len(self.shares)), strict=True):
+            rows = self.x[part] + 0.05 * torch.randn(len(part), WIDTH, generator=generator).double()
+            (share * self.loss(self.model(rows), self.y[part])).backward()
+
+    def train(self, steps=None):
+        generator = torch.Generator().manual_seed(3)
+        for step in range(steps or self.steps):
+            index = torch.randperm(ROWS, generator=generator)[: BATCH * len(self.shares)]
+            if step == 2:  # Thrown away.
+                self._step(index)
+                self.optimizer.zero_grad()
+            self._step(index)
+            copy.deepcopy(self.model), pickle.dumps(self.model)
+            with nullcontext() if self.lens is None else self.lens.step(index):
+                self.optimizer.step()
+            self.optimizer.zero_grad()
+        return self
+
+
+@pytest.mark.parametrize("shares", [(1.0,), (0.25, 0.75)])
+def test_passes_made_before_the_step_of_the_lens_begins(shares):
+    options = {"kind": Images, "accumulate": shares, "of": Around}
+    run = Around(Images, accumulate=shares).attach(curvature="full").train()
+    expected = retrained(direction(), **options)
+    S = run.lens.smoother("test", reading="end-to-end")
+    assert (along(S, direction()) - expected).norm() < 1e-5 * expected.norm()
+    hooks = run.model._forward_pre_hooks, run.model._forward_hooks
+    run.lens = None
+    gc.collect()
+    assert not any(hooks)
