@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from telescope_core.errors import ConfigurationError, ModelError
@@ -14,6 +15,7 @@ from telescope_core.network.checks import check_model, check_sets, check_sets_fo
 from telescope_core.network.inputs import Inputs, count_rows
 from telescope_core.network.layout import ParameterLayout
 from telescope_core.network.outputs import Output
+from telescope_core.network.passes import PassRecorder
 from telescope_core.smoother import Replay
 
 
@@ -88,7 +90,9 @@ class Sight:
             return True
         return any(network.moved_buffers(rows) for rows in samples.values())
 
-    def replay(self, parameters: Mapping[str, Tensor]) -> Replay | None:
+    def replay(
+        self, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+    ) -> Replay | None:
         """The model as training runs it, if that is another function than in evaluation."""
         if not self.is_replayed:
             return None
@@ -97,7 +101,8 @@ class Sight:
         buffers = dict(self.model.named_buffers())
         z = {**parameters, **{name: buffers[name] for name in moved}}
         linearizer, sets = self.through(z)
-        return Replay(self.model, self.output, linearizer, sets, self._settings.curvature)
+        recorder = PassRecorder(self.model, self.output, optimizer)
+        return Replay(self.model, self.output, linearizer, sets, recorder, self._settings.curvature)
 
     def through(self, parameters: Mapping[str, Tensor]) -> tuple[Linearizer, dict[str, RowSet]]:
         """The model as a function of these parameters, by name, and the sets seen through it."""

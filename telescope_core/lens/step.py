@@ -16,7 +16,6 @@ from telescope_core.lens.watch import StepWatch, Update, watch_step
 from telescope_core.losses import Loss
 from telescope_core.network import own_streams
 from telescope_core.network.inputs import Rows, count_rows
-from telescope_core.network.passes import PassRecorder
 from telescope_core.smoother import Batch, ReplayedSmoother, SeenGradient, Smoother
 from telescope_core.update_rules import rule_for
 
@@ -33,9 +32,6 @@ class StepFollower:
         self._loss = loss
         self._targets = targets
         self._kernel_rule = None
-        self._recorder: PassRecorder | None = None
-        if run.sight.is_replayed:
-            self._recorder = PassRecorder(run.sight.model, run.sight.output, optimizer)
         if run.track.kernel_norms is not None:
             parameters = function.parameters
             self._kernel_rule = rule_for(optimizer, function.layout, parameters, 0, 0)
@@ -102,8 +98,9 @@ class StepFollower:
                 run.lost = watch.steps > 0
                 raise
             finally:
-                if self._recorder is not None:
-                    self._recorder.forget()
+                replay = None if run.engines is None else run.engines.problem.replay
+                if replay is not None and watch.steps == 0:
+                    replay.recorder.discard_gradients()
         if not watch.left_out:
             watch.require_one_step()
 
@@ -127,7 +124,6 @@ class StepFollower:
             linearizer=run.linearizer,
             block_start=run.track.at_start["train"],
             at_block_start=not run.track.in_open_block,
-            passes=lambda: [] if self._recorder is None else self._recorder.passes,
         )
 
     def _look(self, engine: Smoother, update: Update, batch: Batch, watch: StepWatch) -> None:

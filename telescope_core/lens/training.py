@@ -46,7 +46,7 @@ class Training:
             check_scalar(self.loss, f.to(function.own_precision), y)
             return
         run.trained.require_alone(self.loss, leaves_of(self.loss, f, y))
-        replay = run.sight.replay(run.trained.by_name)
+        replay = run.sight.replay(run.trained.by_name, self.optimizer)
         of_training = (self.optimizer, self.loss, self.targets)
         run.carry_smoother(
             EngineFactory(run.settings, function, *of_training, run.track.f_0, replay)

@@ -30,7 +30,9 @@ class Pass:
         buffers: Every buffer when it began, by name; copies.
         modes: The mode of every module.
         outputs: What it returned, flat, ``(rows, k)``, without history.
-        cotangent: ``∂(what was backpropagated)/∂outputs``, flat; ``None`` before that.
+        cotangent: ``∂(what was backpropagated)/∂outputs``, flat; ``None`` before that, and where
+            what was backpropagated was thrown away.
+        has_moved_buffers: Whether buffers are others since.
     """
 
     args: tuple[Any, ...]
@@ -40,6 +42,7 @@ class Pass:
     modes: dict[nn.Module, bool]
     outputs: Tensor | None = None
     cotangent: Tensor | None = None
+    has_moved_buffers: bool = False
 
     @property
     def rows(self) -> int:
@@ -48,84 +51,102 @@ class Pass:
 
 
 class PassRecorder:
-    """Takes down the passes of a model that training differentiates, from one step to the next.
+    """Takes down the passes of a model that training makes, from one step to the next.
 
     It listens all the time, since a loop may run passes before a step of the lens begins.  A pass
-    counts once something was backpropagated through its outputs; one after which the gradients were
-    set to ``None``, or the optimizer has stepped, is forgotten.
+    counts if something was backpropagated through its outputs, or if it has moved buffers (also
+    without gradients, or where these were thrown away).
 
     Args:
         model: The model; copies and pickles of it are not listened to.
         output: Which of the things that it returns are its outputs.
-        optimizer: Whose steps end what passes count for.
+        optimizer: After its step there are no passes any more.
     """
 
     def __init__(self, model: nn.Module, output: Output, optimizer: torch.optim.Optimizer) -> None:
         self.model = model
         self._output = output
-        self._begun: Pass | None = None
+        self._begun: tuple[Pass, list[Any]] | None = None
         self._count = 0
         self._passes: dict[int, Pass] = {}
-        forget = _Hook(self, "forget")
-        self._handles: list[Any] = [optimizer.register_step_post_hook(forget)]
+        self._handles: list[Any] = [optimizer.register_step_post_hook(_Hook(self, "forget"))]
         self._listen()
         weakref.finalize(self, _remove, self._handles)
 
     @property
     def passes(self) -> list[Pass]:
-        """The passes that make up the gradient as it is now, in the order of training."""
+        """The passes since the last step, in the order of training."""
         return [self._passes[number] for number in sorted(self._passes)]
 
     def forget(self, *_: Any) -> None:
-        """Begin anew: the gradient was used, or thrown away."""
+        """Begin anew after a step."""
         self._passes.clear()
         # Once more the first before the pass and the last after it.
         _remove(self._handles, keep=1)
         self._listen()
 
+    def discard_gradients(self) -> None:
+        """Take note that what was backpropagated so far leads to no step."""
+        for number, made in tuple(self._passes.items()):
+            made.cotangent = None
+            if not made.has_moved_buffers:
+                del self._passes[number]
+
     def _listen(self) -> None:
-        begin, end = _Hook(self, "begin"), _Hook(self, "end")
         self._handles += [
             # Before other hooks, which a second run repeats.
-            self.model.register_forward_pre_hook(begin, with_kwargs=True, prepend=True),
-            self.model.register_forward_hook(end),
+            self.model.register_forward_pre_hook(
+                _Hook(self, "begin"), with_kwargs=True, prepend=True
+            ),
+            self.model.register_forward_hook(_Hook(self, "end")),
         ]
 
     def begin(self, args: Any, kwargs: Any) -> None:
         """Take down what a pass starts from."""
-        if in_own_pass() or not torch.is_grad_enabled():
+        modes = {module: module.training for module in self.model.modules()}
+        if in_own_pass() or not (torch.is_grad_enabled() or any(modes.values())):
             return
         if self._passes and all(p.grad is None for p in self.model.parameters()):
-            self._passes.clear()
+            self.discard_gradients()
         copied: Callable[[Any], Any] = lambda leaf: (  # noqa: E731
             leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
         )
-        self._begun = Pass(
+        begun = Pass(
             tree_map(copied, args),
             tree_map(copied, kwargs),
             Streams.now(),
             {name: buffer.detach().clone() for name, buffer in self.model.named_buffers()},
-            {module: module.training for module in self.model.modules()},
+            modes,
         )
+        self._begun = begun, self._marks()
 
     def end(self, args: Any, returned: Any) -> None:
         """Take down what a pass came to, and wait for what is backpropagated through it."""
-        begun, self._begun = self._begun, None
-        if begun is None or in_own_pass():
+        taken, self._begun = self._begun, None
+        if taken is None or in_own_pass():
             return
         outputs = selected(returned, self._output)
-        if not isinstance(outputs, Tensor) or not outputs.requires_grad:
+        if not isinstance(outputs, Tensor):
             return
+        begun, marks = taken
         begun.outputs = outputs.detach().reshape(len(outputs), -1).clone()
+        begun.has_moved_buffers = marks != self._marks()
         self._count += 1
         number = self._count
+        if begun.has_moved_buffers:
+            self._passes[number] = begun
 
         def take(cotangent: Tensor) -> None:
             flat = cotangent.detach().reshape(len(cotangent), -1)
             begun.cotangent = flat if begun.cotangent is None else begun.cotangent + flat
             self._passes[number] = begun
 
-        outputs.register_hook(take)  # type: ignore[no-untyped-call]
+        if outputs.requires_grad:
+            outputs.register_hook(take)  # type: ignore[no-untyped-call]
+
+    def _marks(self) -> list[tuple[int, int]]:
+        """What changes when a buffer is written to or replaced."""
+        return [(id(buffer), buffer._version) for buffer in self.model.buffers()]
 
 
 class _Hook:

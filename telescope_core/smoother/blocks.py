@@ -5,14 +5,12 @@ Whatever is not asked for is not computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 
 from torch import Tensor
 
 from telescope_core.jacobians import Linearization, LinearizedRows, Linearizer
 from telescope_core.network.inputs import Rows
-from telescope_core.network.passes import Pass
 
 
 class Span:
@@ -45,7 +43,6 @@ class Batch:
         linearizer: The model; its parameters are ``θ_{t−1}`` until the optimizer's step.
         block_start: The training set linearised at the start of the block.
         at_block_start: Whether no step was taken in the block yet.
-        passes: Gives the passes of training in this step so far.
     """
 
     def __init__(
@@ -59,7 +56,6 @@ class Batch:
         linearizer: Linearizer,
         block_start: LinearizedRows,
         at_block_start: bool,
-        passes: Callable[[], list[Pass]] = list,
     ) -> None:
         self.index = index
         self.targets = targets
@@ -69,7 +65,6 @@ class Batch:
         self._linearizer = linearizer
         self._block_start = block_start
         self._at_block_start = at_block_start
-        self.passes = passes
 
     @cached_property
     def inputs(self) -> Rows:

@@ -12,6 +12,7 @@ from telescope_core.jacobians import Layers, Linearizer, RowSet
 from telescope_core.losses import LossGradient
 from telescope_core.network.layout import ParameterLayout
 from telescope_core.network.outputs import Output
+from telescope_core.network.passes import PassRecorder
 from telescope_core.smoother.path import Quadrature
 from telescope_core.update_rules import UpdateRule
 
@@ -28,6 +29,7 @@ class Replay:
         output: Which of the things that it returns are its outputs.
         linearizer: Its outputs in evaluation mode as a function of z.
         sets: The sets seen through that.
+        recorder: Takes down the passes of training.
         curvature: Whether the network's own curvature is followed.
     """
 
@@ -35,6 +37,7 @@ class Replay:
     output: Output
     linearizer: Linearizer
     sets: Mapping[str, RowSet]
+    recorder: PassRecorder
     curvature: Curvature
 
 

@@ -17,6 +17,7 @@ the exact derivative of the run.  Nothing of the size of the training set is kep
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -33,6 +34,23 @@ from telescope_core.smoother.gradient_check import SeenGradient
 from telescope_core.smoother.path import make_path
 from telescope_core.smoother.problem import Problem
 from telescope_core.update_rules import UpdateRule
+
+
+@dataclass(frozen=True)
+class _Again:
+    """A pass of training that was run again.
+
+    Attributes:
+        record: The pass.
+        run: Its products.
+        do: ``∂o/∂z · (A, D)``, shape ``(rows, k, columns)``.
+        D: Columns of the buffers when it began.
+    """
+
+    record: Pass
+    run: TrainingPass
+    do: Tensor
+    D: Tensor
 
 
 class ReplayedSmoother(Smoother):
@@ -53,7 +71,7 @@ class ReplayedSmoother(Smoother):
         self._now: tuple[Tensor, dict[str, LinearizedRows]] | None = None
         self._batch: Batch | None = None
         self._gradient = torch.zeros(0)
-        self._D = torch.zeros(0)
+        self._again: dict[int, _Again] = {}
 
     @classmethod
     @override
@@ -82,55 +100,56 @@ class ReplayedSmoother(Smoother):
     @override
     def before_update(self, seen: SeenGradient) -> None:
         assert self._batch is not None
-        Z = self._path.current
-        total, pulled, D = torch.zeros_like(Z[: self._p]), Z.new_zeros(self._p), Z[self._p :]
-        for record, index, targets in self._passes(self._batch):
-            again = self._again(record)
-            Z_now = torch.cat([Z[: self._p], D])
-            do, D = again.push(Z_now)
-            g = self.loss.gradient(again.outputs, targets)
-            factor = _factor(record, g)
-            self.loss.check(again.outputs, targets)
+        total, pulled = torch.zeros_like(self._A), self._A.new_zeros(self._p)
+        for again, index, targets in self._passes(self._batch):
+            outputs = again.run.outputs
+            g = self.loss.gradient(outputs, targets)
+            factor = _factor(again.record, g)
+            self.loss.check(outputs, targets)
             V_B = self.directions.rows(index)
-            dg = self.loss.derivative(again.outputs, targets, do, V_B)
-            both = again.pull(factor * torch.cat([dg, g[..., None]], dim=-1))
+            dg = self.loss.derivative(outputs, targets, again.do, V_B)
+            both = again.run.pull(factor * torch.cat([dg, g[..., None]], dim=-1))
             total += both[:, :-1]
             pulled += both[:, -1]
             if self._replay.curvature == "full":
-                total += again.bend(factor * g, Z_now)
+                total += again.run.bend(factor * g, torch.cat([self._A, again.D]))
         for rows in seen.frozen:
             pulled[rows] = 0
             total[rows] = 0
         total *= self.gradient_check.factor(seen, pulled)
-        self._gradient, self._D = total, D
+        self._gradient = total
         self.rule.before_update()
 
     @override
     def after_update(self, skipped: frozenset[str]) -> None:
-        Z = self._path.current
-        self.rule.push(self._gradient, Z[: self._p], skipped)
-        Z[self._p :] = self._D
+        self.rule.push(self._gradient, self._A, skipped)
         self._path.mark_moved()
+        self._again.clear()
         self._batch = self._now = None
 
     @override
     def close_block(self, spans: Spans) -> None:
+        self._follow_passes()
         self._path.close_block(self._spans())
 
     @override
     def values(self, name: str, spans: Spans) -> Tensor:
+        self._follow_passes()
         return self._path.value(name, self._spans()[name])
 
     @override
     def values_end_to_end(self, name: str, spans: Spans) -> Tensor:
+        self._follow_passes()
         return self._linearized()[name].jvp(self._path.current)
 
     @override
     def values_by_layer(self, name: str, spans: Spans) -> Tensor:
+        self._follow_passes()
         return self._path.value_by_layer(name, self._spans()[name])
 
     @override
     def tensors(self) -> dict[str, Tensor]:
+        self._follow_passes()
         buffers = {f"rule/{name}": value for name, value in self.rule.buffers().items()}
         start = next(iter(self._start.values())).theta
         return {**self._path.tensors("Z"), **buffers, "z_start": start}
@@ -148,18 +167,38 @@ class ReplayedSmoother(Smoother):
     def gradient_as_trained(self, batch: Batch) -> Tensor:
         """The gradient of the passes by plain backpropagation in training's kernels, ``(p,)``."""
         total = self._path.current.new_zeros(self._p)
-        for record, _, _ in self._passes(batch):
-            total += self._again(record).backpropagated()
+        for again, _, _ in self._passes(batch):
+            total += again.run.backpropagated()
         return total
 
-    def _again(self, record: Pass) -> TrainingPass:
-        replay = self._replay
-        return TrainingPass(replay.model, replay.output, record, self._function.layout, self._p)
+    @property
+    def _A(self) -> Tensor:
+        return self._path.current[: self._p]
 
-    def _passes(self, batch: Batch) -> Iterator[tuple[Pass, Tensor, Tensor]]:
+    def _follow_passes(self) -> list[_Again]:
+        """Run again what training has run since the last step: D follows the buffers.
+
+        Returns:
+            All passes since then.
+        """
+        replay, layout = self._replay, self._function.layout
+        made = replay.recorder.passes
+        self._again = {key: a for key, a in self._again.items() if any(a.record is m for m in made)}
+        for record in made:
+            if id(record) in self._again:
+                continue
+            run = TrainingPass(replay.model, replay.output, record, layout, self._p)
+            D = self._path.current[self._p :]
+            do, after = run.push(self._path.current)
+            self._again[id(record)] = _Again(record, run, do, D.clone())
+            D.copy_(after)
+            self._path.mark_moved()
+        return [self._again[id(record)] for record in made]
+
+    def _passes(self, batch: Batch) -> Iterator[tuple[_Again, Tensor, Tensor]]:
         """The passes that made the gradient, each with its positions and targets."""
-        used = batch.passes()
-        rows = sum(record.rows for record in used)
+        used = [again for again in self._follow_passes() if again.record.cotangent is not None]
+        rows = sum(again.record.rows for again in used)
         if rows != len(batch.index):
             raise TrainingMismatchError(
                 f"lens.step() was given {len(batch.index)} positions, and training "
@@ -167,9 +206,9 @@ class ReplayedSmoother(Smoother):
                 "positions of all rows, in the order in which the model saw them"
             )
         start = 0
-        for record in used:
-            part = slice(start, start + record.rows)
-            yield record, batch.index[part], batch.targets[part]
+        for again in used:
+            part = slice(start, start + again.record.rows)
+            yield again, batch.index[part], batch.targets[part]
             start = part.stop
 
     def _linearized(self) -> dict[str, LinearizedRows]:

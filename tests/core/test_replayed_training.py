@@ -299,6 +299,8 @@ class Around(Run):
             with nullcontext() if self.lens is None else self.lens.step(index):
                 self.optimizer.step()
             self.optimizer.zero_grad()
+        with torch.no_grad():  # Running statistics follow, though nothing is trained.
+            self.model(self.x)
         return self
 
 
