@@ -16,6 +16,7 @@ the exact derivative of the run.  Nothing of the size of the training set is kep
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from telescope_core.errors import TrainingMismatchError
+from telescope_core.errors import RefusalWarning, TrainingMismatchError
 from telescope_core.jacobians import LinearizedRows
 from telescope_core.jacobians.training_pass import TrainingPass
 from telescope_core.network.passes import Pass
@@ -66,6 +67,10 @@ class ReplayedSmoother(Smoother):
         values = self.initial_values()
         self._path = make_path(problem.quadrature, start, values, problem.layers)
         self.rule = problem.make_rule(self.columns, 0)
+        self._is_full = problem.replay.curvature == "full"
+        self._has_said_so = False
+        if self._is_full:
+            self.rule.follow_denominators()
         self._start: dict[str, LinearizedRows] = {}
         self._z_start: Tensor | None = None
         self._now: tuple[Tensor, dict[str, LinearizedRows]] | None = None
@@ -77,7 +82,13 @@ class ReplayedSmoother(Smoother):
     @override
     def entries(cls, problem: Problem, directions: int) -> int:
         assert problem.replay is not None
-        each = 6 * problem.replay.linearizer.function.layout.size + 2 * problem.outputs
+        arrays = 6
+        if problem.replay.curvature == "full":
+            # Here, so that a rule without an exact form is refused before training.
+            rule = problem.make_rule(0, 0)
+            rule.follow_denominators()
+            arrays += rule.denominator_columns
+        each = arrays * problem.replay.linearizer.function.layout.size + 2 * problem.outputs
         return problem.labels.numel() * directions + directions * each
 
     @property
@@ -111,14 +122,19 @@ class ReplayedSmoother(Smoother):
             both = again.run.pull(factor * torch.cat([dg, g[..., None]], dim=-1))
             total += both[:, :-1]
             pulled += both[:, -1]
-            if self._replay.curvature == "full":
+            if self._is_full:
                 total += again.run.bend(factor * g, torch.cat([self._A, again.D]))
         for rows in seen.frozen:
             pulled[rows] = 0
             total[rows] = 0
-        total *= self.gradient_check.factor(seen, pulled)
+        factor = self.gradient_check.factor(seen, pulled)
+        if factor != 1 and self._is_full:
+            self._say_that_it_is_held(factor)
+        total *= factor
         self._gradient = total
         self.rule.before_update()
+        if self._is_full:
+            self.rule.look_at(seen.gradient)
 
     @override
     def after_update(self, skipped: frozenset[str]) -> None:
@@ -163,6 +179,17 @@ class ReplayedSmoother(Smoother):
     @override
     def rule_in_use(self) -> UpdateRule:
         return self.rule
+
+    def _say_that_it_is_held(self, factor: float) -> None:
+        if not self._has_said_so:
+            self._has_said_so = True
+            warnings.warn(
+                f"gradients were multiplied by {factor:.3g} after backpropagation (clipping by "
+                "norm?); curvature='full' holds such a factor fixed, so columns are the exact "
+                "derivative of the run only as far as labels do not move it",
+                RefusalWarning,
+                stacklevel=2,
+            )
 
     def gradient_as_trained(self, batch: Batch) -> Tensor:
         """The gradient of the passes by plain backpropagation in training's kernels, ``(p,)``."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from telescope_core.network.layout import ParameterLayout
-from telescope_core.update_rules.base import DecayingRule, Recursion, Slot, UpdateRule
+from telescope_core.update_rules.base import Recursion, Slot, UpdateRule
+from telescope_core.update_rules.denominators import DividingRule, slope_of_root
 
 
-class _FirstMomentRule(DecayingRule):
+class _FirstMomentRule(DividingRule):
     """Rules with ``M ← β₁M + (1−β₁)G`` and coupled or decoupled weight decay."""
 
     def __init__(
@@ -34,6 +37,8 @@ class _FirstMomentRule(DecayingRule):
         for slot in self.slots:
             if not self.optimizer.state.get(slot.parameter):
                 self.seed_buffer("first_moment", slot, "exp_avg")
+                self.drop_buffer("second_moment", slot)
+                self.drop_buffer("largest_second_moment", slot)
 
     def borrow(self, other: UpdateRule) -> None:
         if isinstance(other, _FirstMomentRule):
@@ -54,6 +59,7 @@ class _FirstMomentRule(DecayingRule):
             )
             along_M, along_G = self._rates(slot, group)
             decay = float(group["weight_decay"])
+            bend = self._bend(slot, group) if self.follows else None
             for part in self.parts(slot):
                 G, A, M, phi = (array[part] for array in arrays)
                 if group["maximize"]:
@@ -66,6 +72,35 @@ class _FirstMomentRule(DecayingRule):
                 A.addcdiv_(M, phi, value=-along_M)
                 if along_G:
                     A.addcdiv_(G, phi, value=-along_G)
+                if bend is not None:
+                    bend(part, G, A)
+
+    def _bend(self, slot: Slot, group: dict[str, Any]) -> Callable[[slice, Tensor, Tensor], None]:
+        """Adds to columns A what those G of the gradient do by way of the denominators."""
+        beta2, g = float(group["betas"][1]), self.used(slot, group)
+        along_M, along_G = self._rates(slot, group)
+        v, M = self._second_moment(slot, group), self.state_of(slot, "exp_avg")
+        assert M is not None
+        slope = slope_of_root(v) / math.sqrt(self._second_correction(slot, group))
+        gain = (along_M * M + along_G * g) * slope / self._last_phi[slot.segment.name].square()
+        if not self._divides(slot, group):
+            gain.zero_()
+        V = self.columns_of("second_moment", slot)
+        now = self.state_of(slot, "exp_avg_sq") if group.get("amsgrad") else None
+
+        def bend(part: slice, G: Tensor, A: Tensor) -> None:
+            moved = V[part].mul_(beta2).addcmul_(G, g[part, None], value=2 * (1 - beta2))
+            if now is not None:
+                before = self.columns_of("largest_second_moment", slot)[part]
+                rises = torch.eq(now, v)[part, None]
+                moved = before.copy_(torch.where(rises, moved, before))
+            A.addcmul_(moved, gain[part, None])
+
+        return bend
+
+    def _divides(self, slot: Slot, group: dict[str, Any]) -> bool:
+        """Whether the step is divided by its denominator at all."""
+        return True
 
     def _first_moment(self, slot: Slot) -> Tensor:
         moment = self.buffer("first_moment", slot)
@@ -117,7 +152,7 @@ class _FirstMomentRule(DecayingRule):
 
 
 class AdamRule(_FirstMomentRule):
-    r"""``torch.optim.Adam`` and ``torch.optim.AdamW``, the denominators held fixed.
+    r"""``torch.optim.Adam`` and ``torch.optim.AdamW``, the denominators held fixed or followed.
 
     ``G ← ±G (+ λθ`` if the decay is coupled); ``M ← β₁M + (1−β₁)G``;
     ``Δθ = −γ (M/(1−β₁ᵗ)) / φ_t`` with ``φ_t = √(v_t/(1−β₂ᵗ)) + ε`` at the value the optimizer
@@ -130,7 +165,7 @@ class AdamRule(_FirstMomentRule):
 
 
 class NAdamRule(_FirstMomentRule):
-    r"""``torch.optim.NAdam``: Nesterov momentum with a schedule, the denominators held fixed.
+    r"""``torch.optim.NAdam``: Nesterov momentum with a schedule, denominators as Adam's.
 
     ``Δθ = −γ [ (1−μ_t) G/(1−Πμ) + μ_{t+1} M/(1−Πμ·μ_{t+1}) ] / φ_t`` with
     ``μ_t = β₁ (1 − ½·0.96^{tψ})``.
@@ -147,7 +182,7 @@ class NAdamRule(_FirstMomentRule):
 
 
 class RAdamRule(_FirstMomentRule):
-    r"""``torch.optim.RAdam``: rectified Adam, the denominators held fixed.
+    r"""``torch.optim.RAdam``: rectified Adam, the denominators held fixed or followed.
 
     Until the variance of the adaptive rate is tractable (``ρ_t ≤ 5``) the step is
     ``−γ M/(1−β₁ᵗ)``; afterwards it is rectified and divided by ``φ_t``.
@@ -159,8 +194,12 @@ class RAdamRule(_FirstMomentRule):
         rectifier = _rectifier(step, float(group["betas"][1]))
         return rate if rectifier is None else rate * rectifier, 0.0
 
+    @override
+    def _divides(self, slot: Slot, group: dict[str, Any]) -> bool:
+        return _rectifier(self._step_of(slot), float(group["betas"][1])) is not None
+
     def _denominator(self, slot: Slot, group: dict[str, Any]) -> Tensor:
-        if _rectifier(self._step_of(slot), float(group["betas"][1])) is None:
+        if not self._divides(slot, group):
             return torch.ones_like(self._second_moment(slot, group))
         root = self._second_moment(slot, group).sqrt().add_(float(group["eps"]))
         return root.div_(math.sqrt(self._second_correction(slot, group)))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from telescope_core.errors import TrainingMismatchError
+from telescope_core.errors import TrainingMismatchError, UnsupportedOptimizerError
 from telescope_core.network.layout import ParameterLayout, Segment
 
 # Several operations on a part follow each other while it is in a cache.
@@ -89,6 +89,26 @@ class UpdateRule(ABC):
     def before_update(self) -> None:  # noqa: B027  # most rules keep no buffers to reset
         """Look at the optimizer's state right before its step, e.g. whether it was reset."""
 
+    def follow_denominators(self) -> None:
+        """Hold nothing fixed from now on, so that columns are exact derivatives of the steps.
+
+        Called before the first step, where the curvature of the network is followed, too; then
+        :meth:`look_at` is told the gradient of every step.  A rule that neglects nothing anyway
+        says so by :attr:`is_linear`.
+
+        Raises:
+            UnsupportedOptimizerError: The rule has no exact form.
+        """
+        if not self.is_linear:
+            raise UnsupportedOptimizerError(
+                f"curvature='full' needs the exact derivative of {type(self.optimizer).__name__}'s "
+                f"step, and {type(self).__name__} {self.why_not_exact}; use "
+                "curvature='gauss-newton'"
+            )
+
+    def look_at(self, gradient: Tensor) -> None:  # noqa: B027  # linear rules need not look
+        """Take note of θ and the gradient ``(p,)`` right before a step, to follow denominators."""
+
     def borrow(self, other: UpdateRule) -> None:  # noqa: B027  # most rules compute little
         """Take over, for the next push, what another rule computed in its push of this very step.
 
@@ -145,6 +165,24 @@ class UpdateRule(ABC):
         Safe to leave at True; False allows engines to keep displacements only.
         """
         return True
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether :meth:`push` is the whole derivative of the step: nothing is held fixed."""
+        return False
+
+    @property
+    def denominator_columns(self) -> int:
+        """Arrays of the size of the columns that following denominators takes."""
+        return 0
+
+    @property
+    def why_not_exact(self) -> str:
+        """Why there is no exact form, as the end of a sentence about the rule."""
+        return (
+            "does not say that it is linear in the gradients (is_linear), nor how denominators are "
+            "followed (follow_denominators)"
+        )
 
     @property
     def is_plain(self) -> bool:

@@ -39,6 +39,11 @@ class SGDRule(DecayingRule):
                 self.drop_buffer("momentum", slot)
 
     @property
+    def is_linear(self) -> bool:
+        """Always."""
+        return True
+
+    @property
     def is_plain(self) -> bool:
         """Whether a step is ``θ − γ G`` with one γ for all parameters and nothing else."""
         groups = [self.optimizer.param_groups[slot.group] for slot in self.slots]
