@@ -112,19 +112,23 @@ class FunctionalLinearization(Linearization):
             ModelError: Neither can be.
             RuntimeError: The device is out of memory.
         """
-        if not self._forward.by_column:
-            try:
-                with _quiet():
-                    return at_once()
-            except (RuntimeError, NotImplementedError) as error:
-                if isinstance(error, TelescopeError | torch.OutOfMemoryError):
-                    raise
-                reason = error
+        forward = self._forward
+        if not forward.by_column:
+            # Other operations may do where a kernel of torch does not.
+            for by_formula in sorted({forward.by_formula, True}):
+                forward.by_formula = by_formula
+                try:
+                    with _quiet():
+                        return at_once()
+                except (RuntimeError, NotImplementedError) as error:
+                    if isinstance(error, TelescopeError | torch.OutOfMemoryError):
+                        raise
+                    reason = error
         with or_model_error():
             product = by_column()
-        if not self._forward.by_column:
+        if not forward.by_column:
             _log.info("derivatives are taken one by one, since torch.func fails: %s", reason)
-            self._forward.by_column = True
+            forward.by_column = True
         return product
 
     def _jvp_at_once(self, moving: dict[str, Tensor], m: int) -> Tensor:

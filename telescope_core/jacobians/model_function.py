@@ -7,15 +7,15 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from telescope_core.errors import ModelError
 from telescope_core.jacobians.linearization import without_autocast
-from telescope_core.jacobians.recurrent import Watch, can_be_unrolled, unrolled
+from telescope_core.jacobians.recurrent import Watch, recurrent_modules, unrolled
 from telescope_core.network import Network
 from telescope_core.network.autograd import or_model_error
-from telescope_core.network.differentiable import DifferentiableStatistics
+from telescope_core.network.differentiable import INSTEAD_OF_KERNELS, INSTEAD_OF_STATISTICS, Instead
 from telescope_core.network.inputs import Rows, count_rows
 from telescope_core.network.layout import ParameterLayout
 from telescope_core.network.outputs import described
@@ -39,6 +39,7 @@ class ModelFunction:
         k: Number of outputs per row.
         output_shape: Shape of one row of the model's output; ``()`` for outputs of shape (rows,).
         precision: The coarsest precision that this function computes in.
+        by_formula: Whether some kernels of torch are put into other operations, for ``torch.func``.
         by_column: Whether ``torch.func`` fails on it.
 
     Raises:
@@ -53,13 +54,9 @@ class ModelFunction:
         self.parameters: dict[str, Tensor] = {n: held[n] for n in layout.by_name if n in held}
         self._buffers = [name for name in layout.by_name if name not in held]
         self._dtypes = {name: tensor.dtype for name, tensor in self._held().items()}
-        self._recurrent = [
-            module
-            for module in network.module.modules()
-            if isinstance(module, nn.RNNBase) and can_be_unrolled(module)
-        ]
+        self._recurrent = recurrent_modules(network.module)
         self._in_full_precision = False
-        self.by_column = False
+        self.by_formula = self.by_column = False
         with torch.no_grad(), network.at() as call:
             outputs = call(sample)
         rows = count_rows(sample)
@@ -79,6 +76,7 @@ class ModelFunction:
         with (
             self.native(parameters) as call,
             _differentiable_kernels(),
+            Instead(INSTEAD_OF_KERNELS) if self.by_formula else nullcontext(),
             unrolled(self._recurrent, watch),
         ):
             yield call
@@ -112,7 +110,7 @@ class ModelFunction:
     ) -> Iterator[Call]:
         device = next(iter(parameters.values())).device
         # Running statistics have no derivative in torch's own kernels.
-        statistics = DifferentiableStatistics() if self._buffers else nullcontext()
+        statistics = Instead(INSTEAD_OF_STATISTICS) if self._buffers else nullcontext()
         at = self.network.at(parameters, raised)
         with without_autocast(device), at as call, statistics:
             yield lambda rows: _flat(call(rows))

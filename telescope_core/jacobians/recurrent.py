@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
+from telescope_core.network.packing import entries_of
+
 Tap = Callable[[Tensor, Tensor], Tensor]
 """``(input, output) -> output`` of a linear map, called at every step."""
 
@@ -41,6 +43,12 @@ def linear_maps(module: nn.RNNBase) -> list[tuple[str, str]]:
     ]
 
 
+def recurrent_modules(model: nn.Module) -> list[nn.RNNBase]:
+    """The modules of a model that can run step by step."""
+    every = (m for m in model.modules() if isinstance(m, nn.RNNBase))
+    return [module for module in every if can_be_unrolled(module)]
+
+
 @contextmanager
 def unrolled(modules: Sequence[nn.RNNBase], watch: Watch | None = None) -> Iterator[None]:
     """Let these modules run step by step instead of in a fused kernel."""
@@ -60,8 +68,10 @@ def _run(
     hx: Tensor | Hidden | None = None,
 ) -> tuple[Tensor | PackedSequence, Tensor | Hidden]:
     """``module(input, hx)``; a sequence without a batch goes to the module's own kernel."""
+    packed = None
     if isinstance(input, PackedSequence):
-        x, active = _unpack(input)
+        packed = input
+        x, active = _unpack(packed)
     elif input.ndim == 3:
         x, active = input if module.batch_first else input.transpose(0, 1), None
     else:
@@ -70,7 +80,9 @@ def _run(
     places = _places(module)
     starts = _initial(module, x, hx, len(places))
     finals: list[Hidden] = []
-    for _ in range(module.num_layers):
+    for layer in range(module.num_layers):
+        if layer and module.training and module.dropout > 0:
+            x = _dropped(module, x, packed)
         sides = []
         for backwards in (False, True)[: 2 if module.bidirectional else 1]:
             here = len(finals)
@@ -82,8 +94,10 @@ def _run(
         x = torch.cat(sides, dim=-1)
     last = tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
     state = last if len(last) > 1 else last[0]
-    if isinstance(input, PackedSequence):
-        return _pack(x, input), state
+    if packed is not None:
+        return _pack(x, packed), state
+    if module.training:
+        x = _steps_first(x)
     return x if module.batch_first else x.transpose(0, 1), state
 
 
@@ -93,6 +107,19 @@ def _flipped(sequence: Tensor) -> Tensor:
 
 def _unchanged(sequence: Tensor) -> Tensor:
     return sequence
+
+
+def _dropped(module: nn.RNNBase, x: Tensor, packed: PackedSequence | None) -> Tensor:
+    """Dropout between layers."""
+    drop = partial(functional.dropout, p=module.dropout)
+    if packed is not None:
+        return _unpack(packed._replace(data=drop(_pack(x, packed).data)))[0]
+    return drop(_steps_first(x))
+
+
+def _steps_first(x: Tensor) -> Tensor:
+    """The same laid out as torch's kernels do: masks are filled in the order of memory."""
+    return x.transpose(0, 1).contiguous().transpose(0, 1)
 
 
 def _unpack(packed: PackedSequence) -> tuple[Tensor, Tensor]:
@@ -112,10 +139,7 @@ def _pack(x: Tensor, like: PackedSequence) -> PackedSequence:
 
 def _entries(packed: PackedSequence) -> tuple[Tensor, Tensor]:
     """Row, in the caller's order, and step of every entry of the packed data."""
-    device = packed.data.device
-    sizes = packed.batch_sizes.tolist()
-    rows = torch.cat([torch.arange(size, device=device) for size in sizes])
-    steps = torch.cat([torch.full((size,), t, device=device) for t, size in enumerate(sizes)])
+    rows, steps = entries_of(packed.batch_sizes, packed.data.device)
     return rows if packed.sorted_indices is None else packed.sorted_indices[rows], steps
 
 

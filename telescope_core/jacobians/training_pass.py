@@ -7,8 +7,8 @@ each other, so the batch is differentiated as one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,10 +17,12 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from telescope_core.errors import ModelError
 from telescope_core.jacobians.linearization import without_autocast
+from telescope_core.jacobians.recurrent import recurrent_modules, unrolled
 from telescope_core.network.function import without_gradient_hooks
 from telescope_core.network.layout import ParameterLayout
 from telescope_core.network.outputs import Output, selected
 from telescope_core.network.passes import Pass
+from telescope_core.network.sparse import copied
 from telescope_core.network.streams import own_streams
 from telescope_core.network.tape import Tape
 from telescope_core.network.twins import twins
@@ -139,7 +141,7 @@ class TrainingPass:
         record, model = self._record, self._model
         own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         buffers = [name for name in z if name in record.buffers]
-        stand_in = {id(own[name]): saved.clone() for name, saved in record.buffers.items()}
+        stand_in = {id(own[name]): copied(saved) for name, saved in record.buffers.items()}
         stand_in |= {id(p): p.detach() for p in model.parameters()}
         stand_in |= {id(own[n]): v.clone() if n in record.buffers else v for n, v in z.items()}
         device = next(iter(z.values())).device
@@ -148,13 +150,19 @@ class TrainingPass:
             without_autocast(device),
             without_gradient_hooks(model),
             twins(model, stand_in, record.modes, lambda tensor: tensor),
-            kernels or self._tape.running(),
+            kernels or self._differentiable(),
         ):
             record.streams.put_back()
             returned = model(*record.args, **record.kwargs)
             outputs = selected(returned, self._output)
             after = {name: model.get_buffer(name) for name in buffers}
         return outputs.reshape(len(outputs), -1).to(self._layout.dtype), after
+
+    @contextmanager
+    def _differentiable(self) -> Iterator[None]:
+        """In operations that have every derivative, with the draws of training."""
+        with self._tape.running(), unrolled(recurrent_modules(self._model)):
+            yield
 
     def _split(self, z: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         buffers = self._record.buffers

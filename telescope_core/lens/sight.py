@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from telescope_core.errors import ConfigurationError, ModelError
+from telescope_core.errors import ConfigurationError, ModelError, ShapeError
 from telescope_core.jacobians import Linearizer, RowSet
 from telescope_core.lens.settings import Settings
 from telescope_core.network import Network
@@ -86,7 +86,7 @@ class Sight:
         try:
             check_model(self.model)
             samples = check_sets(network, self._inputs, like)
-        except ModelError:
+        except (ModelError, ShapeError):  # rows that come together only, or a wrong shape
             return True
         return any(network.moved_buffers(rows) for rows in samples.values())
 

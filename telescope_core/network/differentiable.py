@@ -1,14 +1,15 @@
 """Operations of networks by others that every derivative goes through.
 
 The kernels of normalisation layers write running statistics on the side, where no derivative
-follows; fused attention has no forward derivative; ``detach`` stops forward derivatives along with
-those of backpropagation, though training moves what was detached as well.
+follows; fused attention, bags of rows, packed sequences and products with sparse
+matrices have no forward derivative; ``detach`` stops forward derivatives along with those of
+backpropagation, though training moves what was detached as well.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,9 +18,18 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
+from telescope_core.network import lookups, packing, sparse
 
-class DifferentiableStatistics(TorchFunctionMode):
-    """Inside, normalisation has derivatives with respect to its running statistics."""
+Table = Mapping[Callable[..., Any], Callable[..., Any]]
+"""What is called in place of what."""
+
+
+class Instead(TorchFunctionMode):
+    """Inside, other operations are called in place of some."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__()
+        self._table = table
 
     @override
     def __torch_function__(
@@ -29,7 +39,7 @@ class DifferentiableStatistics(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        return INSTEAD_OF_STATISTICS.get(func, func)(*args, **(kwargs or {}))
+        return self._table.get(func, func)(*args, **(kwargs or {}))
 
 
 def attention(
@@ -161,16 +171,34 @@ def _scaled(normed: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tenso
     return normed if bias is None else normed + bias.view(shape)
 
 
-INSTEAD_OF_STATISTICS: dict[Callable[..., Any], Callable[..., Any]] = {
+_batches: Any = torch._VF  # kernels behind packed sequences
+
+INSTEAD_OF_STATISTICS: Table = {
     functional.batch_norm: _batch_norm,
     torch.batch_norm: _batch_norm_of_torch,
     functional.instance_norm: _instance_norm,
 }
 """What has derivatives with respect to running statistics, in place of what has none."""
 
-INSTEAD: dict[Callable[..., Any], Callable[..., Any]] = {
+INSTEAD_OF_RENORM: Table = {
+    functional.embedding: lookups.embedding,
+    functional.embedding_bag: lookups.embedding_bag,
+}
+"""What looks rows up without writing to their table, in place of what may."""
+
+INSTEAD_OF_KERNELS: Table = {
+    **sparse.INSTEAD_OF_SPARSE,
+    functional.embedding_bag: lookups.embedding_bag,
+    _batches._pack_padded_sequence: packing.pack_padded,
+    _batches._pad_packed_sequence: packing.pad_packed,
+}
+"""What has forward derivatives, in place of what has none."""
+
+INSTEAD: Table = {
     **INSTEAD_OF_STATISTICS,
+    **INSTEAD_OF_RENORM,
+    **INSTEAD_OF_KERNELS,
     torch.Tensor.detach: _detached,
     torch.detach: _detached,
 }
-"""The same with everything else that a pass of training needs."""
+"""All of these, with everything else that a pass of training needs."""

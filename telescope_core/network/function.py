@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from telescope_core.errors import ModelError
+from telescope_core.network.differentiable import INSTEAD_OF_RENORM, Instead
 from telescope_core.network.inputs import Rows, call_arguments, leaves, map_rows
 from telescope_core.network.outputs import Output, selected
+from telescope_core.network.sparse import is_sparse
 from telescope_core.network.streams import own_streams
 from telescope_core.network.twins import twins
 
@@ -41,6 +43,8 @@ class Network:
         self._modes = {
             each: each.training if training is None else training for each in module.modules()
         }
+        self._mode_is_own = training is None
+        self._renorms = any(getattr(m, "max_norm", None) is not None for m in module.modules())
         self._writes_inputs: bool | None = None
 
     @contextmanager
@@ -74,6 +78,7 @@ class Network:
             own_streams(),
             without_gradient_hooks(self.module),
             twins(self.module, stand_in, self._modes, raised),
+            Instead(INSTEAD_OF_RENORM) if self._renorms else nullcontext(),
         ):
             yield lambda rows: self._call(map_rows(rows, raised))
 
@@ -82,7 +87,7 @@ class Network:
         before = {n: b.detach().clone() for n, b in self.module.named_buffers()}
         with torch.no_grad(), self.at() as call:
             call(rows)
-            after = {n: b for n, b in self.module.named_buffers() if b.is_floating_point()}
+            after = {n: b for n, b in self.module.named_buffers() if _can_move(b)}
             return [n for n, b in after.items() if n in before and not torch.equal(b, before[n])]
 
     def suspects(self) -> list[str]:
@@ -90,7 +95,7 @@ class Network:
         found = []
         for name, module in self.module.named_modules():
             where = f"{name or 'the model'} ({type(module).__name__})"
-            if module.training != self._modes.get(module, module.training):
+            if self._mode_is_own and module.training != self._modes.get(module, module.training):
                 mode = "train" if module.training else "eval"
                 found.append(f"{where} is in {mode} mode now, as it was not when attached")
             if module._backward_hooks or module._backward_pre_hooks:
@@ -134,6 +139,10 @@ def outside_inference_mode() -> Iterator[None]:
         return
     with torch.inference_mode(False), torch.no_grad():
         yield
+
+
+def _can_move(buffer: Tensor) -> bool:
+    return buffer.is_floating_point() and not is_sparse(buffer)
 
 
 def _versions(rows: Rows) -> list[int]:

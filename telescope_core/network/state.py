@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from telescope_core.network.sparse import is_sparse, values_of
+
 # Numbers and switches on modules that say nothing about their function.
 _NOT_STATE = ("training",)
 
@@ -47,6 +49,8 @@ class NetworkState:
 def _mark(tensor: Tensor) -> tuple[object, ...]:
     if not tensor.numel() or tensor.is_inference() or tensor.is_complex() or tensor.is_meta:
         return (id(tensor),)
+    if is_sparse(tensor):
+        return (id(tensor), tuple(tensor.shape), *_mark(values_of(tensor))[1:])
     # Writing through .data leaves the version as it is; a sum sees nearly all of that.
     total = str(float(tensor.detach().sum(dtype=torch.float32)))  # NaN equals itself as text
     # The address, since an identity may be taken over by another tensor.

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from telescope_core.network.sparse import copied
 from telescope_core.network.streams import twin_of_generator
 
 _MAPPINGS = (dict, OrderedDict, defaultdict)
@@ -54,7 +55,7 @@ def twins(
     def of_tensor(value: Tensor) -> Tensor:
         made = copies.get(id(value))
         if made is None:
-            made = value if isinstance(value, nn.Parameter) else raised(value.detach().clone())
+            made = value if isinstance(value, nn.Parameter) else raised(copied(value.detach()))
             copies[id(value)] = made
         return made
 
