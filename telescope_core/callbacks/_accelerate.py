@@ -1,22 +1,79 @@
-"""What accelerate wraps: the model's own ``forward``, in an autocast, and the optimizer."""
+"""What accelerate wraps: the model's own ``forward``, in an autocast."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from types import MethodType
 from typing import Any, Final, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from telescope_core.callbacks.indexed import INDEX_KEY
+from telescope_core.network import Network
+from telescope_core.network.inputs import Rows, call_arguments
+from telescope_core.network.outputs import Output, selected
+from telescope_core.network.samples import TARGETS
 
 # By name, since accelerate carries no types.
 _State: Final[Any] = import_module("accelerate.state").AcceleratorState
 _Converter: Final[Any] = import_module("accelerate.utils.operations").ConvertOutputsToFp32
-_Optimizer: Final[Any] = import_module("accelerate.optimizer").AcceleratedOptimizer
 _DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class ModelOutputs(nn.Module):
+    """A model as a function to one of its outputs, without accelerate's mixed precision.
+
+    An autocast that accelerate has put into the model's own forward (``bf16=True``) is left out;
+    one around the call is not.
+
+    Args:
+        model: The model, prepared by accelerate or not; its parameters are shared.
+        output: Which of its outputs: a name, a position, or what picks them.
+    """
+
+    def __init__(self, model: nn.Module, output: Output = "logits") -> None:
+        super().__init__()
+        self.model = model
+        self.output = output
+        self.training = model.training
+
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
+        """The chosen outputs, rows first."""
+        args, kwargs = call_arguments(self.model, named) if named else (inputs, {})
+        with without_mixed_precision(self.model):
+            outputs: Tensor = selected(self.model(*args, **kwargs), self.output)
+        return outputs
+
+    def announce(self, autocast: torch.autocast) -> None:
+        """Let whoever watches the calls of this module see the autocast of a pass in training.
+
+        The Trainer calls the model inside, and before a step of the lens begins.
+        """
+        with autocast:
+            for hook in tuple(self._forward_pre_hooks.values()):
+                hook(self, ())
+
+
+def model_inputs(model: ModelOutputs, batch: Mapping[str, Any]) -> Rows:
+    """What of a batch the model needs to give its outputs: its tensors, labels only if need be."""
+    device = next(model.parameters()).device
+    tensors = {
+        name: leaf.to(device)
+        for name, leaf in batch.items()
+        if isinstance(leaf, Tensor) and leaf.ndim and name != INDEX_KEY
+    }
+    plain = {name: leaf for name, leaf in tensors.items() if name not in TARGETS}
+    try:
+        with torch.no_grad(), Network(model, training=False).at() as call:
+            call(plain)
+    except (TypeError, ValueError):
+        # Encoder and decoder: inputs of the decoder are made from the labels.
+        return tensors
+    return plain
 
 
 @contextmanager
@@ -46,12 +103,6 @@ def autocast_inside(model: nn.Module) -> torch.autocast | None:
     if dtype is None:
         return None
     return torch.autocast(next(model.parameters()).device.type, dtype=dtype)
-
-
-def inner_optimizer(optimizer: Any) -> torch.optim.Optimizer:
-    """The optimizer that takes the step; accelerate's wrapper only hands over to it."""
-    inner = optimizer.optimizer if isinstance(optimizer, _Optimizer) else optimizer
-    return cast(torch.optim.Optimizer, inner)
 
 
 def _plain_forward(model: nn.Module) -> Callable[..., Any] | None:

@@ -9,24 +9,44 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from telescope_core.arguments import check_integer
 from telescope_core.errors import ConfigurationError
 from telescope_core.lens import TelescopeLens
 from telescope_core.live import LiveLog, Target
 from telescope_core.live.alerts import AlertRule
 from telescope_core.losses import Loss
-from telescope_core.network.inputs import Inputs, Rows, is_in_memory, map_rows
+from telescope_core.network import Network
+from telescope_core.network.inputs import (
+    Inputs,
+    Rows,
+    count_rows,
+    is_in_memory,
+    map_rows,
+    take_rows,
+)
+from telescope_core.network.samples import Source
 from telescope_core.trackers.null import NullRun
 from telescope_core.trackers.protocol import RunDescription
+
+EVAL_ROWS = 100
+"""Rows that are followed of a set that the framework has, if nobody says."""
+# A language model has millions of outputs a row.
+_MOST_OUTPUTS = 2**22
 
 
 class Follower:
     """Follows a training run whose model and optimizer are only known once it starts.
+
+    Without arguments predictions are followed, on a sample of the framework's own evaluation set
+    or else on the first batch of training.  Loss, training inputs and targets add a smoother.
 
     Args:
         loss: ``loss(outputs, targets) -> scalar``, as training computes it.
         train_inputs: Rows of the training set, in the order of the dataset, on any device.
         train_targets: Their targets, on any device.
         eval_sets: More inputs by name, on any device.
+        eval_rows: Rows of each evaluation set, evenly spaced; ``None`` for all of those given here,
+            and 100 of one that the framework has (fewer where a row has more than 40,000 outputs).
         log_to: Where records go besides; see :meth:`telescope_core.TelescopeLens.log_to`.
         description: The run to start, if ``log_to`` is a tracker.
         every: Optimizer steps from one record to the next; ``None`` for what
@@ -37,20 +57,26 @@ class Follower:
 
     def __init__(
         self,
-        loss: Loss,
-        train_inputs: Inputs,
-        train_targets: Tensor,
-        eval_sets: Mapping[str, Inputs] | None = None,
+        loss: Loss | None = None,
+        train_inputs: Inputs | None = None,
+        train_targets: Tensor | None = None,
+        eval_sets: Mapping[str, Source] | None = None,
         *,
+        eval_rows: int | None = None,
         log_to: Target | None = None,
         description: RunDescription | None = None,
         every: int | None = None,
         alerts: Sequence[AlertRule] = (),
         **options: Any,
     ) -> None:
+        if eval_rows is not None:
+            check_integer("eval_rows", eval_rows, 1, "rows of each evaluation set")
         self._loss = loss
-        self._inputs = {"train": train_inputs, **(eval_sets or {})}
+        self._inputs: dict[str, Source] = dict(eval_sets or {})
+        if train_inputs is not None:
+            self._inputs["train"] = train_inputs
         self._targets = train_targets
+        self._eval_rows = eval_rows
         self._target = log_to
         self._description = description
         self._every = every
@@ -58,7 +84,8 @@ class Follower:
         self._options = options
         self._lens: TelescopeLens | None = None
         self._log: LiveLog | None = None
-        self._optimizer: torch.optim.Optimizer | None = None
+        self._optimizers: Sequence[torch.optim.Optimizer] = ()
+        self._hooks = ExitStack()
         self._micro_batches: list[Tensor] = []
         self._step: ExitStack | None = None
         self._stepped = False
@@ -75,40 +102,70 @@ class Follower:
         return self._lens
 
     @property
-    def has_smoother(self) -> bool:
-        """Whether the lens has probes, so that gradients have to be the loss's own."""
-        return self._options.get("probes", 0) is not None
+    def looks_into_steps(self) -> bool:
+        """Whether batches and gradients have to be those of the loss, for a smoother."""
+        given = self._loss is not None and "train" in self._inputs and self._targets is not None
+        default = 0 if given else None
+        return self._options.get("probes", default) is not None or bool(
+            self._options.get("kernel_norms")
+        )
+
+    @property
+    def finds_sets(self) -> bool:
+        """Whether the sets to follow are those that the framework has."""
+        return not self._inputs
+
+    @property
+    def rows_of_a_found_set(self) -> int:
+        """How many rows of it are followed at most."""
+        return self._eval_rows or EVAL_ROWS
 
     def attach(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizers: Sequence[torch.optim.Optimizer],
         state: Mapping[str, Any] | None = None,
         convert: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+        found: Mapping[str, Rows] | None = None,
+        **changed: Any,
     ) -> None:
         """Attach a new lens, in the mode the model is trained in.
 
         Args:
             model: What maps inputs to outputs.
-            optimizer: The torch optimizer itself.
+            optimizers: The torch optimizers themselves.
             state: From the lens's ``state_dict``, to go on from there.
             convert: What the framework does to the tensors of a batch, e.g. to their precision.
+            found: Sets that the framework has, if none were named.
+            **changed: Options that are others than given.
 
         Raises:
             TelescopeError: Whatever the lens refuses.
-        """
+        """  # what it calls raises
         self.close()
         device = next(model.parameters()).device
 
-        def move(inputs: Inputs) -> Inputs:
+        def move(inputs: Any) -> Any:
             if not is_in_memory(inputs):
                 return inputs
             return map_rows(cast(Rows, inputs), lambda leaf: convert(leaf.to(device)))
 
         inputs = {name: move(rows) for name, rows in self._inputs.items()}
-        train = inputs.pop("train")
-        targets = convert(self._targets.to(device))
-        lens = TelescopeLens(model, optimizer, self._loss, train, targets, inputs, **self._options)
+        for name, rows in (found or {}).items():
+            inputs[name] = _fitting(model, move(rows), self.rows_of_a_found_set)
+        train = inputs.pop("train", None)
+        targets = None if self._targets is None else convert(self._targets.to(device))
+        lens = TelescopeLens(
+            model,
+            # Predictions follow whatever requires a gradient, by one optimizer or by several.
+            optimizers[0] if self.looks_into_steps else None,
+            self._loss,
+            train,
+            targets,
+            inputs,
+            eval_rows=self._eval_rows,
+            **{**self._options, **changed},
+        )
         if state is not None:
             lens.load_state_dict(state)
         self._log = lens.log_to(
@@ -118,8 +175,11 @@ class Follower:
             alerts=self._alerts,
         )
         self._lens = lens
-        self._optimizer = optimizer
+        self._optimizers = optimizers
         self._micro_batches.clear()
+        self._stepped = False
+        if not self.looks_into_steps:
+            self._watch_steps(self._hooks)
 
     def collect(self, index: Tensor) -> None:
         """Take in a batch that adds to the gradient of the next step."""
@@ -132,13 +192,17 @@ class Follower:
     def begin(self) -> None:
         """Begin the step that all collected batches lead to; parameters have not moved yet.
 
+        Predictions alone need no beginning.
+
         Raises:
             ConfigurationError: The batches are of different sizes (with probes): their mean
                 gradients then do not average to the gradient of a mean over all rows.
         """
+        if not self.looks_into_steps:
+            return
         self.abandon()
         sizes = [len(index) for index in self._micro_batches]
-        if self.has_smoother and len(set(sizes)) > 1:
+        if len(set(sizes)) > 1:
             raise ConfigurationError(
                 f"gradients are accumulated over batches of {', '.join(map(str, sizes))} rows, so "
                 "rows count differently within one step; make the batches equal (drop_last=True, "
@@ -150,9 +214,8 @@ class Follower:
         self._micro_batches.clear()
         step = ExitStack()
         step.enter_context(self.lens.step(index))
-        assert self._optimizer is not None
         self._stepped = False
-        step.callback(self._optimizer.register_step_post_hook(self._note_step).remove)
+        self._watch_steps(step)
         self._step = step
 
     def end(self) -> dict[str, float] | None:
@@ -164,12 +227,37 @@ class Follower:
         Returns:
             The record of this step, if it is time for one.
         """
-        if not self._stepped:
-            self.abandon()
-        step, self._step = self._step, None
-        if step is None:
+        if self._lens is None:
             return None
-        step.close()
+        if self.looks_into_steps:
+            if not self._stepped:
+                self.abandon()
+            step, self._step = self._step, None
+            if step is None:
+                return None
+            step.close()
+        else:
+            stepped, self._stepped = self._stepped, False
+            if not stepped:
+                return None
+            with self.lens.step():
+                """Predictions see the parameters as they are now."""
+        return self._newest()
+
+    def finish(self) -> dict[str, float] | None:
+        """Take a last record, for a run that ends between two.
+
+        Returns:
+            The record, if it is not one that :meth:`end` has returned.
+        """
+        self.abandon()
+        if self._log is None or not self.lens.steps or self._newest() is not None:
+            return None
+        self._log.take(self.lens)
+        return self._newest()
+
+    def _newest(self) -> dict[str, float] | None:
+        """The record of the last step, if there is one."""
         record = None if self._log is None else self._log.record
         return record if record is not None and record["step"] == self.lens.steps else None
 
@@ -180,12 +268,31 @@ class Follower:
             error = error or RuntimeError("the step was not taken")
             step.__exit__(type(error), error, error.__traceback__)
 
-    def _note_step(self, *_: Any) -> None:
-        self._stepped = True
-
     def close(self) -> None:
         """End the logging."""
         self.abandon()
+        self._hooks.close()
         if self._log is not None:
             self._log.close()
             self._log = None
+
+    def _watch_steps(self, until: ExitStack) -> None:
+        """Take note when an optimizer moves parameters."""
+
+        def note(optimizer: Any, *_: Any) -> None:
+            # A fused optimizer leaves parameters as they are for a scaler that found infinities.
+            found = getattr(optimizer, "found_inf", None)
+            self._stepped = self._stepped or found is None or not bool(found)
+
+        for optimizer in self._optimizers:
+            until.callback(optimizer.register_step_post_hook(note).remove)
+
+
+def _fitting(model: nn.Module, rows: Rows, most: int) -> Rows:
+    """The first rows, so many that their outputs fit."""
+    one = take_rows(rows, slice(0, 1), next(model.parameters()).device)
+    with torch.no_grad(), Network(model, training=False).at() as call:
+        outputs = call(one)
+    entries = outputs.numel() if isinstance(outputs, Tensor) else 1
+    count = max(1, min(most, count_rows(rows), _MOST_OUTPUTS // max(1, entries)))
+    return take_rows(rows, slice(0, count), next(model.parameters()).device)

@@ -58,8 +58,7 @@ def take_index(batch: Any) -> Tensor:
     Raises:
         ConfigurationError: There are none, or they cannot be taken out.
     """
-    last = batch[-1] if isinstance(batch, list | tuple) and batch else batch
-    index = last.get(INDEX_KEY) if isinstance(last, Mapping) else None
+    index = _index_of(batch)
     if not isinstance(index, Tensor):
         raise ConfigurationError(
             f"a batch ({type(batch).__name__}) does not say which training rows it holds; {_ADVICE}"
@@ -74,3 +73,13 @@ def take_index(batch: Any) -> Tensor:
         )
     batch.pop()
     return index
+
+
+def has_index(batch: Any) -> bool:
+    """Whether a batch says which training rows it holds."""
+    return isinstance(_index_of(batch), Tensor)
+
+
+def _index_of(batch: Any) -> Any:
+    last = batch[-1] if isinstance(batch, list | tuple) and batch else batch
+    return last.get(INDEX_KEY) if isinstance(last, Mapping) else None

@@ -29,7 +29,7 @@ from telescope_core.network.outputs import Output, check_output
 from telescope_core.network.samples import Source, check_sources, sampled
 from telescope_core.network.trained_parameters import TrainedParameters
 from telescope_core.smoother import Curvature
-from telescope_core.update_rules import require_rule
+from telescope_core.update_rules import inner_optimizer, require_rule
 
 if TYPE_CHECKING:
     from telescope_core.live import LiveLog, Target
@@ -65,8 +65,7 @@ class TelescopeLens:
         model: The network, which is left as it is.  Predictions alone are those of its evaluation
             mode, whatever mode it is trained in.  With probes it is followed in the mode it has
             now, without active dropout or batch statistics.
-        optimizer: The optimizer in use; with probes it needs an update rule.  Predictions alone
-            need none.
+        optimizer: The one in use; with probes it needs a rule.  Predictions alone need none.
         loss: ``loss(outputs, targets) -> scalar``: the very callable used for training; not needed
             for predictions alone, nor is a training set.
         train_inputs: Rows of the set named "train": a tensor, or a map-style dataset of rows.
@@ -152,6 +151,7 @@ class TelescopeLens:
         output: Output = None,
         on_refusal: OnRefusal = "raise",
     ) -> None:
+        optimizer = inner_optimizer(optimizer)
         asked = {
             "optimizer": optimizer,
             "loss": loss,

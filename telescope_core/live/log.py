@@ -70,8 +70,11 @@ class LiveLog:
 
     def after_step(self, lens: TelescopeLens) -> None:
         """Take a record of a lens right after a step, if it is time for one."""
-        if self._closed or lens.steps % self._every:
-            return
+        if not (self._closed or lens.steps % self._every):
+            self.take(lens)
+
+    def take(self, lens: TelescopeLens) -> None:
+        """Take a record of a lens as it is now."""
         snapshot = lens.snapshot()
         record = snapshot.to_record()
         if snapshot.refusal is not None:

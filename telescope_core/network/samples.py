@@ -18,7 +18,8 @@ from telescope_core.network.streams import own_streams
 ROWS_OF_A_LOADER = 1000
 """How many rows of a loader are followed where nothing else is said."""
 
-_TARGETS = ("label", "labels", "label_ids", "target", "targets", "y")
+TARGETS = ("label", "labels", "label_ids", "target", "targets", "y")
+"""Entries of a batch that hold what outputs are compared with."""
 
 Source = Inputs | DataLoader[Any] | IterableDataset[Any]
 """Where the rows of a set come from."""
@@ -70,18 +71,33 @@ def sampled(name: str, source: Source, most: int | None, device: torch.device) -
 
 def _of_loader(name: str, loader: Any, most: int, device: torch.device) -> Rows:
     dataset = getattr(loader, "dataset", loader)
-    with own_streams():
-        if isinstance(dataset, IterableDataset):
-            batches = [_inputs_of(name, batch) for batch in _first(loader, most)]
-            rows = _joined(name, batches)
-        else:
-            collate = loader.collate_fn or default_collate
-            positions = _spaced(len(dataset), min(most, len(dataset))).tolist()
-            rows = _inputs_of(name, collate([dataset[i] for i in positions]))
+    if isinstance(dataset, IterableDataset):
+        with own_streams():
+            rows = _joined(name, [inputs_of(name, batch) for batch in _first(loader, most)])
+    else:
+        rows = inputs_of(name, spaced_batch(loader, most))
     moved = [leaf.to(device)[:most] for leaf in leaves(rows)]
     if isinstance(rows, Tensor):
         return moved[0]
     return dict(zip(rows, moved, strict=True)) if isinstance(rows, Mapping) else tuple(moved)
+
+
+def spaced_batch(loader: Any, most: int) -> Any:
+    """One batch as the loader collates it, targets included.
+
+    Args:
+        loader: A loader of batches.
+        most: How many evenly spaced rows; of a stream its first batch is taken.
+
+    Returns:
+        The batch.
+    """
+    dataset = loader.dataset
+    with own_streams():
+        if isinstance(dataset, IterableDataset):
+            return next(iter(loader))
+        positions = _spaced(len(dataset), min(most, len(dataset))).tolist()
+        return (loader.collate_fn or default_collate)([dataset[i] for i in positions])
 
 
 def _first(loader: Any, most: int) -> Iterable[Any]:
@@ -97,11 +113,11 @@ def _first(loader: Any, most: int) -> Iterable[Any]:
             return
 
 
-def _inputs_of(name: str, batch: Any) -> Rows:
+def inputs_of(name: str, batch: Any) -> Rows:
     """The inputs of a batch, without what it holds beside them."""
     inputs: Any = batch
     if isinstance(batch, Mapping):
-        inputs = {k: v for k, v in batch.items() if k not in _TARGETS and isinstance(v, Tensor)}
+        inputs = {k: v for k, v in batch.items() if k not in TARGETS and isinstance(v, Tensor)}
     elif isinstance(batch, list | tuple):
         inputs = batch[0]
         if isinstance(inputs, list | tuple):

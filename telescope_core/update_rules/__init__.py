@@ -5,13 +5,19 @@
 
 from telescope_core.update_rules.base import Recursion, Slot, UpdateRule
 from telescope_core.update_rules.check import UpdateCheck
-from telescope_core.update_rules.registry import register_rule, require_rule, rule_for
+from telescope_core.update_rules.registry import (
+    inner_optimizer,
+    register_rule,
+    require_rule,
+    rule_for,
+)
 
 __all__ = [
     "Recursion",
     "Slot",
     "UpdateCheck",
     "UpdateRule",
+    "inner_optimizer",
     "register_rule",
     "require_rule",
     "rule_for",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar, cast
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,15 @@ _RULES: dict[type[torch.optim.Optimizer], type[UpdateRule]] = {
     torch.optim.RAdam: adam.RAdamRule,
     torch.optim.RMSprop: adaptive.RMSpropRule,
     torch.optim.Adagrad: adaptive.AdagradRule,
+}
+
+_Optimizer = TypeVar("_Optimizer", torch.optim.Optimizer, torch.optim.Optimizer | None)
+
+# Wrappers that hand a step over as it is.
+_FRAMEWORKS = {
+    "accelerate": "AcceleratedOptimizer",
+    "lightning": "LightningOptimizer",
+    "pytorch_lightning": "LightningOptimizer",
 }
 
 
@@ -53,6 +64,19 @@ def register_rule(optimizer: type[torch.optim.Optimizer], rule: type[UpdateRule]
         if not (isinstance(given, type) and issubclass(given, expected)):
             raise ConfigurationError(f"expected a subclass of {expected.__name__}, got {given!r}")
     _RULES[optimizer] = rule
+
+
+def inner_optimizer(optimizer: _Optimizer) -> _Optimizer:
+    """The optimizer that takes the step, inside of a framework's wrapper that only hands over.
+
+    Returns:
+        The inner optimizer of Accelerate's and Lightning's wrappers; otherwise the same.
+    """
+    for kind in type(optimizer).__mro__:
+        framework = kind.__module__.partition(".")[0]
+        if framework in _FRAMEWORKS and kind.__name__ == _FRAMEWORKS[framework]:
+            return cast(_Optimizer, cast(Any, optimizer).optimizer)
+    return optimizer
 
 
 def rule_for(

@@ -286,7 +286,7 @@ def test_predictions_only_follow_anything(tmp_path):
     options = {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}
     trainer = trainer_of(tmp_path, follower, accumulate_grad_batches=2, **options)
     trainer.fit(Module(), loader_of(batch_size=5))  # Batches of 5, 5, 5, 5 and 4.
-    assert [step for step, _ in run.rows] == [4, 8]
+    assert [step for step, _ in run.rows] == [4, 8, 9]  # The last one when training ends.
     assert follower.lens.steps == 9
 
 
@@ -376,7 +376,7 @@ def test_users_are_shown_every_argument():
     shown = inspect.signature(TelescopeCallback)
     assert list(shown.parameters) == [
         *("loss", "train_inputs", "train_targets", "eval_sets"),
-        *("network", "log_to", "description", "every", "alerts", "options"),
+        *("network", "eval_rows", "log_to", "description", "every", "alerts", "options"),
     ]
     assert shown.parameters["network"].default is None
     assert "train_targets:" in TelescopeCallback.__init__.__doc__

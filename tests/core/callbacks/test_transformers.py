@@ -345,7 +345,7 @@ def test_users_are_shown_every_argument():
     shown = inspect.signature(TelescopeCallback)
     assert list(shown.parameters) == [
         *("loss", "train_inputs", "train_targets", "eval_sets"),
-        *("output", "log_to", "description", "every", "alerts", "options"),
+        *("output", "eval_rows", "log_to", "description", "every", "alerts", "options"),
     ]
     assert shown.parameters["output"].default == "logits"
     assert "train_targets:" in TelescopeCallback.__init__.__doc__

@@ -1,4 +1,4 @@
-"""What frameworks wrap around an optimizer is named, and the optimizer inside is asked for."""
+"""Wrappers of frameworks that only hand a step over are seen through; others are named."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ import torch
 from torch import nn
 
 from telescope_core.errors import UnsupportedOptimizerError
-from telescope_core.update_rules import require_rule
+from telescope_core.lens import TelescopeLens
+from telescope_core.update_rules import inner_optimizer, require_rule
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     accelerate = pytest.importorskip("accelerate", reason="needs telescope-lens[transformers]")
     lightning = pytest.importorskip("lightning", reason="needs telescope-lens[lightning]")
-
-from telescope_core.callbacks._accelerate import inner_optimizer
-from telescope_core.callbacks.lightning import _inner
 
 pytestmark = pytest.mark.filterwarnings("ignore:::accelerate", "ignore:::lightning")
 
@@ -43,27 +41,35 @@ def of_lightning(optimizer):
     return lightning.pytorch.core.optimizer.LightningOptimizer(optimizer)
 
 
-@pytest.mark.parametrize(
-    ("wrap", "name"),
-    [
-        (of_accelerate, "AcceleratedOptimizer"),
-        (of_lightning, "LightningSGD"),
-        (Lookahead, "Lookahead"),
-    ],
-)
-def test_the_smoother_asks_for_the_optimizer_inside(wrap, name):
-    wrapper = wrap(plain())
-    message = rf"{name} wraps a SGD.*pass the inner optimizer, {name}\.optimizer"
+@pytest.mark.parametrize("wrap", [of_accelerate, of_lightning])
+def test_a_lens_follows_the_optimizer_inside_of_a_frameworks_wrapper(wrap):
+    torch.manual_seed(0)
+    net = nn.Linear(2, 1)
+    inner = torch.optim.SGD(net.parameters(), lr=0.1)
+    optimizer = wrap(inner)
+    x, y = torch.randn(6, 2), torch.randn(6, 1)
+    lens = TelescopeLens(net, optimizer, nn.functional.mse_loss, x, y, probes="exact", stride=2)
+    for _ in range(4):
+        with lens.step(torch.arange(6)):
+            inner.zero_grad()
+            nn.functional.mse_loss(net(x), y).backward()
+            inner.step()
+    torch.testing.assert_close(
+        lens.smoothed("train").reshape(6, 1), net(x).detach(), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_other_wrappers_are_named_and_the_optimizer_inside_is_asked_for():
+    wrapper = Lookahead(plain())
+    message = r"Lookahead wraps a SGD.*pass the inner optimizer, Lookahead\.optimizer"
     with pytest.raises(UnsupportedOptimizerError, match=message):
-        require_rule(wrapper)
+        require_rule(inner_optimizer(wrapper))
     require_rule(wrapper.optimizer)
 
 
-def test_callbacks_unwrap_their_own_framework_and_nothing_else():
+def test_nothing_else_is_unwrapped():
     optimizer = plain()
     assert inner_optimizer(of_accelerate(optimizer)) is optimizer
-    assert _inner(of_lightning(optimizer)) is optimizer
-    for unwrap in (inner_optimizer, _inner):
-        assert unwrap(optimizer) is optimizer
-        lookahead = Lookahead(optimizer)
-        assert unwrap(lookahead) is lookahead
+    assert inner_optimizer(of_lightning(optimizer)) is optimizer
+    assert inner_optimizer(optimizer) is optimizer
+    assert inner_optimizer(None) is None
