@@ -77,7 +77,16 @@ def test_huggingface(repository: Path, tmp_path: Path) -> None:
     assert sum("train/degrees_of_freedom" in line for line in lines[:-3]) == 5
 
 
-@pytest.mark.parametrize("name", ["plain.py", "lightning_digits.py", "huggingface.py"])
+def test_accelerate(repository: Path, tmp_path: Path) -> None:
+    pytest.importorskip("accelerate", reason="needs telescope-lens[transformers]")
+    printed = _numbers(_run(repository / "examples" / "accelerate_digits.py", tmp_path))
+    assert printed["step"] == 100
+    assert 0 < printed["test/approximation_error"] < printed["test/linearization_error"] / 5
+
+
+@pytest.mark.parametrize(
+    "name", ["plain.py", "lightning_digits.py", "huggingface.py", "accelerate_digits.py"]
+)
 def test_the_docs_show_the_examples(repository: Path, name: str) -> None:
     text = (repository / "docs" / "live.md").read_text()
     shown = re.search(rf"`examples/{re.escape(name)}`:?\n\n```python\n(.*?)```\n", text, re.DOTALL)
