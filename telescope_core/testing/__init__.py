@@ -6,6 +6,7 @@
   real optimizer (:mod:`~telescope_core.testing.columns`).
 * :mod:`~telescope_core.testing.means` gives degrees of freedom and hat form of classifiers.
 * :mod:`~telescope_core.testing.replay` checks the oracle itself by finite differences.
+* :mod:`~telescope_core.testing.replayed` follows training as it is run, by differences of passes.
 * :mod:`~telescope_core.testing.models` is the zoo of small models.
 * :mod:`~telescope_core.testing.scenario` trains them, with losses and optimizers by name.
 * :mod:`~telescope_core.testing.registry` crosses the zoo with rules, losses and readings.
@@ -23,6 +24,7 @@ from telescope_core.testing.models import SPECIMENS, ZOO, ZooModel
 from telescope_core.testing.oracle import DenseOracle
 from telescope_core.testing.recipes import LOSSES, OPTIMIZERS
 from telescope_core.testing.replay import sensitivity_by_replay
+from telescope_core.testing.replayed import ReplayedOracle
 from telescope_core.testing.scenario import Scenario, Training
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "DenseOracle",
     "FrozenKernelOracle",
     "MidpointOracle",
+    "ReplayedOracle",
     "RowAccount",
     "Scenario",
     "ShadowColumns",

@@ -175,8 +175,15 @@ def direction():
     return torch.randn(ROWS, OUTPUTS, generator=torch.Generator().manual_seed(8)).double()
 
 
-@pytest.mark.parametrize("loss", [squared, cross_entropy])
-@pytest.mark.parametrize("kind", [Everything, Images, Centred, Attention])
+@pytest.mark.parametrize(
+    ("kind", "loss"),
+    [
+        (Everything, squared),
+        (Images, cross_entropy),
+        (Centred, squared),
+        (Attention, cross_entropy),
+    ],
+)
 def test_with_curvature_it_is_the_derivative_of_the_run(kind, loss):
     options = {"kind": kind, "loss": loss}
     lens = Run(**options).attach(curvature="full").train().lens
