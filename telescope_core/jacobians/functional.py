@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +16,7 @@ from typing_extensions import override
 from telescope_core.errors import TelescopeError
 from telescope_core.jacobians.linearization import Linearization, in_full_precision
 from telescope_core.jacobians.model_function import ModelFunction
-from telescope_core.network.autograd import or_model_error
+from telescope_core.network.autograd import or_model_error, without_remarks
 from telescope_core.network.inputs import Rows, leaves, map_rows
 from telescope_core.network.layout import ParameterLayout
 
@@ -118,7 +117,7 @@ class FunctionalLinearization(Linearization):
             for by_formula in sorted({forward.by_formula, True}):
                 forward.by_formula = by_formula
                 try:
-                    with _quiet():
+                    with without_remarks():
                         return at_once()
                 except (RuntimeError, NotImplementedError) as error:
                     if isinstance(error, TelescopeError | torch.OutOfMemoryError):
@@ -231,11 +230,3 @@ class FunctionalLinearization(Linearization):
         width = max(self._layout.size, entries, self.outputs.numel())
         bytes_each = 4 * width * self._layout.dtype.itemsize
         return max(1, min(columns, _COLUMN_BUDGET_BYTES // bytes_each))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out torch's remarks on operations that it batches by a loop."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "There is a performance drop")
-        yield

@@ -7,16 +7,18 @@ each other, so the batch is differentiated as one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from telescope_core.errors import ModelError
+from telescope_core.errors import ModelError, TelescopeError
 from telescope_core.jacobians.linearization import without_autocast
+from telescope_core.jacobians.pass_graph import PassGraph, Trust
 from telescope_core.jacobians.recurrent import recurrent_modules, unrolled
 from telescope_core.network.function import without_gradient_hooks
 from telescope_core.network.layout import ParameterLayout
@@ -27,7 +29,12 @@ from telescope_core.network.streams import own_streams
 from telescope_core.network.tape import Tape
 from telescope_core.network.twins import twins
 
+_T = TypeVar("_T")
+
+_log = logging.getLogger(__name__)
+
 _COLUMN_BUDGET_BYTES = 256 * 2**20
+_SEED = 20241100247
 
 
 class TrainingPass:
@@ -39,6 +46,7 @@ class TrainingPass:
         record: The pass as it was taken down.
         layout: Order of z: trained parameters, then buffers.
         trained: How many rows of the layout are parameters.
+        trust: Whether derivatives may be had by backpropagation alone; looked at and written to.
 
     Attributes:
         outputs: Outputs as they come out again, ``(rows, k)``.
@@ -51,6 +59,7 @@ class TrainingPass:
         record: Pass,
         layout: ParameterLayout,
         trained: int,
+        trust: Trust,
     ) -> None:
         self._model = model
         self._output = output
@@ -61,10 +70,40 @@ class TrainingPass:
         own = dict(model.named_parameters())
         held = {name: own[name] if name in own else record.buffers[name] for name in layout.by_name}
         self._z = {name: tensor.detach().to(layout.dtype) for name, tensor in held.items()}
-        with torch.no_grad():
-            outputs, _ = self._run(self._z)
-        self._require_same(outputs)
-        self.outputs = outputs
+        self._trust = trust
+        self._graph = self._either(self._recorded, lambda: None)
+        if self._graph is None:
+            self._tape = Tape()
+            with torch.no_grad():
+                self.outputs, _ = self._run(self._z)
+        self._require_same(self.outputs)
+
+    def _recorded(self) -> PassGraph:
+        """The pass with its history."""
+        z = {name: value.detach().requires_grad_() for name, value in self._z.items()}
+        with torch.enable_grad():
+            outputs, after = self._run(z)
+        self.outputs = outputs.detach()
+        return PassGraph(outputs, after, z, self._layout, self._trained)
+
+    def _either(self, by_graph: Callable[[], _T], otherwise: Callable[[], _T]) -> _T:
+        """What backpropagation alone gives, or else what ``torch.func`` does.
+
+        Returns:
+            The former where it can be had and is trusted.
+
+        Raises:
+            RuntimeError: The device is out of memory.
+        """
+        if self._trust.is_in_use:
+            try:
+                return by_graph()
+            except (RuntimeError, NotImplementedError) as error:
+                if isinstance(error, TelescopeError | torch.OutOfMemoryError):
+                    raise
+                _log.info("passes are differentiated in forward mode, too, since: %s", error)
+                self._trust.is_in_use = False
+        return otherwise()
 
     def _require_same(self, outputs: Tensor) -> None:
         """Refuse a pass that comes out otherwise when it is run again."""
@@ -86,7 +125,33 @@ class TrainingPass:
         Returns:
             Shapes ``(rows, k, m)`` and ``(q, m)``.
         """
+        graph = self._graph
+        if graph is None:
+            return self._push_forward(Z)
+        if self._trust.is_due:
+            self._compare(graph)
+        return self._either(lambda: graph.push(Z), lambda: self._push_forward(Z))
 
+    def _compare(self, graph: PassGraph) -> None:
+        """Whether forward mode agrees along a random direction.
+
+        It does not behind a ``detach``, which stops backpropagation only, or where a backward pass
+        is not the derivative.
+        """
+        self._trust.is_due = False
+        generator = torch.Generator().manual_seed(_SEED)
+        z = torch.randn(self._layout.size, 1, generator=generator, dtype=self._layout.dtype)
+        z = z.to(self.outputs.device)
+        forward = self._push_forward(z)
+        found = self._either(lambda: graph.push(z), lambda: forward)
+        coarse = torch.finfo(self._layout.dtype).eps ** 0.5
+        for ours, theirs in zip(found, forward, strict=True):
+            if not torch.linalg.vector_norm(ours - theirs) <= coarse * (
+                torch.linalg.vector_norm(theirs)
+            ):
+                self._trust.is_in_use = False
+
+    def _push_forward(self, Z: Tensor) -> tuple[Tensor, Tensor]:
         def one(tangents: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
             pushed: tuple[Tensor, dict[str, Tensor]]
             pushed = torch.func.jvp(self._run, (self._z,), (tangents,))[1]
@@ -97,6 +162,14 @@ class TrainingPass:
 
     def pull(self, cotangents: Tensor) -> Tensor:
         """``(∂outputs/∂θ)ᵀ · cotangents`` for columns ``(rows, k, m)``, shape ``(p, m)``."""
+        graph = self._graph
+        if graph is None:
+            return self._pull_functional(cotangents)
+        return self._either(
+            lambda: graph.pull(cotangents), lambda: self._pull_functional(cotangents)
+        )
+
+    def _pull_functional(self, cotangents: Tensor) -> Tensor:
         theta, rest = self._split(self._z)
         pull = torch.func.vjp(lambda moving: self._run({**rest, **moving})[0], theta)[1]
         pulled = self._over_columns(lambda u: pull(u)[0], cotangents)
@@ -120,7 +193,12 @@ class TrainingPass:
 
     def bend(self, g: Tensor, Z: Tensor) -> Tensor:
         """``∂[(∂outputs/∂θ)ᵀ g]/∂z · Z`` with ``g`` of shape ``(rows, k)`` held, ``(p, m)``."""
+        graph = self._graph
+        if graph is None:
+            return self._bend_forward(g, Z)
+        return self._either(lambda: graph.bend(g, Z), lambda: self._bend_forward(g, Z))
 
+    def _bend_forward(self, g: Tensor, Z: Tensor) -> Tensor:
         def gradient(z: dict[str, Tensor]) -> dict[str, Tensor]:
             theta, rest = self._split(z)
             pull = torch.func.vjp(lambda moving: self._run({**rest, **moving})[0], theta)[1]

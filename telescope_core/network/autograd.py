@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,6 +31,14 @@ def leaves_behind(outputs: Tensor) -> list[Tensor]:
         return [outputs]
     held = (getattr(node, "variable", None) for node in graph_of(outputs))
     return list({id(leaf): leaf for leaf in held if leaf is not None}.values())
+
+
+@contextmanager
+def without_remarks() -> Iterator[None]:
+    """Leave out torch's remarks on operations that it batches by a loop."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        yield
 
 
 @contextmanager

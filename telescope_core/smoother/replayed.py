@@ -26,6 +26,7 @@ from typing_extensions import override
 
 from telescope_core.errors import RefusalWarning, TrainingMismatchError
 from telescope_core.jacobians import LinearizedRows
+from telescope_core.jacobians.pass_graph import Trust
 from telescope_core.jacobians.training_pass import TrainingPass
 from telescope_core.network.passes import Pass
 from telescope_core.probes import LabelDirections
@@ -75,6 +76,7 @@ class ReplayedSmoother(Smoother):
         self._z_start: Tensor | None = None
         self._now: tuple[Tensor, dict[str, LinearizedRows]] | None = None
         self._batch: Batch | None = None
+        self._trust = Trust()
         self._gradient = torch.zeros(0)
         self._again: dict[int, _Again] = {}
 
@@ -98,6 +100,7 @@ class ReplayedSmoother(Smoother):
 
     @override
     def open_block(self, at_start: State) -> None:
+        self._trust.is_due = True
         z, self._z_start = self._z_start, None
         if z is None:
             self._start = self._linearized()
@@ -214,7 +217,7 @@ class ReplayedSmoother(Smoother):
         for record in made:
             if id(record) in self._again:
                 continue
-            run = TrainingPass(replay.model, replay.output, record, layout, self._p)
+            run = TrainingPass(replay.model, replay.output, record, layout, self._p, self._trust)
             D = self._path.current[self._p :]
             do, after = run.push(self._path.current)
             self._again[id(record)] = _Again(record, run, do, D.clone())

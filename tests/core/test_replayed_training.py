@@ -19,6 +19,7 @@ from telescope_core.errors import (
     RefusalWarning,
     TrainingMismatchError,
 )
+from telescope_core.jacobians.training_pass import TrainingPass
 from telescope_core.lens import TelescopeLens
 
 ROWS, WIDTH, OUTPUTS, BATCH = 24, 5, 2, 8
@@ -308,6 +309,22 @@ def test_kernel_norms_and_constants_are_refused_by_name():
         Run(Everything).attach(kernel_norms=True)
     with pytest.raises(ConfigurationError, match="curvature='full' is followed by"):
         Run(Everything).attach(curvature="full", strategy="midpoint")
+
+
+@pytest.mark.parametrize(("kind", "in_forward_mode"), [(Images, 2), (Attention, 2), (Centred, 7)])
+def test_forward_mode_is_asked_once_a_block_and_always_where_it_disagrees(
+    kind, in_forward_mode, monkeypatch
+):
+    """Behind a ``detach`` backpropagation stops, and derivatives of the run do not."""
+    asked, push = [], TrainingPass._push_forward
+
+    def counted(self, Z):
+        asked.append(Z.shape[1])
+        return push(self, Z)
+
+    monkeypatch.setattr(TrainingPass, "_push_forward", counted)
+    Run(kind).attach(stride=3, probes=3).train(6)
+    assert len(asked) == in_forward_mode
 
 
 class Around(Run):
