@@ -121,7 +121,8 @@ def register_layer(
 
 def find_layers(model: nn.Module, layout: ParameterLayout) -> list[Layer]:
     """The layers of a model that have factors and hold trained parameters."""
-    names = {id(p): name for name, p in model.named_parameters()}
+    # Of buffers, too, which a layout may hold.
+    names = {id(p): n for n, p in (*model.named_parameters(), *model.named_buffers())}
     layers = []
     for module in model.modules():
         kind = _KINDS.get(type(module))
@@ -216,7 +217,15 @@ def _batch_norm(layer: Layer, x: Tensor, delta: Tensor) -> Iterator[Factor]:
     assert module.running_var is not None
     mean, variance = module.running_mean.to(x.dtype), module.running_var.to(x.dtype)
     normalised = functional.batch_norm(x, mean, variance, eps=module.eps)
-    yield from _scale_channels(layer, normalised, delta)
+    if layer.weight_name == "weight":
+        yield from _scale_channels(layer, normalised, delta)
+        return
+    # y = γ (x − μ) / √(v + ε) + β, so that ∂y/∂v = −½ γ x̂ / (v + ε) and ∂y/∂μ = −γ / √(v + ε)
+    scale = (variance + module.eps).rsqrt()
+    slope = -scale if module.weight is None else -scale * module.weight
+    by_channel = (-1, *[1] * (x.ndim - 2))
+    half = normalised * (scale / 2).view(by_channel)
+    yield from _scale_channels(layer, half, delta * slope.to(delta).view(by_channel))
 
 
 def _scale_last(layer: Layer, normalised: Tensor, delta: Tensor, width: int) -> Iterator[Factor]:
@@ -268,6 +277,10 @@ def _zero_padded(module: nn.Conv1d | nn.Conv2d) -> list[tuple[str, str]]:
     return [("weight", "bias")] if module.padding_mode == "zeros" else []
 
 
+def _with_statistics(_: nn.Module) -> list[tuple[str, str]]:
+    return [("weight", "bias"), ("running_var", "running_mean")]
+
+
 def _unrolled(module: nn.RNNBase) -> list[tuple[str, str]]:
     return linear_maps(module) if can_be_unrolled(module) else []
 
@@ -283,6 +296,6 @@ _KINDS: dict[type[nn.Module], _Kind] = {
     nn.LayerNorm: _Kind(_layer_norm),
     nn.RMSNorm: _Kind(_rms_norm),
     nn.GroupNorm: _Kind(_group_norm),
-    nn.BatchNorm1d: _Kind(_batch_norm),
-    nn.BatchNorm2d: _Kind(_batch_norm),
+    nn.BatchNorm1d: _Kind(_batch_norm, _with_statistics),
+    nn.BatchNorm2d: _Kind(_batch_norm, _with_statistics),
 }
