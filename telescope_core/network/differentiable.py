@@ -111,14 +111,14 @@ def _batch_norm(
     if not training and running_mean is not None and running_var is not None:
         shape = (1, -1) + (1,) * (input.ndim - 2)
         centred = input - running_mean.view(shape)
-        return _scaled(centred * (running_var.view(shape) + eps).rsqrt(), weight, bias)
+        return _scaled(centred, (running_var.view(shape) + eps).rsqrt(), weight, bias)
     dims = [d for d in range(input.ndim) if d != 1]
-    normed, mean, var = _normed(input, dims, eps)
+    centred, scale, mean, var = _normed(input, dims, eps)
     count = input.numel() // input.shape[1]
     for running, value in ((running_mean, mean), (running_var, var * (count / (count - 1)))):
         if running is not None:
             running.mul_(1 - momentum).add_(value.flatten().to(running.dtype) * momentum)
-    return _scaled(normed, weight, bias)
+    return _scaled(centred, scale, weight, bias)
 
 
 def _batch_norm_of_torch(
@@ -148,27 +148,32 @@ def _instance_norm(
     if not use_input_stats:
         return _batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     dims = list(range(2, input.ndim))
-    normed, mean, var = _normed(input, dims, eps)
+    centred, scale, mean, var = _normed(input, dims, eps)
     count = input[0, 0].numel()
     for running, value in ((running_mean, mean), (running_var, var * (count / (count - 1)))):
         if running is not None:
             average = value.flatten(1).mean(dim=0).to(running.dtype)
             running.mul_(1 - momentum).add_(average * momentum)
-    return _scaled(normed, weight, bias)
+    return _scaled(centred, scale, weight, bias)
 
 
-def _normed(x: Tensor, dims: list[int], eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    mean = x.mean(dim=dims, keepdim=True)
-    centred = x - mean
-    var = centred.square().mean(dim=dims, keepdim=True)
-    return centred * (var + eps).rsqrt(), mean, var
+def _normed(x: Tensor, dims: list[int], eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Centred x, the scale that it is to have, mean and variance.
+
+    Written for as few derivatives of the size of x as can be: those of sums and of a negative mean
+    are small, and a scale is applied once.
+    """
+    count = math.prod(x.shape[d] for d in dims)
+    mean = x.sum(dim=dims, keepdim=True) / count
+    centred = x + mean.neg()
+    var = centred.square().sum(dim=dims, keepdim=True) / count
+    return centred, (var + eps).rsqrt(), mean, var
 
 
-def _scaled(normed: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    shape = (1, -1) + (1,) * (normed.ndim - 2)
-    if weight is not None:
-        normed = normed * weight.view(shape)
-    return normed if bias is None else normed + bias.view(shape)
+def _scaled(centred: Tensor, scale: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    shape = (1, -1) + (1,) * (centred.ndim - 2)
+    scaled = centred * (scale if weight is None else scale * weight.view(shape))
+    return scaled if bias is None else scaled + bias.view(shape)
 
 
 _batches: Any = torch._VF  # kernels behind packed sequences
