@@ -158,10 +158,13 @@ def _instance_norm(
 
 
 def _normed(x: Tensor, dims: list[int], eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Centred x, the scale that it is to have, mean and variance.
+    """Centre rows over some dimensions.
 
     Written for as few derivatives of the size of x as can be: those of sums and of a negative mean
     are small, and a scale is applied once.
+
+    Returns:
+        Centred x, the scale that it is to have, mean and variance.
     """
     count = math.prod(x.shape[d] for d in dims)
     mean = x.sum(dim=dims, keepdim=True) / count
