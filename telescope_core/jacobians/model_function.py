@@ -40,6 +40,7 @@ class ModelFunction:
         output_shape: Shape of one row of the model's output; ``()`` for outputs of shape (rows,).
         precision: The coarsest precision that this function computes in.
         by_formula: Whether some kernels of torch are put into other operations, for ``torch.func``.
+        is_raised: Whether a model in half precision is evaluated in the layout's.
         by_column: Whether ``torch.func`` fails on it.
 
     Raises:
@@ -55,7 +56,7 @@ class ModelFunction:
         self._buffers = [name for name in layout.by_name if name not in held]
         self._dtypes = {name: tensor.dtype for name, tensor in self._held().items()}
         self._recurrent = recurrent_modules(network.module)
-        self._in_full_precision = False
+        self.is_raised = False
         self.by_formula = self.by_column = False
         with torch.no_grad(), network.at() as call:
             outputs = call(sample)
@@ -67,7 +68,7 @@ class ModelFunction:
             )
         self.output_shape: tuple[int, ...] = tuple(outputs.shape[1:])
         self.k: int = outputs[0].numel()
-        self._in_full_precision = self._runs_in_full_precision(sample)
+        self.is_raised = self._runs_in_full_precision(sample)
         self.precision: torch.dtype = self._coarsest(sample)
 
     @contextmanager
@@ -84,11 +85,10 @@ class ModelFunction:
     @contextmanager
     def native(self, parameters: Mapping[str, Tensor]) -> Iterator[Call]:
         """The same in the kernels that training runs."""
-        raised = self._raise if self._in_full_precision else _as_it_is
         # Contiguous as in the model itself: another memory layout rounds differently, which is
         # enough to put a unit on the other side of a kink.
-        cast = {n: self._cast(n, value).contiguous() for n, value in parameters.items()}
-        with self._standing_in(cast, raised) as call:
+        cast = {n: self.cast(n, value).contiguous() for n, value in parameters.items()}
+        with self._standing_in(cast, self.raised) as call:
             yield call
 
     @contextmanager
@@ -184,6 +184,14 @@ class ModelFunction:
         held = self._held()
         return [s.rows for s in self.layout.segments if not held[s.name].requires_grad]
 
+    def cast(self, name: str, value: Tensor) -> Tensor:
+        """What stands in for a parameter or buffer, in the precision to evaluate the model in."""
+        return value if self.is_raised else value.to(self._dtypes[name])
+
+    def raised(self, tensor: Tensor) -> Tensor:
+        """Anything else that the model holds or is given, in that precision."""
+        return tensor.to(self.layout.dtype) if self.is_raised and _is_half(tensor) else tensor
+
     @property
     def own_precision(self) -> torch.dtype:
         """The coarsest precision that training computes in, autocast apart."""
@@ -192,7 +200,7 @@ class ModelFunction:
 
     def _coarsest(self, sample: Rows) -> torch.dtype:
         """The coarsest precision among what a pass keeps for its backward pass."""
-        seen = {self.layout.dtype if self._in_full_precision else self.own_precision}
+        seen = {self.layout.dtype if self.is_raised else self.own_precision}
 
         def pack(tensor: Tensor) -> Tensor:
             if tensor.is_floating_point():
@@ -207,18 +215,12 @@ class ModelFunction:
             call(sample)
         return max(seen, key=lambda dtype: torch.finfo(dtype).eps)
 
-    def _cast(self, name: str, value: Tensor) -> Tensor:
-        return value if self._in_full_precision else value.to(self._dtypes[name])
-
-    def _raise(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.layout.dtype) if _is_half(tensor) else tensor
-
     def _runs_in_full_precision(self, sample: Rows) -> bool:
         """Whether the model has tensors in half precision and runs with all of them raised."""
         module = self.network.module
         if not any(_is_half(tensor) for tensor in [*module.parameters(), *module.buffers()]):
             return False
-        self._in_full_precision = True
+        self.is_raised = True
         try:
             self.outputs(self.theta(), sample)
         except (RuntimeError, TypeError):

@@ -3,25 +3,31 @@
 A pass maps ``z = (θ, b)``, the parameters and the buffers that training moves, to the outputs of a
 whole batch and to the buffers afterwards (docs/mathematics.md, section 13).  Rows may depend on
 each other, so the batch is differentiated as one.
+
+It is run once as training ran it, in the same precision and kernels, which makes its random draws
+anew and shows that nothing is missing.  Derivatives are then taken with these draws in the
+precision of the layout: the rounding of half precision is noise of training and no part of the
+function.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from telescope_core.errors import ModelError, TelescopeError
 from telescope_core.jacobians.linearization import without_autocast
+from telescope_core.jacobians.model_function import ModelFunction
 from telescope_core.jacobians.pass_graph import PassGraph, Trust
 from telescope_core.jacobians.recurrent import recurrent_modules, unrolled
+from telescope_core.network.autograd import without_checkpoints
 from telescope_core.network.function import without_gradient_hooks
-from telescope_core.network.layout import ParameterLayout
 from telescope_core.network.outputs import Output, selected
 from telescope_core.network.passes import Pass
 from telescope_core.network.sparse import copied
@@ -44,12 +50,16 @@ class TrainingPass:
         model: The model; its parameters are still those of the pass.
         output: Which of the things that it returns are its outputs.
         record: The pass as it was taken down.
-        layout: Order of z: trained parameters, then buffers.
-        trained: How many rows of the layout are parameters.
+        function: The model as a function of z, trained parameters and then buffers.
+        trained: How many rows of z are parameters.
         trust: Whether derivatives may be had by backpropagation alone; looked at and written to.
 
     Attributes:
         outputs: Outputs as they come out again, ``(rows, k)``.
+        buffers: What it has left in the buffers of z, by name.
+
+    Raises:
+        ModelError: They come out otherwise than in training.
     """
 
     def __init__(
@@ -57,26 +67,38 @@ class TrainingPass:
         model: nn.Module,
         output: Output,
         record: Pass,
-        layout: ParameterLayout,
+        function: ModelFunction,
         trained: int,
         trust: Trust,
     ) -> None:
         self._model = model
         self._output = output
         self._record = record
-        self._layout = layout
+        self._function = function
+        self._layout = layout = function.layout
         self._trained = trained
         self._tape = Tape()
         own = dict(model.named_parameters())
         held = {name: own[name] if name in own else record.buffers[name] for name in layout.by_name}
-        self._z = {name: tensor.detach().to(layout.dtype) for name, tensor in held.items()}
+        self._held = {name: tensor.detach() for name, tensor in held.items()}
+        self._z = {name: tensor.to(layout.dtype) for name, tensor in self._held.items()}
         self._trust = trust
+        is_half = record.autocast is not None or function.is_raised
+        buffers = None
+        if is_half:
+            # Nothing in there requires a gradient, but models may ask whether gradients are on.
+            with torch.enable_grad():
+                outputs, buffers = self._run(self._held, as_trained=True)
+            self._require_same(outputs)
         self._graph = self._either(self._recorded, lambda: None)
         if self._graph is None:
-            self._tape = Tape()
-            with torch.no_grad():
-                self.outputs, _ = self._run(self._z)
-        self._require_same(self.outputs)
+            self._tape = self._tape if is_half else Tape()
+            with torch.enable_grad():
+                self.outputs, self.buffers = self._run(self._z)
+        if buffers is None:
+            self._require_same(self.outputs)
+        else:
+            self.buffers = buffers
 
     def _recorded(self) -> PassGraph:
         """The pass with its history."""
@@ -84,6 +106,7 @@ class TrainingPass:
         with torch.enable_grad():
             outputs, after = self._run(z)
         self.outputs = outputs.detach()
+        self.buffers = {name: buffer.detach() for name, buffer in after.items()}
         return PassGraph(outputs, after, z, self._layout, self._trained)
 
     def _either(self, by_graph: Callable[[], _T], otherwise: Callable[[], _T]) -> _T:
@@ -109,14 +132,16 @@ class TrainingPass:
         """Refuse a pass that comes out otherwise when it is run again."""
         then = self._record.outputs
         assert then is not None
-        coarse = max(torch.finfo(t.dtype).eps for t in (then, outputs))
+        seen = [then.dtype, outputs.dtype, self._record.autocast or then.dtype]
+        coarse = max(torch.finfo(dtype).eps for dtype in seen)
         gap = float((outputs - then.to(outputs)).abs().max())
-        if not gap <= 8 * coarse**0.5 * (1 + float(then.abs().max())):
+        if not gap <= min(8 * coarse**0.5, 16 * coarse + 1e-2) * (1 + float(then.abs().max())):
             raise ModelError(
                 f"a pass of training gave outputs that differ by {gap:.3g} when it is run again at "
                 "the same parameters, buffers and random streams: the model draws from a stream of "
                 "its own, or depends on something that changes; draw from torch's, random's or "
-                "numpy's global streams, or use probes=None"
+                "numpy's global streams (torch.compile with inductor does so with "
+                "torch._inductor.config.fallback_random = True), or use probes=None"
             )
 
     def push(self, Z: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,10 +202,10 @@ class TrainingPass:
 
     def backpropagated(self) -> Tensor:
         """The gradient that training saw in this pass, in its own kernels, shape ``(p,)``."""
-        theta, rest = self._split(self._z)
+        theta, rest = self._split(self._held)
         leaves = {name: value.clone().requires_grad_() for name, value in theta.items()}
         with torch.enable_grad():
-            outputs, _ = self._run({**rest, **leaves}, nullcontext())
+            outputs, _ = self._run({**rest, **leaves}, as_trained=True, by_tape=False)
             assert self._record.cotangent is not None
             gradients = torch.autograd.grad(
                 outputs,
@@ -213,33 +238,42 @@ class TrainingPass:
         return self._flat(bent, Z.shape[1])[: self._trained]
 
     def _run(
-        self, z: Mapping[str, Tensor], kernels: AbstractContextManager[Any] | None = None
+        self, z: Mapping[str, Tensor], *, as_trained: bool = False, by_tape: bool = True
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The pass at z: outputs ``(rows, k)``, and the buffers of z afterwards."""
+        """The pass at z, in the precision of training or the layout's, with the draws of the tape.
+
+        Returns:
+            Outputs ``(rows, k)``, and the buffers of z afterwards.
+        """
         record, model = self._record, self._model
         own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        raised = _as_it_is if as_trained else self._function.raised
+        cast = {name: self._function.cast(name, value) for name, value in z.items()}
         buffers = [name for name in z if name in record.buffers]
-        stand_in = {id(own[name]): copied(saved) for name, saved in record.buffers.items()}
-        stand_in |= {id(p): p.detach() for p in model.parameters()}
-        stand_in |= {id(own[n]): v.clone() if n in record.buffers else v for n, v in z.items()}
+        stand_in = {id(own[n]): raised(copied(saved)) for n, saved in record.buffers.items()}
+        stand_in |= {id(p): raised(p.detach()) for p in model.parameters()}
+        stand_in |= {id(own[n]): v.clone() if n in record.buffers else v for n, v in cast.items()}
         device = next(iter(z.values())).device
+        half = record.autocast if as_trained else None
         with (
             own_streams(),
-            without_autocast(device),
+            torch.autocast(device.type, half) if half else without_autocast(device),
             without_gradient_hooks(model),
-            twins(model, stand_in, record.modes, lambda tensor: tensor),
-            kernels or self._differentiable(),
+            without_checkpoints(self._tape.repeated if by_tape else None),
+            twins(model, stand_in, record.modes, raised),
+            self._taped(as_trained) if by_tape else nullcontext(),
         ):
             record.streams.put_back()
-            returned = model(*record.args, **record.kwargs)
+            args, kwargs = tree_map(_on_tensors(raised), (record.args, record.kwargs))
+            returned = model(*args, **kwargs)
             outputs = selected(returned, self._output)
             after = {name: model.get_buffer(name) for name in buffers}
         return outputs.reshape(len(outputs), -1).to(self._layout.dtype), after
 
     @contextmanager
-    def _differentiable(self) -> Iterator[None]:
-        """In operations that have every derivative, with the draws of training."""
-        with self._tape.running(), unrolled(recurrent_modules(self._model)):
+    def _taped(self, as_trained: bool) -> Iterator[None]:
+        """With the draws of training, in operations that have every derivative or in its own."""
+        with self._tape.running(natively=as_trained), unrolled(recurrent_modules(self._model)):
             yield
 
     def _split(self, z: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -272,3 +306,11 @@ class TrainingPass:
         for name, column in columns.items():
             views[name].copy_(column.detach().reshape(views[name].shape))
         return flat
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _on_tensors(change: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
+    return lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf

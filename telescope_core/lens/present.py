@@ -73,6 +73,7 @@ class Present:
         start_outputs: Per set, the outputs at the start of the block, ``(rows, k)``.
         has_shifted: Whether outputs have ever changed otherwise than through θ.
         predictions_only: Whether nothing but ``J v`` is asked of a linearisation.
+        takes_changes: Whether outputs may change otherwise than through θ.
     """
 
     def __init__(self, linearizer: Linearizer, sets: Mapping[str, RowSet]) -> None:
@@ -85,6 +86,7 @@ class Present:
         self._is_resumed = False
         self.has_shifted = False
         self.predictions_only = False
+        self.takes_changes = False
         self._blocks = 0
         self.start_outputs: dict[str, Tensor] = {}
 
@@ -178,7 +180,9 @@ class Present:
         shift = {n: rows.outputs - self.start_outputs[n] for n, rows in at_start.items()}
         size = max(float(f.abs().max()) for f in self.start_outputs.values())
         eps = torch.finfo(self._function.precision).eps
-        if max(float(s.abs().max()) for s in shift.values()) <= _ROUNDINGS * eps * (1 + size):
+        largest = max(float(s.abs().max()) for s in shift.values())
+        # What is taken as it is adds up, however small it is in half precision.
+        if largest <= (0 if self.takes_changes else _ROUNDINGS * eps * (1 + size)):
             return now
         parameters = dict(self._function.network.module.named_parameters())
         moved = [name for name in changed if name in parameters]

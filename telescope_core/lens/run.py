@@ -53,6 +53,7 @@ class Run:
         self.linearizer, self.sets = self.sight.through(trained.by_name)
         self.present = Present(self.linearizer, self.sets)
         self.present.predictions_only = not self.settings.looks_into_steps
+        self.present.takes_changes = self._takes_changes
 
     def widen(self) -> None:
         """Follow parameters that were unfrozen since, from here on (predictions only)."""
@@ -90,6 +91,7 @@ class Run:
         """Follow predictions only from now on."""
         self.engines = self.update_check = None
         self.track.engine = self.track.kernel_norms = None
+        self.present.takes_changes = True
 
     @property
     def settings_in_use(self) -> Settings:
@@ -173,7 +175,7 @@ class Run:
     @property
     def _takes_changes(self) -> bool:
         """Whether outputs may change otherwise than through θ."""
-        return self.present.predictions_only or self.sight.is_replayed
+        return not self.settings.looks_into_steps or self.sight.is_replayed
 
     def _begin(self, theta: Tensor) -> Track:
         return Track.begin(theta, self.sets, self.settings.order, self.settings.kernel_norms)

@@ -16,8 +16,11 @@ from telescope_core.lens.watch import StepWatch, Update, watch_step
 from telescope_core.losses import Loss
 from telescope_core.network import own_streams
 from telescope_core.network.inputs import Rows, count_rows
+from telescope_core.network.twins import is_compiled
 from telescope_core.smoother import Batch, ReplayedSmoother, SeenGradient, Smoother
 from telescope_core.update_rules import rule_for
+
+_AUTOCAST = ["optimizer.step() runs under an autocast, which keeps using the weights of before it"]
 
 
 class StepFollower:
@@ -137,10 +140,15 @@ class StepFollower:
             computed_in=watch.autocast_dtype,
             frozen=tuple(function.frozen_rows()),
             touched=update.touched,
-            suspects=function.network.suspects,
+            compiled=is_compiled(function.network.module),
+            suspects=lambda: (
+                (_AUTOCAST if update.in_autocast else []) + function.network.suspects()
+            ),
         )
         check.require_unmoved("before the update")
-        if not update.is_void:
+        if update.is_void:
+            engine.leave_out()
+        else:
             check.before_update(lambda: seen.gradient)
             engine.before_update(seen)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from telescope_core.errors import TrainingMismatchError
+from telescope_core.network.passes import around_passes, autocast_now
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,14 @@ class Update:
         is_void: Whether a fused optimizer will leave everything as it is, since a ``GradScaler``
             found infinities.
         touched: Whether a gradient was written to after backpropagation had made it.
+        in_autocast: Whether an autocast is on, which then keeps rounded copies of the weights.
     """
 
     skipped: frozenset[str]
     divisor: float
     is_void: bool
     touched: bool
+    in_autocast: bool
 
 
 class StepWatch:
@@ -50,11 +53,9 @@ class StepWatch:
 
     def look_at_autocast(self, device: torch.device) -> None:
         """Take over the autocast of the caller, the first time."""
-        if not self._seen:
-            dtype = torch.get_autocast_dtype(device.type)
-            enabled = torch.is_autocast_enabled(device.type)
-            self.autocast = torch.autocast(device.type, dtype=dtype, enabled=enabled)
-            self.autocast_dtype = dtype if enabled else None
+        if not self._seen and not torch.compiler.is_compiling():
+            dtype = self.autocast_dtype = autocast_now(device)
+            self.autocast = torch.autocast(device.type, dtype, enabled=dtype is not None)
             self._seen = True
 
     def require_one_step(self) -> None:
@@ -123,7 +124,7 @@ def watch_step(
     device = named[0][1].device
     watch = StepWatch(device)
     marks = _Marks([p for _, p in named] if mark_gradients else [])
-    seen = Update(frozenset(), 1.0, False, False)
+    seen = Update(frozenset(), 1.0, False, False, False)
     depth = 0  # A step that calls its base class's step is hooked twice.
 
     def look() -> None:
@@ -135,6 +136,7 @@ def watch_step(
             1.0 if scale is None else float(scale),
             found is not None and bool(found),
             marks.touched(),
+            autocast_now(device) is not None,
         )
         if watch.steps == 0:
             before_update(seen)
@@ -168,7 +170,7 @@ def watch_step(
     handles = [
         optimizer.register_step_pre_hook(before),
         optimizer.register_step_post_hook(after),
-        model.register_forward_pre_hook(lambda *_: watch.look_at_autocast(device)),
+        *around_passes(model, lambda *_: watch.look_at_autocast(device), lambda *_: None),
         *marks.handles,
     ]
     try:

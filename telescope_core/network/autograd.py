@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import checkpoint
 
 from telescope_core.errors import ModelError, TelescopeError
+
+_Call = Callable[..., Any]
 
 
 def graph_of(outputs: Tensor) -> Iterator[torch.autograd.graph.Node]:
@@ -50,6 +54,49 @@ def or_model_error() -> Iterator[None]:
         if isinstance(error, TelescopeError | torch.OutOfMemoryError):
             raise
         raise ModelError(_reason(str(error) or type(error).__name__)) from error
+
+
+@contextmanager
+def without_checkpoints(
+    repeated: Callable[[], AbstractContextManager[None]] | None,
+) -> Iterator[None]:
+    """Keep activations instead of computing them again, which ``torch.func`` cannot follow.
+
+    What the second computation does on the side (running statistics move twice) is done at once.
+
+    Args:
+        repeated: Called before a checkpointed part is run; what it gives is entered to run the part
+            again with the random draws of the first time.  ``None`` not to run it again.
+    """
+
+    def around(function: _Call, *options: Any, **kwargs: Any) -> Iterator[None]:
+        """What torch does before a checkpointed function, and after it."""
+        again = repeated and repeated()
+        yield
+        if again:
+            with again:
+                function(*options[5:], **kwargs)
+
+    class Kept:
+        """Stands for the reentrant kind."""
+
+        @staticmethod
+        def apply(function: _Call, preserve: bool, *args: Any) -> Any:
+            whole = around(function, *[None] * 5, *args)
+            next(whole)
+            outputs = function(*args)
+            next(whole, None)
+            return outputs
+
+    names = ("_checkpoint_without_reentrant_generator", "CheckpointFunction")
+    held = {name: getattr(checkpoint, name) for name in names}
+    try:
+        for name, instead in zip(names, (around, Kept), strict=True):
+            setattr(checkpoint, name, instead)
+        yield
+    finally:
+        for name, value in held.items():
+            setattr(checkpoint, name, value)
 
 
 def _reason(message: str) -> str:

@@ -29,6 +29,7 @@ class Pass:
         streams: The random streams when it began.
         buffers: Every buffer when it began, by name; copies.
         modes: The mode of every module.
+        autocast: The precision of an autocast around it; ``None`` without one.
         outputs: What it returned, flat, ``(rows, k)``, without history.
         cotangent: ``∂(what was backpropagated)/∂outputs``, flat; ``None`` before that, and where
             what was backpropagated was thrown away.
@@ -40,6 +41,7 @@ class Pass:
     streams: Streams
     buffers: dict[str, Tensor]
     modes: dict[nn.Module, bool]
+    autocast: torch.dtype | None = None
     outputs: Tensor | None = None
     cotangent: Tensor | None = None
     has_moved_buffers: bool = False
@@ -48,6 +50,60 @@ class Pass:
     def rows(self) -> int:
         """Number of rows of the outputs."""
         return 0 if self.outputs is None else len(self.outputs)
+
+
+def autocast_now(device: torch.device) -> torch.dtype | None:
+    """The precision of the autocast that is on, for a device; ``None`` without one."""
+    if not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)
+
+
+class _AroundCompiled:
+    """What hooks would do, around a model that was compiled in place: hooks would be traced."""
+
+    def __init__(self, model: nn.Module, before: Callable[..., Any], after: Callable[..., Any]):
+        self._model = model
+        self._before, self._after = before, after
+        self._inner: Any = model._compiled_call_impl
+        model._compiled_call_impl = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._before(self._model, args, kwargs)
+        returned = self._inner(*args, **kwargs)
+        self._after(self._model, args, returned)
+        return returned
+
+    def remove(self) -> None:
+        """Take it off, also below others that came later."""
+        above: Any = self._model._compiled_call_impl
+        if above is self:
+            self._model._compiled_call_impl = self._inner
+        while isinstance(above, _AroundCompiled):
+            if above._inner is self:
+                above._inner = self._inner
+            above = above._inner
+
+
+def around_passes(
+    model: nn.Module, before: Callable[..., Any], after: Callable[..., Any]
+) -> list[Any]:
+    """Call back around every pass of a model that ``torch.compile`` does not trace.
+
+    Args:
+        model: The model; it may be what ``torch.compile`` returned, or compiled in place.
+        before: Called with model, arguments and keyword arguments, before all other hooks.
+        after: Called with model, arguments and what was returned.
+
+    Returns:
+        Handles with ``remove()``.
+    """
+    if model._compiled_call_impl is not None:
+        return [_AroundCompiled(model, before, after)]
+    return [
+        model.register_forward_pre_hook(before, with_kwargs=True, prepend=True),
+        model.register_forward_hook(after),
+    ]
 
 
 class PassRecorder:
@@ -93,13 +149,8 @@ class PassRecorder:
                 del self._passes[number]
 
     def _listen(self) -> None:
-        self._handles += [
-            # Before other hooks, which a second run repeats.
-            self.model.register_forward_pre_hook(
-                _Hook(self, "begin"), with_kwargs=True, prepend=True
-            ),
-            self.model.register_forward_hook(_Hook(self, "end")),
-        ]
+        # Before other hooks, which a second run repeats.
+        self._handles += around_passes(self.model, _Hook(self, "begin"), _Hook(self, "end"))
 
     def begin(self, args: Any, kwargs: Any) -> None:
         """Take down what a pass starts from."""
@@ -117,6 +168,7 @@ class PassRecorder:
             Streams.now(),
             {name: buffer.detach().clone() for name, buffer in self.model.named_buffers()},
             modes,
+            autocast_now(next(self.model.parameters()).device),
         )
         self._begun = begun, self._marks()
 
@@ -161,6 +213,8 @@ class _Hook:
         self._act = act
 
     def __call__(self, caller: Any, *given: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
         recorder = self._recorder()
         if recorder is not None and (self._act == "forget" or caller is recorder.model):
             getattr(recorder, self._act)(*given)

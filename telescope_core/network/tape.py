@@ -8,7 +8,7 @@ kernels and layouts of training, and used again wherever the pass is differentia
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -69,14 +69,33 @@ class Tape:
         self._is_recording = True
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """A run of the pass: the first one draws, later ones take what was drawn."""
+    def running(self, *, natively: bool = False) -> Iterator[None]:
+        """A run of the pass: the first one draws, later ones take what was drawn.
+
+        Args:
+            natively: In the kernels of training, which have not every derivative.
+        """
         self._position = 0
         try:
-            with _Mode(self):
+            with _Mode(self, natively):
                 yield
         finally:
             self._is_recording = False
+
+    def repeated(self) -> AbstractContextManager[None]:
+        """Inside of what this gives, the draws from here on are taken once more."""
+        start = len(self._kept) if self._is_recording else self._position
+
+        @contextmanager
+        def again() -> Iterator[None]:
+            held = self._is_recording, self._position
+            self._is_recording, self._position = False, start
+            try:
+                yield
+            finally:
+                self._is_recording, self._position = held
+
+        return again()
 
     def next(self, draw: Callable[[], Any]) -> Any:
         """The next draw."""
@@ -89,9 +108,10 @@ class Tape:
 
 
 class _Mode(TorchFunctionMode):
-    def __init__(self, tape: Tape) -> None:
+    def __init__(self, tape: Tape, natively: bool) -> None:
         super().__init__()
         self._tape = tape
+        self._natively = natively
 
     @override
     def __torch_function__(
@@ -105,7 +125,8 @@ class _Mode(TorchFunctionMode):
         if func in _DROPOUTS:
             return self._dropout(func, args, options)
         if func in _DRAWS:
-            return self._tape.next(lambda: func(*args, **options).detach())
+            drawn = self._tape.next(lambda: func(*args, **options).detach())
+            return _in_precision(drawn, args, options)
         if func in _FILLS:
             return args[0].copy_(self._tape.next(lambda: func(*args, **options).detach().clone()))
         if func is functional.multi_head_attention_forward:
@@ -113,6 +134,8 @@ class _Mode(TorchFunctionMode):
                 return func(*args, **options)
         if func is functional.scaled_dot_product_attention:
             return differentiable.attention(*args, **options, dropout=self._dropped)
+        if self._natively:
+            return func(*args, **options)
         instead = differentiable.INSTEAD.get(func)
         if instead is not None:
             return instead(*args, **options)
@@ -137,7 +160,7 @@ class _Mode(TorchFunctionMode):
             return at_zero, func(torch.ones_like(like), *rest, **named) - at_zero
 
         at_zero, slope = self._tape.next(draw)
-        dropped = torch.addcmul(at_zero, x, slope)
+        dropped = torch.addcmul(at_zero.to(x), x, slope.to(x))
         return x.copy_(dropped) if inplace else dropped
 
     def _dropped(self, x: Tensor, p: float) -> Tensor:
@@ -162,3 +185,13 @@ class _Mode(TorchFunctionMode):
         finally:
             for name, call in held.items():
                 setattr(functional, name, call)
+
+
+def _in_precision(drawn: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """A draw in the precision that is asked for now, which may be another than when drawn."""
+    if not isinstance(drawn, Tensor) or not drawn.is_floating_point():
+        return drawn
+    like = args[0] if args else None
+    dtype = like.dtype if isinstance(like, Tensor) else drawn.dtype
+    asked = options.get("dtype") or dtype
+    return drawn.to(asked) if asked.is_floating_point else drawn

@@ -78,6 +78,14 @@ def twins(
             object.__setattr__(module, "__dict__", own)
 
 
+def is_compiled(model: nn.Module) -> bool:
+    """Whether ``torch.compile`` was applied to the model or to a part of it."""
+    return any(
+        module._compiled_call_impl is not None or "_orig_mod" in module._modules
+        for module in model.modules()
+    )
+
+
 def _twin(value: Any, of_tensor: Callable[[Tensor], Tensor]) -> Any:
     kind = type(value)
     if kind in _MAPPINGS and not value and kind is not defaultdict:

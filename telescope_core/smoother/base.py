@@ -89,6 +89,9 @@ class Smoother(ABC):
     def after_update(self, skipped: frozenset[str]) -> None:
         """Follow the optimizer, right after its step; ``skipped`` names parameters without grad."""
 
+    def leave_out(self) -> None:  # noqa: B027  # most carry nothing but what the optimizer moves
+        """Follow a step in which a fused optimizer will move nothing (``GradScaler``)."""
+
     @abstractmethod
     def close_block(self, spans: Spans) -> None:
         """End the block at the current θ, where every set was linearised anew."""

@@ -27,6 +27,7 @@ class SeenGradient:
         computed_in: Precision of training under autocast, if there is one.
         frozen: Rows of θ whose parameters do not require a gradient now.
         touched: Whether a gradient was written to after backpropagation.
+        compiled: Whether training runs other kernels than backpropagation here.
         suspects: Says what may have made the gradient another one.
     """
 
@@ -38,6 +39,7 @@ class SeenGradient:
         computed_in: torch.dtype | None = None,
         frozen: tuple[slice, ...] = (),
         touched: bool = False,
+        compiled: bool = False,
         suspects: Callable[[], list[str]] = list,
     ) -> None:
         self._take = take
@@ -45,6 +47,7 @@ class SeenGradient:
         self.computed_in = computed_in
         self.frozen = frozen
         self.touched = touched
+        self.compiled = compiled
         self.suspects = suspects
 
     @cached_property
@@ -89,7 +92,10 @@ class GradientCheck:
             return factor
         coarse = max(self._eps, torch.finfo(seen.computed_in or torch.float64).eps)
         # Micro-batches round otherwise than their rows at once.
-        factor, really_wrong = self._compare(actual, seen.recomputed(), coarse)
+        again = seen.recomputed()
+        # Fused kernels round otherwise; what is zero but for rounding then differs altogether.
+        floor = coarse * float(torch.linalg.vector_norm(again)) if seen.compiled else 0.0
+        factor, really_wrong = self._compare(actual, again, coarse, floor)
         gap = float(torch.linalg.vector_norm(actual - factor * expected))
         size = abs(factor) * float(torch.linalg.vector_norm(expected))
         if not really_wrong and gap <= max(_KINK, 4 * coarse**0.5) * size + self._noise:
@@ -120,25 +126,26 @@ class GradientCheck:
         return share * self._largest
 
     def _compare(
-        self, actual: Tensor, expected: Tensor, coarse: float = 0.0
+        self, actual: Tensor, expected: Tensor, coarse: float = 0.0, floor: float = 0.0
     ) -> tuple[float, list[str]]:
         """The best factor, and the parameters in which it leaves more than is allowed."""
         sizes = self._norms(expected)
-        wrong = self._wrong(self._norms(actual - expected), sizes, coarse)
+        wrong = self._wrong(self._norms(actual - expected), sizes, coarse, floor)
         if not wrong:
             return 1.0, []
         norm = float(torch.linalg.vector_norm(expected))
         factor = float(actual @ expected) / (norm * norm) if norm > self._noise else math.nan
         # A kink is no reason to rescale.
         if factor > 0:
-            rest = self._wrong(self._norms(actual - factor * expected), factor * sizes, coarse)
+            gaps = self._norms(actual - factor * expected)
+            rest = self._wrong(gaps, factor * sizes, coarse, factor * floor)
             if not rest:
                 return factor, []
         return 1.0, wrong
 
-    def _wrong(self, gaps: Tensor, sizes: Tensor, coarse: float) -> list[str]:
+    def _wrong(self, gaps: Tensor, sizes: Tensor, coarse: float, floor: float) -> list[str]:
         # Written so that NaN counts as wrong.
-        good = gaps <= max(self._tolerance, coarse) * sizes + self._noise
+        good = gaps <= max(self._tolerance, coarse) * sizes + max(self._noise, floor)
         return [name for name, fine in zip(self._names, good.tolist(), strict=True) if not fine]
 
     def _norms(self, flat: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ the exact derivative of the run.  Nothing of the size of the training set is kep
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from telescope_core.errors import RefusalWarning, TrainingMismatchError
+from telescope_core.errors import RefusalWarning, TrainingMismatchError, listed
 from telescope_core.jacobians import LinearizedRows
 from telescope_core.jacobians.pass_graph import Trust
 from telescope_core.jacobians.training_pass import TrainingPass
@@ -79,6 +80,8 @@ class ReplayedSmoother(Smoother):
         self._trust = Trust()
         self._gradient = torch.zeros(0)
         self._again: dict[int, _Again] = {}
+        self._left: dict[str, Tensor] = {}
+        self._has_warned = False
 
     @classmethod
     @override
@@ -118,7 +121,7 @@ class ReplayedSmoother(Smoother):
         for again, index, targets in self._passes(self._batch):
             outputs = again.run.outputs
             g = self.loss.gradient(outputs, targets)
-            factor = _factor(again.record, g)
+            factor = _factor(again.record, g, self._function.precision)
             self.loss.check(outputs, targets)
             V_B = self.directions.rows(index)
             dg = self.loss.derivative(outputs, targets, again.do, V_B)
@@ -131,7 +134,7 @@ class ReplayedSmoother(Smoother):
             pulled[rows] = 0
             total[rows] = 0
         factor = self.gradient_check.factor(seen, pulled)
-        if factor != 1 and self._is_full:
+        if factor != 1 and self._is_full and not _is_loss_scale(factor):
             self._say_that_it_is_held(factor)
         total *= factor
         self._gradient = total
@@ -145,6 +148,10 @@ class ReplayedSmoother(Smoother):
         self._path.mark_moved()
         self._again.clear()
         self._batch = self._now = None
+
+    @override
+    def leave_out(self) -> None:
+        self._follow_passes()
 
     @override
     def close_block(self, spans: Spans) -> None:
@@ -211,19 +218,42 @@ class ReplayedSmoother(Smoother):
         Returns:
             All passes since then.
         """
-        replay, layout = self._replay, self._function.layout
+        replay = self._replay
         made = replay.recorder.passes
         self._again = {key: a for key, a in self._again.items() if any(a.record is m for m in made)}
         for record in made:
             if id(record) in self._again:
                 continue
-            run = TrainingPass(replay.model, replay.output, record, layout, self._p, self._trust)
+            self._look_at_buffers(record.buffers, record.autocast)
+            run = TrainingPass(
+                replay.model, replay.output, record, self._function, self._p, self._trust
+            )
+            self._left = run.buffers
             D = self._path.current[self._p :]
             do, after = run.push(self._path.current)
             self._again[id(record)] = _Again(record, run, do, D.clone())
             D.copy_(after)
             self._path.mark_moved()
+        self._look_at_buffers(dict(replay.model.named_buffers()), None)
         return [self._again[id(record)] for record in made]
+
+    def _look_at_buffers(self, held: Mapping[str, Tensor], autocast: torch.dtype | None) -> None:
+        """Warn of buffers that are not where the passes have left them."""
+        moved = []
+        for name, left in self._left.items():
+            coarse = [torch.finfo(dtype).eps for dtype in (left.dtype, autocast) if dtype]
+            gap = float((held[name] - left).abs().max())
+            if gap > max(coarse[0] ** 0.5, 4 * coarse[-1]) * (1 + float(left.abs().max())):
+                moved.append(name)
+        if moved and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"{listed(moved)} changed otherwise than in passes of the model (statistics reset, "
+                "loaded or averaged?); the smoother takes that change as it is, as if no label had "
+                "a part in it",
+                RefusalWarning,
+                stacklevel=2,
+            )
 
     def _passes(self, batch: Batch) -> Iterator[tuple[_Again, Tensor, Tensor]]:
         """The passes that made the gradient, each with its positions and targets."""
@@ -233,7 +263,8 @@ class ReplayedSmoother(Smoother):
             raise TrainingMismatchError(
                 f"lens.step() was given {len(batch.index)} positions, and training "
                 f"differentiated {len(used)} passes of the model with {rows} rows; name the "
-                "positions of all rows, in the order in which the model saw them"
+                "positions of all rows, in the order in which the model saw them, and give the "
+                "lens the model that training calls: what torch.compile or a wrapper returned"
             )
         start = 0
         for again in used:
@@ -254,7 +285,13 @@ class ReplayedSmoother(Smoother):
         return {name: Span(start, now[name]) for name, start in self._start.items()}
 
 
-def _factor(record: Pass, g: Tensor) -> float:
+def _is_loss_scale(factor: float) -> bool:
+    """Whether it undoes a factor that ``GradScaler`` puts on losses, a power of two."""
+    power = math.log2(factor)
+    return power < 0 and abs(power - round(power)) < 1e-4
+
+
+def _factor(record: Pass, g: Tensor, computed_in: torch.dtype) -> float:
     """By how much what was backpropagated exceeds ``g``: scales, shares of accumulated batches.
 
     Returns:
@@ -269,7 +306,8 @@ def _factor(record: Pass, g: Tensor) -> float:
     if size == 0:
         return 1.0
     factor = float((seen * g).sum()) / size
-    coarse = max(torch.finfo(record.cotangent.dtype).eps, torch.finfo(g.dtype).eps)
+    precisions = (record.cotangent.dtype, g.dtype, computed_in, record.autocast or g.dtype)
+    coarse = max(torch.finfo(dtype).eps for dtype in precisions)
     gap = float(torch.linalg.vector_norm(seen - factor * g))
     if not gap <= 4 * coarse**0.5 * float(torch.linalg.vector_norm(seen)):
         raise TrainingMismatchError(
