@@ -64,7 +64,8 @@ class ModelFunction:
         if not isinstance(outputs, Tensor) or outputs.ndim < 1 or len(outputs) != rows:
             raise ModelError(
                 f"the model returned {described(outputs)} for {rows} rows of input; expected one "
-                "tensor whose first dimension is the rows: name it by output=, or wrap the model"
+                "tensor whose first dimension is the rows: name it by output=, or wrap the model "
+                "(positions flattened into rows? output=lambda f: f.reshape(-1, positions, k))"
             )
         self.output_shape: tuple[int, ...] = tuple(outputs.shape[1:])
         self.k: int = outputs[0].numel()

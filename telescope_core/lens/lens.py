@@ -21,7 +21,7 @@ from telescope_core.lens.settings import DEFAULT_PROBES, Probes, Settings, Strat
 from telescope_core.lens.sight import Sight
 from telescope_core.lens.step import StepFollower, check_index
 from telescope_core.lens.training import Training
-from telescope_core.losses import Kind, Loss, ResponseSetting
+from telescope_core.losses import Kind, Loss, ResponseSetting, resolved
 from telescope_core.network import outside_inference_mode
 from telescope_core.network.checks import check_module, check_set_names, check_targets
 from telescope_core.network.inputs import Inputs, Rows, count_rows
@@ -66,8 +66,9 @@ class TelescopeLens:
             mode, whatever mode it is trained in.  With probes it is followed in the mode it has
             now, without active dropout or batch statistics.
         optimizer: The one in use; with probes it needs a rule.  Predictions alone need none.
-        loss: ``loss(outputs, targets) -> scalar``: the very callable used for training; not needed
-            for predictions alone, nor is a training set.
+        loss: ``loss(outputs, targets) -> scalar``: the very callable used for training, or the name
+            of a loss that the model returns ("loss"), which is recognised.  Predictions alone need
+            none, nor a training set.
         train_inputs: Rows of the set named "train": a tensor, or a map-style dataset of rows.
         train_targets: Their targets: ``(n,)``, ``(n, k)`` or class indices.
         eval_sets: More inputs by name; labels are never needed.  Of a loader a fixed sample of 1000
@@ -129,7 +130,7 @@ class TelescopeLens:
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer | None = None,
-        loss: Loss | None = None,
+        loss: Loss | str | int | None = None,
         train_inputs: Inputs | None = None,
         train_targets: Tensor | None = None,
         eval_sets: Mapping[str, Source] | None = None,
@@ -152,13 +153,12 @@ class TelescopeLens:
         on_refusal: OnRefusal = "raise",
     ) -> None:
         optimizer = inner_optimizer(optimizer)
-        asked = {
-            "optimizer": optimizer,
-            "loss": loss,
-            "train_inputs": train_inputs,
-            "train_targets": train_targets,
-        }
-        missing = [name for name, given in asked.items() if given is None]
+        check_output(output)
+        check_module(model)
+        loss, train_targets = resolved(loss, model, output, train_inputs, train_targets)
+        names = ("optimizer", "loss", "train_inputs", "train_targets")
+        given = (optimizer, loss, train_inputs, train_targets)
+        missing = [name for name, one in zip(names, given, strict=True) if one is None]
         settings = Settings(
             order=order,
             stride=stride,
@@ -175,10 +175,8 @@ class TelescopeLens:
             form=form,
             on_refusal=on_refusal,
         )
-        check_output(output)
         check_sources(train_inputs, eval_rows)
         check_set_names(eval_sets or {})
-        check_module(model)
         settings.check_sets(eval_sets or {}, missing)
         refusals = Refusals(on_refusal)
         if settings.looks_into_steps:

@@ -26,6 +26,7 @@ class Measures:
         response: What outputs stand for; ``None`` if that is not known.
         parts: What each layer contributes to S, ``(layers, rows, k, m)``, if that is followed.
         layers: Their names.
+        share: The share of the training labels that count, if these rows have none of their own.
     """
 
     S: Tensor
@@ -35,6 +36,33 @@ class Measures:
     response: Response | None
     parts: Tensor | None = None
     layers: Sequence[str] = ()
+    share: float = 1.0
+
+    def counting(self, counted: Tensor | None, *, train: bool) -> Measures:
+        """The same where some training labels count for nothing (padded or ignored positions).
+
+        Outputs without a label are no rows of the training set, and a set is compared with as many
+        labels as count.
+
+        Args:
+            counted: Which outputs of the training set have a label, ``(n, k)``; ``None`` for all.
+            train: Whether these are the rows of the training set.
+
+        Returns:
+            The measures.
+        """
+        if counted is None:
+            return self
+        if not train:
+            return replace(self, share=float(counted.double().mean()))
+        keep = counted.to(self.S)[..., None]
+        model = self.model
+        return replace(
+            self,
+            S=self.S * keep,
+            parts=None if self.parts is None else self.parts * keep,
+            model=None if model is None else replace(model, Phi=model.Phi * keep.to(model.Phi)),
+        )
 
     @property
     def is_count(self) -> bool:
@@ -64,11 +92,13 @@ class Measures:
 
     def norm(self) -> tuple[float, float]:
         """Effective parameters, or the same formula for logits."""
-        return complexity.effective_parameters(self.S, self.directions, self.model)
+        value, error = complexity.effective_parameters(self.S, self.directions, self.model)
+        return self.share * value, self.share * error
 
     def norm_per_example(self) -> Tensor:
         """The same for each row."""
-        return complexity.effective_parameters_per_example(self.S, self.directions, self.model)
+        of_rows = complexity.effective_parameters_per_example(self.S, self.directions, self.model)
+        return self.share * of_rows
 
     def norm_by_layer(self) -> dict[str, float]:
         """The same split over layers."""
@@ -96,4 +126,4 @@ class Measures:
 
     def hat_norm(self, response: Response, train_outputs: Tensor) -> float:
         """Of the hat form, from exact directions."""
-        return complexity.hat_norm(self.S, self.outputs, train_outputs, response)
+        return self.share * complexity.hat_norm(self.S, self.outputs, train_outputs, response)

@@ -282,15 +282,17 @@ class Readings:
             engine.model(name),
             engines.problem.loss.response,
         )
+        counted = engines.problem.loss.labels.counted(engines.problem.labels)
         if not by_layer:
-            return measures
+            return measures.counting(counted, train=name == "train")
         if engines.layers is None:
             raise ConfigurationError(
                 "the split over layers is not followed; create the lens with layer_shares=True"
             )
         spans = self._run.track.spans(self._run.current().rows)
         parts = engine.values_by_layer(name, spans)[..., : engine.directions.count]
-        return replace(measures, parts=parts, layers=engines.layers.names)
+        measures = replace(measures, parts=parts, layers=engines.layers.names)
+        return measures.counting(counted, train=name == "train")
 
     def _columns(self, name: str, reading: Reading = "telescoped") -> Tensor:
         check_choice("reading", reading, get_args(Reading))

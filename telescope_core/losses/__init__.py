@@ -2,6 +2,7 @@
 
 from telescope_core.losses.calls import Loss, check_scalar, leaves_of
 from telescope_core.losses.gradient import LossGradient
+from telescope_core.losses.own import resolved
 from telescope_core.losses.response import Kind, Response, ResponseSetting
 
 __all__ = [
@@ -12,4 +13,5 @@ __all__ = [
     "ResponseSetting",
     "check_scalar",
     "leaves_of",
+    "resolved",
 ]

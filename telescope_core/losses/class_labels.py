@@ -119,6 +119,15 @@ class ClassLabels(Labels):
         return by_position.reshape(rows, -1)
 
     @override
+    def counted(self, labels: Tensor) -> Tensor | None:
+        by_position = self._by_position(labels[..., None], self._class_first)[..., 0]
+        held = (by_position == 0).all(dim=-1)
+        if not bool(held.any()):
+            return None
+        counts = (~held)[..., None].expand_as(by_position)
+        return (counts.transpose(1, 2) if self._class_first else counts).reshape(labels.shape)
+
+    @override
     def mixed_derivative(self, outputs: Tensor, targets: Tensor, columns: Tensor) -> Tensor:
         rows, m = len(outputs), columns.shape[-1]
         V = self._by_position(columns, self._class_first)  # (rows, positions, class of label, m)
@@ -127,7 +136,9 @@ class ClassLabels(Labels):
             V = V.masked_fill(held[:, :, None, None], 0)
         if not self.extends_linearly:
             weights, directions = self._weights(targets), self._as_weights(V)
-            return push(self._loss, "targets", outputs, weights, directions).reshape(rows, -1, m)
+            pushed = push(self._loss, "targets", outputs, weights, directions)
+            factor = self._factor(outputs, targets) if self._holds_some(targets) else None
+            return (1.0 if factor is None else factor) * pushed.reshape(rows, -1, m)
         if targets.is_floating_point():
             raise LossError(
                 f"targets of a step are {targets.dtype}, but the loss was given class indices at "
@@ -158,7 +169,7 @@ class ClassLabels(Labels):
         else:
             alike = self._has_value_of_probabilities(
                 outputs, others
-            ) or self._acts_as_probabilities(outputs, others)
+            ) or self._acts_as_probabilities(outputs, targets, others)
         if not alike:
             raise coupled_labels(self._loss, outputs, targets, self.classes)
 
@@ -181,7 +192,7 @@ class ClassLabels(Labels):
         drawn = (draw_classes(targets, self.classes, self._generator) for _ in range(2))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the loss, about targets that training never sees
-            return all(self._acts_as_probabilities(outputs, y) for y in (targets, *drawn))
+            return self._acts_as_probabilities(outputs, targets, *drawn)
 
     def _has_value_of_probabilities(self, outputs: Tensor, targets: Tensor) -> bool:
         """Whether the values agree: cheaper than gradients, but a sum of both signs may not."""
@@ -192,12 +203,38 @@ class ClassLabels(Labels):
                 return False
             return agree(evaluate(self._loss, outputs, targets), as_weights)
 
-    def _acts_as_probabilities(self, outputs: Tensor, targets: Tensor) -> bool:
+    def _acts_as_probabilities(self, outputs: Tensor, *targets: Tensor) -> bool:
+        """Whether gradients for class indices are those for probabilities, up to one factor."""
+        factors = [self._factor(outputs, y) for y in targets]
+        known = [factor for factor in factors if factor is not None]
+        near = tolerance(self._dtype) * max(known, default=0.0)
+        return len(known) == len(factors) and max(known) - min(known) <= near
+
+    def _factor(self, outputs: Tensor, targets: Tensor) -> float | None:
+        """What the gradient for class indices is of the one for class probabilities.
+
+        It is 1 unless some indices are ignored: these count for a mean of probabilities, which are
+        zero there, and not for a mean of indices.
+
+        Returns:
+            The factor; ``None`` if the one is no multiple of the other.
+        """
         try:
             as_weights = gradient_of(self._loss, outputs, self._weights(targets))
         except LossError:
-            return False
-        return agree(gradient_of(self._loss, outputs, targets), as_weights)
+            return None
+        as_indices = gradient_of(self._loss, outputs, targets)
+        if agree(as_indices, as_weights):
+            return 1.0
+        size = float(as_weights.square().sum())
+        if not self._holds_some(targets) or size == 0:
+            return None
+        factor = float((as_indices * as_weights).sum()) / size
+        return factor if factor > 0 and agree(as_indices, factor * as_weights) else None
+
+    def _holds_some(self, targets: Tensor) -> bool:
+        """Whether some of the targets are ignored."""
+        return not targets.is_floating_point() and bool(is_outside(targets, self.classes).any())
 
     def _agree_where(self, kept: Tensor, outputs: Tensor, targets: Tensor, others: Tensor) -> bool:
         """Whether the gradients for two sets of labels agree where the labels are the same."""

@@ -29,6 +29,13 @@ class Labels(ABC):
     def mixed_derivative(self, outputs: Tensor, targets: Tensor, columns: Tensor) -> Tensor:
         """``(∂g/∂Y) V_B`` for V_B of shape ``(rows, width, m)``, shape ``(rows, k, m)``."""
 
+    def counted(self, labels: Tensor) -> Tensor | None:  # noqa: B027
+        """Which outputs have a label that counts, ``(rows, k)``; ``None`` where all do.
+
+        Args:
+            labels: As :meth:`flat` gives them.
+        """
+
     def check(self, outputs: Tensor, targets: Tensor) -> None:  # noqa: B027
         """Refuse a batch on which the labels are not what they were taken for; none by default."""
 
