@@ -185,6 +185,61 @@ class TrainingPass:
         outputs, after = self._over_columns(one, self._layout.unflatten(Z))
         return outputs, self._flat(after, Z.shape[1])[self._trained :]
 
+    def unfollowed(self, seed: int) -> list[str]:
+        """Buffers that do not move with θ as :meth:`push` says: what is done by value only.
+
+        Differences along a random direction tell.  Where those to either side disagree there is a
+        kink or a jump, as between the nearest entries of a code book, and no derivative to miss.
+
+        Args:
+            seed: Of the direction.
+
+        Returns:
+            Their names.
+
+        Raises:
+            ModelError: So do the outputs.
+        """
+        theta, rest = self._split(self._z)
+        generator = torch.Generator().manual_seed(seed)
+        along = {}
+        for name, value in theta.items():
+            drawn = torch.randn(value.shape, generator=generator).to(value)
+            along[name] = drawn * value.square().mean().sqrt().clamp(min=1e-2)
+        still = {name: torch.zeros_like(value) for name, value in rest.items()}
+        flat = self._layout.flatten({**along, **still})[:, None]
+        do, dD = self.push(flat)
+        # Buffers are the rows after those of θ.
+        pushed = self._layout.unflatten(torch.cat([flat[: self._trained], dD]))
+        step = torch.finfo(self.outputs.dtype).eps ** (1 / 3)
+        with torch.enable_grad():  # as models may ask
+            behind, here, ahead = (
+                self._run({**rest, **{n: v + s * step * along[n] for n, v in theta.items()}})
+                for s in (-1, 0, 1)
+            )
+
+        def wrong(expected: Tensor, *values: Tensor) -> bool:
+            left, value, right = (each.detach() for each in values)
+            sides = (right - value) / step, (value - left) / step
+            noise = 10 * torch.finfo(value.dtype).eps * float(value.abs().max()) / step
+            noise *= value.numel() ** 0.5
+            mean, gap = (sides[0] + sides[1]) / 2, (sides[0] - sides[1]).norm()
+            allowed = 2 * gap + 0.01 * mean.norm() + noise
+            return bool((mean - expected).norm() > allowed)
+
+        named = [
+            name
+            for name, value in here[1].items()
+            if wrong(pushed[name][..., 0], behind[1][name], value, ahead[1][name])
+        ]
+        if not named and wrong(do[..., 0], behind[0], here[0], ahead[0]):
+            raise ModelError(
+                "the outputs of a pass of training depend on the parameters by value (.item(), "
+                ".data, numpy?), where no derivative follows; compute with tensors, or use "
+                "probes=None"
+            )
+        return named
+
     def pull(self, cotangents: Tensor) -> Tensor:
         """``(∂outputs/∂θ)ᵀ · cotangents`` for columns ``(rows, k, m)``, shape ``(p, m)``."""
         graph = self._graph
@@ -295,7 +350,18 @@ class TrainingPass:
         parts = []
         for start in range(0, count, at_once):
             part = [leaf[..., start : start + at_once] for leaf in leaves]
-            parts.append(tree_flatten(every(tree_unflatten(part, form))))
+            try:
+                made = every(tree_unflatten(part, form))
+            except RuntimeError as error:
+                if "vmap" not in str(error):
+                    raise
+                # A value decides (.item(), a branch): slow, but as well.
+                each_one = [
+                    one(tree_unflatten([leaf[..., j] for leaf in part], form))
+                    for j in range(part[0].shape[-1])
+                ]
+                made = tree_map(lambda *leaves: torch.stack(leaves), *each_one)
+            parts.append(tree_flatten(made))
         pieces = zip(*(part for part, _ in parts), strict=True)
         joined = [torch.cat(piece).movedim(0, -1) for piece in pieces]
         return tree_unflatten(joined, parts[0][1])

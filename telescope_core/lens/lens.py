@@ -62,9 +62,8 @@ class TelescopeLens:
     predictions, the smoother and all measures at any time.
 
     Args:
-        model: The network, which is left as it is.  Predictions alone are those of its evaluation
-            mode, whatever mode it is trained in.  With probes it is followed in the mode it has
-            now, without active dropout or batch statistics.
+        model: The network, which is left as it is.  Predictions are those of its evaluation mode;
+            with probes it is followed in the mode it has now.
         optimizer: The one in use; with probes it needs a rule.  Predictions alone need none.
         loss: ``loss(outputs, targets) -> scalar``: the very callable used for training, or the name
             of a loss that the model returns ("loss"), which is recognised.  Predictions alone need
@@ -79,15 +78,13 @@ class TelescopeLens:
         probes: Label directions for the smoother: ``"exact"`` for all, a number to estimate, or
             ``None`` for predictions only; ``"auto"`` is 64, or None where the loss, the optimizer
             or the training set was not given.
-        follow_train: Whether "train" is among the sets that are followed.  The smoother needs it;
-            predictions on other sets do not, and cost less without it.
+        follow_train: Whether "train" is among the sets that are followed; the smoother needs it.
         deflate: At most this many of the probes (and at most half of them) are leading
             eigenvectors of the initial tangent kernel.
         seed: Seed of the random label directions.
         chunk_size: Rows of a set linearised at once; ``None`` for all.
         kernel_norms: Also measure norms of tangent-kernel rows, once per block.
-        layer_shares: Also split what the smoother is measured by over layers (the modules that own
-            the parameters), with probes.
+        layer_shares: Also split the smoother's measures over layers (modules with parameters).
         response: What outputs stand for, see :attr:`response`.  ``"auto"``: as the loss shows it;
             a warning says so where it shows nothing.  Otherwise as named, unless the loss shows
             something else.
@@ -96,14 +93,13 @@ class TelescopeLens:
             midpoint rule, also second order, one product a step instead of two.
             ``"function-space"``: through the kernel alone, for gradient descent on a squared loss,
             with momentum or without: fast with small models, and with large ones where there are
-            fewer labels than parameters.  ``"replayed"``: by running every pass of training again,
-            for training that is random, couples the rows of a batch or moves buffers (dropout,
-            batch statistics, noise).  ``"auto"``: replayed for such training; function space when
-            the first step is a full-batch one without momentum to which it applies; otherwise
-            midpoint for estimates of second order, and parameter space for the exact smoother and
-            for first order.
-        curvature: ``"full"`` follows the curvature of the network, too, which the telescoping model
-            (``"gauss-newton"``) leaves out: the columns then are the exact derivative of the run.
+            fewer labels than parameters.  ``"replayed"``: by running passes of training again,
+            where it is random, couples rows or moves buffers.  ``"auto"``: replayed for such
+            training; function space when the first step is a full-batch one without momentum to
+            which it applies; otherwise midpoint for estimates of second order, or else parameter
+            space.
+        curvature: ``"full"`` follows the curvature of the network and the optimizer's denominators,
+            which the telescoping model (``"gauss-newton"``) leaves out: S is exact, end-to-end.
         form: How Jacobians are represented, see :class:`telescope_core.jacobians.Linearizer`.
         output: Which of the things that the model returns are its outputs: a key or an attribute
             ("logits"), a position, or a callable that picks them; ``None`` where it returns them
@@ -116,8 +112,7 @@ class TelescopeLens:
     Raises:
         ConfigurationError: A setting is out of range or contradicts another, or the optimizer
             trains parameters outside of the model.
-        ModelError: The model is random in evaluation mode or has no trained parameters; with
-            probes also one that is random or couples rows as it is trained.
+        ModelError: The model is random in evaluation mode or has no trained parameters.
         LossError: The loss is not a finite differentiable scalar.
         ShapeError: Inputs or targets of the wrong length, dtype or device.
         UnsupportedOptimizerError: Probes were asked for and the optimizer has no update rule.
@@ -303,6 +298,12 @@ class TelescopeLens:
         """The smoother's engine in use; ``None`` before the first step or without probes."""
         engine = self._run.track.engine
         return None if engine is None else engine.name
+
+    @property
+    def unfollowed(self) -> tuple[str, ...]:
+        """Buffers that moved where no derivative follows; their change is taken as it is."""
+        engine = self._run.track.engine
+        return () if engine is None else engine.unfollowed_names
 
     @outside_inference_mode()
     def estimate_cost(self, batch_size: int | None = None) -> Cost:

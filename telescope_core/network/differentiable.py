@@ -194,7 +194,20 @@ INSTEAD_OF_RENORM: Table = {
 }
 """What looks rows up without writing to their table, in place of what may."""
 
+
+def _cdist(
+    x1: Tensor,
+    x2: Tensor,
+    p: float = 2.0,
+    compute_mode: str = "use_mm_for_euclid_dist_if_necessary",  # how it is rounded
+) -> Tensor:
+    apart = x1[..., :, None, :] - x2[..., None, :, :]
+    distances: Tensor = torch.linalg.vector_norm(apart, p, dim=-1)
+    return distances
+
+
 INSTEAD_OF_KERNELS: Table = {
+    torch.cdist: _cdist,
     **sparse.INSTEAD_OF_SPARSE,
     functional.embedding_bag: lookups.embedding_bag,
     _batches._pack_padded_sequence: packing.pack_padded,

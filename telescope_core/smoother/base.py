@@ -116,6 +116,11 @@ class Smoother(ABC):
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what :meth:`tensors` gave."""
 
+    @property
+    def unfollowed_names(self) -> tuple[str, ...]:
+        """What the model moves beside its trained parameters where no derivative follows."""
+        return ()
+
     def rule_in_use(self) -> UpdateRule | None:
         """The optimizer's rule that has pushed the columns in the last step, if it did."""
         return None

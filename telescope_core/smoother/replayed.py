@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from telescope_core.errors import RefusalWarning, TrainingMismatchError, listed
+from telescope_core.errors import RefusalWarning, TrainingMismatchError
 from telescope_core.jacobians import LinearizedRows
 from telescope_core.jacobians.pass_graph import Trust
 from telescope_core.jacobians.training_pass import TrainingPass
@@ -36,6 +36,7 @@ from telescope_core.smoother.blocks import Batch, Span
 from telescope_core.smoother.gradient_check import SeenGradient
 from telescope_core.smoother.path import make_path
 from telescope_core.smoother.problem import Problem
+from telescope_core.smoother.unfollowed import Unfollowed
 from telescope_core.update_rules import UpdateRule
 
 
@@ -73,6 +74,7 @@ class ReplayedSmoother(Smoother):
         self._has_said_so = False
         if self._is_full:
             self.rule.follow_denominators()
+        self._unfollowed = Unfollowed(problem.replay.model, function.layout.by_name)
         self._start: dict[str, LinearizedRows] = {}
         self._z_start: Tensor | None = None
         self._now: tuple[Tensor, dict[str, LinearizedRows]] | None = None
@@ -80,8 +82,6 @@ class ReplayedSmoother(Smoother):
         self._trust = Trust()
         self._gradient = torch.zeros(0)
         self._again: dict[int, _Again] = {}
-        self._left: dict[str, Tensor] = {}
-        self._has_warned = False
 
     @classmethod
     @override
@@ -186,6 +186,11 @@ class ReplayedSmoother(Smoother):
         self.rule.load_buffers(below("rule/", tensors))
         self._z_start = tensors["z_start"].clone()
 
+    @property
+    @override
+    def unfollowed_names(self) -> tuple[str, ...]:
+        return tuple(self._unfollowed.names)
+
     @override
     def rule_in_use(self) -> UpdateRule:
         return self.rule
@@ -224,36 +229,18 @@ class ReplayedSmoother(Smoother):
         for record in made:
             if id(record) in self._again:
                 continue
-            self._look_at_buffers(record.buffers, record.autocast)
+            self._unfollowed.look(record.buffers, record.autocast)
             run = TrainingPass(
                 replay.model, replay.output, record, self._function, self._p, self._trust
             )
-            self._left = run.buffers
+            self._unfollowed.look_at(run)
             D = self._path.current[self._p :]
             do, after = run.push(self._path.current)
             self._again[id(record)] = _Again(record, run, do, D.clone())
             D.copy_(after)
             self._path.mark_moved()
-        self._look_at_buffers(dict(replay.model.named_buffers()), None)
+        self._unfollowed.look(dict(replay.model.named_buffers()), None)
         return [self._again[id(record)] for record in made]
-
-    def _look_at_buffers(self, held: Mapping[str, Tensor], autocast: torch.dtype | None) -> None:
-        """Warn of buffers that are not where the passes have left them."""
-        moved = []
-        for name, left in self._left.items():
-            coarse = [torch.finfo(dtype).eps for dtype in (left.dtype, autocast) if dtype]
-            gap = float((held[name] - left).abs().max())
-            if gap > max(coarse[0] ** 0.5, 4 * coarse[-1]) * (1 + float(left.abs().max())):
-                moved.append(name)
-        if moved and not self._has_warned:
-            self._has_warned = True
-            warnings.warn(
-                f"{listed(moved)} changed otherwise than in passes of the model (statistics reset, "
-                "loaded or averaged?); the smoother takes that change as it is, as if no label had "
-                "a part in it",
-                RefusalWarning,
-                stacklevel=2,
-            )
 
     def _passes(self, batch: Batch) -> Iterator[tuple[_Again, Tensor, Tensor]]:
         """The passes that made the gradient, each with its positions and targets."""

@@ -311,11 +311,14 @@ def test_kernel_norms_and_constants_are_refused_by_name():
         Run(Everything).attach(curvature="full", strategy="midpoint")
 
 
-@pytest.mark.parametrize(("kind", "in_forward_mode"), [(Images, 2), (Attention, 2), (Centred, 7)])
+@pytest.mark.parametrize(("kind", "in_forward_mode"), [(Images, 2), (Attention, 2), (Centred, 9)])
 def test_forward_mode_is_asked_once_a_block_and_always_where_it_disagrees(
     kind, in_forward_mode, monkeypatch
 ):
-    """Behind a ``detach`` backpropagation stops, and derivatives of the run do not."""
+    """Behind a ``detach`` backpropagation stops, and derivatives of the run do not.
+
+    The first two passes are also compared with differences, along one direction each.
+    """
     asked, push = [], TrainingPass._push_forward
 
     def counted(self, Z):
