@@ -197,7 +197,7 @@ def reset(run, step):
 
 def test_buffers_that_change_otherwise_are_named():
     run = Run(Execution(event=reset)).attach()
-    with pytest.warns(RefusalWarning, match=r"norm.running_mean, norm.running_var changed other"):
+    with pytest.warns(RefusalWarning, match=r"norm.running_mean, norm.running_var moved where no"):
         run.train()
 
 
