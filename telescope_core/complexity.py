@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from telescope_core.losses import Response
-from telescope_core.probes import LabelDirections
+from telescope_core.probes import Directions, LabelDirections
 from telescope_core.smoother.low_rank import Control, LowRankSmoother
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def effective_parameters(
-    S: Float[Tensor, "rows k m"], directions: LabelDirections, model: LowRankSmoother | None = None
+    S: Float[Tensor, "rows k m"], directions: Directions, model: LowRankSmoother | None = None
 ) -> tuple[float, float]:
     r"""Effective parameters on a set of rows (Curth et al. 2023; section 4.1 of the paper).
 
@@ -36,14 +36,14 @@ def effective_parameters(
         The estimate and its standard error over random directions (0 when exact).
     """
     rows, k = S.shape[:2]
-    factor = directions.basis.shape[0] / (rows * k)
+    factor = directions.n / (rows * k)
     squares = S.cpu().double().square().sum(dim=(0, 1))
     total, error = _sum_with_error(squares, directions, _control_of_set(S, directions, model))
     return factor * total, factor * error
 
 
 def layer_shares(
-    S: Float[Tensor, "layers rows k m"], directions: LabelDirections
+    S: Float[Tensor, "layers rows k m"], directions: Directions
 ) -> Float[Tensor, " layers"]:
     r"""How the squared norm of the smoother splits over layers that add up to it.
 
@@ -60,41 +60,54 @@ def layer_shares(
 
 
 def effective_parameters_per_example(
-    S: Float[Tensor, "rows k m"], directions: LabelDirections, model: LowRankSmoother | None = None
+    S: Float[Tensor, "rows k m"], directions: Directions, model: LowRankSmoother | None = None
 ) -> Float[Tensor, " rows"]:
     r"""Each row's share ``n/k · ‖s(x_j)‖²``; their mean is the set's effective parameters."""
-    n, k = directions.basis.shape[0], S.shape[1]
+    n, k = directions.n, S.shape[1]
     squares = S.cpu().double().square().sum(dim=1)
-    model = _trusted(S, directions, model)
-    control = None if model is None else model.squares(directions)
+    control = None
+    if (trusted := _trusted(S, directions, model)) is not None:
+        control = trusted[0].squares(trusted[1])
     return _weighted_sum(squares, directions, control) * (n / k)
 
 
 def degrees_of_freedom(
-    S_train: Float[Tensor, "n k m"],
-    directions: LabelDirections,
+    S_train: Float[Tensor, "rows k m"],
+    V_train: Float[Tensor, "rows k m"],
+    directions: Directions,
     model: LowRankSmoother | None = None,
 ) -> tuple[float, float]:
     r"""``tr S_train``: the generalised degrees of freedom (Ye 1998) of the telescoped fit.
 
     Given :math:`W S` for S, those of the fitted means (docs/mathematics.md, section 5.1), before
-    the division by what a row counts for.
+    the division by what a row counts for.  Some of the training rows stand for all.
+
+    Args:
+        S_train: On training rows.
+        V_train: The directions on the same rows.
+        directions: The label directions.
+        model: Ŝ on all training rows.
 
     Returns:
         The estimate and its standard error over random directions (0 when exact).
     """
-    products = (S_train.cpu().double() * directions.basis.cpu().double()).sum(dim=(0, 1))
-    model = _trusted(S_train, directions, model)
-    control = None if model is None else model.products(directions)
-    return _sum_with_error(products, directions, control)
+    products = (S_train.cpu().double() * V_train.cpu().double()).sum(dim=(0, 1))
+    control = None
+    if (trusted := _trusted(S_train, directions, model)) is not None:
+        control = trusted[0].products(trusted[1])
+    total, error = _sum_with_error(products, directions, control)
+    share = directions.n / len(S_train)
+    return share * total, share * error
 
 
 def layer_traces(
-    S_train: Float[Tensor, "layers n k m"], directions: LabelDirections
+    S_train: Float[Tensor, "layers rows k m"],
+    V_train: Float[Tensor, "rows k m"],
+    directions: Directions,
 ) -> Float[Tensor, " layers"]:
     """The trace of what each layer contributes; they add up to that of the sum, without a model."""
-    products = S_train.cpu().double() * directions.basis.cpu().double()
-    return products.sum(dim=(1, 2)) @ directions.weights.cpu().double()
+    products = (S_train.cpu().double() * V_train.cpu().double()).sum(dim=(1, 2))
+    return products @ directions.weights.cpu().double() * (directions.n / len(V_train))
 
 
 def hat_norm(
@@ -131,37 +144,39 @@ def hat_norm(
 
 
 def classical_degrees_of_freedom(
-    S_train: Float[Tensor, "n k m"],
-    directions: LabelDirections,
+    S_train: Float[Tensor, "rows k m"],
+    V_train: Float[Tensor, "rows k m"],
+    directions: Directions,
     model: LowRankSmoother | None = None,
 ) -> float:
     r"""``tr(2S − SSᵀ)``, the residual degrees of freedom subtracted from n (Hastie et al. 2009)."""
     squares = S_train.cpu().double().square().sum(dim=(0, 1))
     total = _weighted_sum(squares, directions, _control_of_set(S_train, directions, model))
-    return 2 * degrees_of_freedom(S_train, directions, model)[0] - float(total)
+    trace, _ = degrees_of_freedom(S_train, V_train, directions, model)
+    return 2 * trace - float(total) * (directions.n / len(S_train))
 
 
 def _trusted(
-    S: Tensor, directions: LabelDirections, model: LowRankSmoother | None
-) -> LowRankSmoother | None:
-    """The model where it explains S."""
-    return model if model is not None and model.explains(S, directions) else None
+    S: Tensor, directions: Directions, model: LowRankSmoother | None
+) -> tuple[LowRankSmoother, LabelDirections] | None:
+    """The model where it explains S, and the directions, which are then kept."""
+    if model is None or not isinstance(directions, LabelDirections):
+        return None
+    return (model, directions) if model.explains(S, directions) else None
 
 
 def _control_of_set(
-    S: Tensor, directions: LabelDirections, model: LowRankSmoother | None
+    S: Tensor, directions: Directions, model: LowRankSmoother | None
 ) -> Control | None:
     """The control variate of the sum of squares over rows, if the model explains S."""
-    model = _trusted(S, directions, model)
-    if model is None:
+    trusted = _trusted(S, directions, model)
+    if trusted is None:
         return None
-    known = model.squares(directions)
+    known = trusted[0].squares(trusted[1])
     return Control(known.columns.sum(dim=0), known.outside.sum())
 
 
-def _weighted_sum(
-    contributions: Tensor, directions: LabelDirections, control: Control | None
-) -> Tensor:
+def _weighted_sum(contributions: Tensor, directions: Directions, control: Control | None) -> Tensor:
     """The sum over a complete basis of what is known per column, over the last dimension."""
     weights = directions.weights.cpu().double()
     if control is None:
@@ -172,12 +187,9 @@ def _weighted_sum(
 
 
 def _sum_with_error(
-    contributions: Tensor, directions: LabelDirections, control: Control | None
+    contributions: Tensor, directions: Directions, control: Control | None
 ) -> tuple[float, float]:
     """The same for one number per column, with the standard error of its random part.
-
-    The random columns are drawn without replacement from the complement, hence the finite
-    population factor, which vanishes for a complete basis.
 
     Returns:
         The sum and its error: 0 if nothing is random, NaN if a single column is.
@@ -190,6 +202,4 @@ def _sum_with_error(
     if drawn == 1:
         return total, math.nan
     values = contributions if control is None else contributions - control.columns
-    population = directions.basis.shape[0] * directions.basis.shape[1] - d
-    variance = float(values[d:].var()) * (1 - drawn / population)
-    return total, population * math.sqrt(variance / drawn)
+    return total, directions.error(values[d:])

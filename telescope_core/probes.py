@@ -7,11 +7,14 @@ taken exactly (deflation), and the random directions span their complement.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from telescope_core.seeds import derive_seed
 
@@ -22,8 +25,46 @@ _POWER_ITERATIONS = 3
 _OVERSAMPLING = 8
 
 
+class Directions(ABC):
+    """Columns in label space along which training is differentiated.
+
+    Attributes:
+        n: Training points.
+        label_width: Labels of one of them.
+        weights: Weight of each column in sums of squares, ``(m,)``, which makes them unbiased.
+        deflated: Number of leading columns that are taken exactly.
+    """
+
+    n: int
+    label_width: int
+    weights: Tensor
+    deflated: int
+
+    @property
+    def count(self) -> int:
+        """Number of columns m."""
+        return len(self.weights)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the columns span all of label space."""
+        return False
+
+    @abstractmethod
+    def rows(self, index: Int64[Tensor, " b"]) -> Float[Tensor, "b label_width m"]:
+        """``V_B`` of some training points, shape ``(b, label_width, m)``."""
+
+    @abstractmethod
+    def error(self, values: Tensor) -> float:
+        """The standard error of a sum over label space, from its values along random columns.
+
+        Args:
+            values: What the random columns, two at least, contribute before they are weighted.
+        """
+
+
 @dataclass(frozen=True)
-class LabelDirections:
+class LabelDirections(Directions):
     r"""Orthonormal columns in label space with the weights that make their squares unbiased.
 
     Attributes:
@@ -38,19 +79,85 @@ class LabelDirections:
     weights: Float[Tensor, " m"]
     deflated: int
 
+    n: int = field(init=False)
+    label_width: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n", self.basis.shape[0])
+        object.__setattr__(self, "label_width", self.basis.shape[1])
+
     @property
+    @override
     def count(self) -> int:
-        """Number of columns m."""
         return int(self.basis.shape[-1])
 
     @property
+    @override
     def is_exact(self) -> bool:
-        """Whether the columns span all of label space."""
-        return self.count == self.basis.shape[0] * self.basis.shape[1]
+        return self.count == self.n * self.label_width
 
+    @override
     def rows(self, index: Int64[Tensor, " b"]) -> Float[Tensor, "b label_width m"]:
-        """``V_B`` of some training points, shape ``(b, label_width, m)``."""
         return self.basis[index]
+
+    @override
+    def error(self, values: Tensor) -> float:
+        # They are drawn without replacement from the complement, hence the finite population
+        # factor, which vanishes for a complete basis.
+        drawn = self.count - self.deflated
+        population = self.n * self.label_width - self.deflated
+        variance = float(values.var()) * (1 - drawn / population)
+        return population * math.sqrt(variance / drawn)
+
+
+@dataclass(frozen=True)
+class StreamedDirections(Directions):
+    """Signs that are made when a row is met, from nothing but its identity.
+
+    A counter-based generator (the mixing of SplitMix64, Steele et al. 2014) keyed by the seed, the
+    row, the label and the column: nothing of the size of the training set is kept, and a row that
+    comes again, in any order, on any device and in any process, has the same signs.  Entries are
+    independent with mean 0 and variance 1, so a mean over columns of squares along them is an
+    unbiased sum over all labels (Hutchinson 1989).
+
+    Attributes:
+        n: Training points.
+        label_width: Labels of one of them.
+        weights: ``1/m`` each.
+        seed: Of the generator.
+    """
+
+    n: int
+    label_width: int
+    weights: Float[Tensor, " m"]
+    seed: int
+    deflated: int = 0
+
+    @override
+    def rows(self, index: Int64[Tensor, " b"]) -> Float[Tensor, "b label_width m"]:
+        key = derive_seed(self.seed, "streamed label directions")
+        row = _mixed(index.to(torch.int64) + key)
+        entry = torch.arange(self.label_width * self.count, device=index.device)
+        bits = _mixed(row[:, None] ^ _mixed(entry + 1))
+        signs = torch.where(bits < 0, -1.0, 1.0).to(self.weights)
+        return signs.reshape(len(index), self.label_width, self.count)
+
+    @override
+    def error(self, values: Tensor) -> float:
+        return math.sqrt(float(values.var()) / len(values))
+
+
+def _mixed(counter: Tensor) -> Tensor:
+    """The finaliser of SplitMix64, whose arithmetic wraps around as that of int64 does."""
+    x = counter * -7046029254386353131
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        x = (x ^ _shifted(x, shift)) * factor
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x: Tensor, by: int) -> Tensor:
+    """To the right, zeros coming in."""
+    return (x >> by) & ((1 << (64 - by)) - 1)
 
 
 def exact_directions(n: int, label_width: int, like: Tensor) -> LabelDirections:

@@ -5,6 +5,6 @@
 framework when it is imported itself.
 """
 
-from telescope_core.callbacks.indexed import IndexedDataset
+from telescope_core.network.indexed import IndexedDataset
 
 __all__ = ["IndexedDataset"]

@@ -12,8 +12,8 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor, nn
 
-from telescope_core.callbacks.indexed import INDEX_KEY
 from telescope_core.network import Network
+from telescope_core.network.indexed import INDEX_KEY
 from telescope_core.network.inputs import Rows, call_arguments
 from telescope_core.network.outputs import Output, selected
 from telescope_core.network.samples import TARGETS

@@ -14,7 +14,7 @@ from telescope_core.errors import ConfigurationError
 from telescope_core.network import Network
 from telescope_core.network.inputs import call_arguments
 from telescope_core.network.outputs import Output, selected
-from telescope_core.network.samples import inputs_of
+from telescope_core.network.samples import parts_of
 
 _Call = Callable[[Any, Any], Any]
 
@@ -92,7 +92,7 @@ def _ways(
 
     if "predict_step" in _written_by_user(module):
         yield "predict_step", picked(lambda own, it: own.predict_step(it, 0)), lambda: batch
-    yield "forward", picked(forward), lambda: inputs_of("the Trainer", batch)
+    yield "forward", picked(forward), lambda: parts_of("the Trainer", batch)[0]
     if getattr(module, "automatic_optimization", False):
         yield step, lambda own, it: _last_of_step(own, step, it), lambda: batch
 

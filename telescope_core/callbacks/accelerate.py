@@ -13,7 +13,7 @@ from telescope_core.callbacks._follower import Follower
 from telescope_core.errors import ConfigurationError, MissingDependencyError
 from telescope_core.network.inputs import Rows
 from telescope_core.network.outputs import Output, check_output
-from telescope_core.network.samples import Source, inputs_of, spaced_batch
+from telescope_core.network.samples import Source, parts_of, spaced_batch
 from telescope_core.network.streams import in_own_pass
 from telescope_core.update_rules import inner_optimizer
 
@@ -79,7 +79,7 @@ class TelescopeCallback(LensCallback):
     def _batch(self, name: str, source: Source) -> Any:
         if isinstance(source, DataLoader):
             source = spaced_batch(source, self._follower.rows_of_a_found_set)
-        return source if isinstance(source, Mapping) else inputs_of(name, source)
+        return source if isinstance(source, Mapping) else parts_of(name, source)[0]
 
     def _look(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Attach the lens to what the model is about to see in its first pass of training."""

@@ -12,9 +12,9 @@ from torch.utils._pytree import tree_map
 from telescope_core.callbacks._callback import LensCallback, takes_arguments_of
 from telescope_core.callbacks._follower import Follower
 from telescope_core.callbacks._lightning_network import outputs_for
-from telescope_core.callbacks.indexed import has_index, take_index
 from telescope_core.errors import ConfigurationError, MissingDependencyError
 from telescope_core.network import own_streams
+from telescope_core.network.indexed import has_index, take_index
 from telescope_core.network.outputs import Output
 from telescope_core.network.samples import spaced_batch
 from telescope_core.update_rules import inner_optimizer

@@ -12,10 +12,10 @@ from torch import nn
 
 from telescope_core.callbacks._callback import LensCallback, takes_arguments_of
 from telescope_core.callbacks._follower import Follower
-from telescope_core.callbacks.indexed import INDEX_KEY
 from telescope_core.errors import ConfigurationError, MissingDependencyError
 from telescope_core.network import own_streams
 from telescope_core.network.checks import check_model
+from telescope_core.network.indexed import INDEX_KEY
 from telescope_core.network.outputs import Output, check_output
 from telescope_core.network.samples import spaced_batch
 from telescope_core.network.streams import in_own_pass

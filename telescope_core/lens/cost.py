@@ -27,6 +27,7 @@ from telescope_core.network.outputs import Output, selected
 if TYPE_CHECKING:
     from telescope_core.lens.lens import TelescopeLens
     from telescope_core.losses import Loss
+    from telescope_core.network.training_set import TrainingSet
 
 _PLAIN_STEPS = 200
 # With a smoother: the first step of a block, one in the middle, and the one that closes it.
@@ -82,8 +83,7 @@ class Rehearsal:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     loss: Loss
-    train_inputs: Inputs
-    train_targets: Tensor
+    training: TrainingSet
     eval_sets: Mapping[str, Inputs]
     output: Output = None
 
@@ -104,7 +104,7 @@ class Rehearsal:
             ConfigurationError: There are not so many rows.
             ModelError: Model or optimizer cannot be copied.
         """
-        n = count_rows(self.train_inputs)
+        n = count_rows(self.training.inputs)
         rows = n if batch_size is None else batch_size
         check_integer("batch_size", rows, 1, "rows of a batch")
         if rows > n:
@@ -121,15 +121,18 @@ class Rehearsal:
         plain_step, _ = self._training(rows)
         has_smoother = settings.probes is not None
         short = replace(settings, stride=min(settings.stride, _STRIDE[has_smoother]))
+        training = self.training
         lens = make(
-            *(model, optimizer, loss, self.train_inputs, self.train_targets, self.eval_sets),
+            *(model, optimizer, loss, training.inputs, training.targets, self.eval_sets),
+            train_rows=training.n if training.is_streamed else None,
             output=self.output,
             **asdict(short),
         )
-        index = torch.arange(rows, device=self.train_targets.device)
+        index = torch.arange(rows, device=self._targets.device)
+        targets = self._targets[:rows] if training.is_streamed else None
 
         def followed() -> None:
-            with lens.step(index):
+            with lens.step(index, targets=targets):
                 step()
 
         def block() -> list[float]:
@@ -169,9 +172,9 @@ class Rehearsal:
                 "with and without the lens instead"
             ) from error
         model, optimizer, loss = copies
-        index = torch.arange(rows, device=self.train_targets.device)
-        seen = take_rows(self.train_inputs, index, self._device)
-        targets = self.train_targets[index]
+        index = torch.arange(rows, device=self._targets.device)
+        seen = take_rows(self.training.inputs, index, self._device)
+        targets = self._targets[index]
         inputs, named = call_arguments(model, seen)
 
         def step() -> None:
@@ -182,6 +185,11 @@ class Rehearsal:
             optimizer.step()
 
         return step, copies
+
+    @property
+    def _targets(self) -> Tensor:
+        assert self.training.targets is not None
+        return self.training.targets
 
     @property
     def _device(self) -> torch.device:

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from telescope_core.errors import ConfigurationError
 from telescope_core.jacobians import Form
-from telescope_core.lens.cost import Cost, Rehearsal
+from telescope_core.lens.attach import Asked, attach
+from telescope_core.lens.cost import Cost
+from telescope_core.lens.feed import SampleId
 from telescope_core.lens.readings import Readings
-from telescope_core.lens.refusals import OnRefusal, Refusals
-from telescope_core.lens.run import Run
-from telescope_core.lens.settings import DEFAULT_PROBES, Probes, Settings, Strategy
-from telescope_core.lens.sight import Sight
-from telescope_core.lens.step import StepFollower, check_index
-from telescope_core.lens.training import Training
-from telescope_core.losses import Kind, Loss, ResponseSetting, resolved
+from telescope_core.lens.refusals import OnRefusal
+from telescope_core.lens.settings import Probes, Settings, Strategy
+from telescope_core.lens.step import check_index
+from telescope_core.losses import Kind, Loss, ResponseSetting
 from telescope_core.network import outside_inference_mode
-from telescope_core.network.checks import check_module, check_set_names, check_targets
-from telescope_core.network.inputs import Inputs, Rows, count_rows
-from telescope_core.network.outputs import Output, check_output
-from telescope_core.network.samples import Source, check_sources, sampled
-from telescope_core.network.trained_parameters import TrainedParameters
+from telescope_core.network.inputs import Rows
+from telescope_core.network.outputs import Output
+from telescope_core.network.samples import Source
 from telescope_core.smoother import Curvature
-from telescope_core.update_rules import inner_optimizer, require_rule
+from telescope_core.update_rules import inner_optimizer
 
 if TYPE_CHECKING:
     from telescope_core.live import LiveLog, Target
@@ -38,6 +34,7 @@ if TYPE_CHECKING:
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
+_Batch = TypeVar("_Batch")
 
 
 def _read(
@@ -68,11 +65,18 @@ class TelescopeLens:
         loss: ``loss(outputs, targets) -> scalar``: the very callable used for training, or the name
             of a loss that the model returns ("loss"), which is recognised.  Predictions alone need
             none, nor a training set.
-        train_inputs: Rows of the set named "train": a tensor, or a map-style dataset of rows.
-        train_targets: Their targets: ``(n,)``, ``(n, k)`` or class indices.
+        train_inputs: Rows of the set named "train": tensors, or a map-style dataset of rows.  A
+            loader or a stream of batches with targets: then a sample of ``eval_rows`` rows (1000)
+            is followed, and nothing of the size of the training set is kept.
+        train_targets: Their targets: ``(n,)``, ``(n, k)`` or class indices; a loader's batches
+            bring their own.
         eval_sets: More inputs by name; labels are never needed.  Of a loader a fixed sample of 1000
             rows is followed, without its targets.
         eval_rows: Follow at most so many evenly spaced rows of each of these.
+        train_rows: How many rows the training set has, where ``train_inputs`` is a sample of it or
+            a stream that does not say.
+        sample_id: Where a batch of the loader says which rows it holds (a key, a position, or a
+            callable that picks whole numbers); ``None`` where the loader's sampler tells.
         order: 2 for the trapezoid rule, 1 for the paper's (docs/mathematics.md, section 2).
         stride: Steps between evaluations of all rows.  ``order=1, stride=1`` is the paper.
         probes: Label directions for the smoother: ``"exact"`` for all, a number to estimate, or
@@ -126,11 +130,13 @@ class TelescopeLens:
         model: nn.Module,
         optimizer: torch.optim.Optimizer | None = None,
         loss: Loss | str | int | None = None,
-        train_inputs: Inputs | None = None,
+        train_inputs: Source | None = None,
         train_targets: Tensor | None = None,
         eval_sets: Mapping[str, Source] | None = None,
         *,
         eval_rows: int | None = None,
+        train_rows: int | None = None,
+        sample_id: SampleId = None,
         order: Literal[1, 2] = 2,
         stride: int = 10,
         probes: Probes | Literal["auto"] = "auto",
@@ -148,16 +154,14 @@ class TelescopeLens:
         on_refusal: OnRefusal = "raise",
     ) -> None:
         optimizer = inner_optimizer(optimizer)
-        check_output(output)
-        check_module(model)
-        loss, train_targets = resolved(loss, model, output, train_inputs, train_targets)
-        names = ("optimizer", "loss", "train_inputs", "train_targets")
-        given = (optimizer, loss, train_inputs, train_targets)
-        missing = [name for name, one in zip(names, given, strict=True) if one is None]
+        asked = Asked(
+            *(model, optimizer, loss, train_inputs, train_targets, eval_sets or {}),
+            *(eval_rows, train_rows, sample_id, output),
+        ).with_own_loss()
         settings = Settings(
             order=order,
             stride=stride,
-            probes=(None if missing else DEFAULT_PROBES) if probes == "auto" else probes,
+            probes=asked.probes(probes),
             follow_train=follow_train if train_inputs is not None else False,
             deflate=deflate,
             seed=seed,
@@ -170,43 +174,14 @@ class TelescopeLens:
             form=form,
             on_refusal=on_refusal,
         )
-        check_sources(train_inputs, eval_rows)
-        check_set_names(eval_sets or {})
-        settings.check_sets(eval_sets or {}, missing)
-        refusals = Refusals(on_refusal)
-        if settings.looks_into_steps:
-            with refusals.or_smoother():
-                require_rule(cast(torch.optim.Optimizer, optimizer))
-            if refusals.reason is not None:
-                settings = replace(settings, probes=None, kernel_norms=False)
-        has_smoother = settings.probes is not None
-        trained = TrainedParameters(model, optimizer, smoother=has_smoother)
-        like = next(iter(trained.by_name.values()))
-        inputs: dict[str, Inputs] = {}
-        if settings.follow_train and train_inputs is not None:
-            inputs["train"] = train_inputs
-        for name, source in (eval_sets or {}).items():
-            inputs[name] = sampled(name, source, eval_rows, like.device)
-        self._run = Run(settings, trained, Sight(model, inputs, settings, output, like), refusals)
+        attached = attach(asked, settings)
+        self._run = attached.run
+        self._feed = attached.feed
+        self._follower = attached.follower
+        self._rehearsal = attached.rehearsal
+        self._train_rows = attached.train_rows
         self._readings = Readings(self._run)
         self._logs: list[LiveLog] = []
-        self._follower: StepFollower | None = None
-        self._rehearsal: Rehearsal | None = None
-        self._train_rows = None if train_inputs is None else count_rows(train_inputs)
-        if train_targets is not None and self._train_rows is not None:
-            check_targets(train_targets, self._train_rows, like)
-        if loss is not None and train_inputs is not None and train_targets is not None:
-            with refusals.or_smoother():
-                Training(optimizer, loss, train_inputs, train_targets).begin(self._run)
-            if optimizer is not None:
-                self._rehearsal = Rehearsal(
-                    *(model, optimizer, loss, train_inputs, train_targets),
-                    eval_sets={name: rows for name, rows in inputs.items() if name != "train"},
-                    output=output,
-                )
-                if settings.looks_into_steps:
-                    self._follower = StepFollower(self._run, optimizer, loss, train_targets)
-        refusals.on_giving_up(self._run.give_up_smoother)
 
     # -- following a training loop ------------------------------------------------------------
 
@@ -223,8 +198,9 @@ class TelescopeLens:
         A step that a ``GradScaler`` leaves out is not counted.
 
         Args:
-            index: Positions of the batch in the training set, int64, shape ``(b,)``; predictions
-                alone need none.
+            index: Positions of the batch in the training set, int64, shape ``(b,)`` (any whole
+                numbers for rows of a stream).  Not needed for batches from :meth:`batches`, nor for
+                predictions alone.
             inputs: What the model really saw, when that differs from the stored rows
                 (augmentation).  The stored rows then stand for them in all earlier blocks.
             targets: What the loss really saw, when that differs from the stored targets.
@@ -238,6 +214,7 @@ class TelescopeLens:
         if self._follower is None:
             if index is not None and self._train_rows is not None:
                 check_index(index, self._train_rows, self._run.track.theta_0.device)
+            self._feed.forget()
             self._run.widen()
             yield
         else:
@@ -248,6 +225,26 @@ class TelescopeLens:
         self._run.count_step()
         for log in self._logs:
             log.after_step(self)
+
+    def batches(self, loader: Iterable[_Batch]) -> Iterator[_Batch]:
+        """The loader's batches; :meth:`step` then knows which rows they hold.
+
+        Rows are told by ``sample_id``, by positions that
+        :class:`telescope_core.callbacks.IndexedDataset` adds (they are taken out again), or by
+        those that the loader's own sampler draws.  Batches, their order and the random streams are
+        what they are without this.  The targets of a loader or a stream are taken from the batch
+        (of a pair the second, of a mapping what is called labels or targets).
+
+        Args:
+            loader: What training draws from, with targets or without.
+
+        Yields:
+            Every batch.
+
+        Raises:
+            ConfigurationError: With probes, where nothing tells which rows a batch holds.
+        """
+        yield from self._feed.batches(loader)
 
     # -- readings ------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from telescope_core import complexity
 from telescope_core.losses import Response
-from telescope_core.probes import LabelDirections
+from telescope_core.probes import Directions
 from telescope_core.smoother.low_rank import LowRankSmoother
 
 
@@ -24,6 +24,7 @@ class Measures:
         directions: The label directions.
         model: A low-rank model of S, where there is one.
         response: What outputs stand for; ``None`` if that is not known.
+        V: The label directions on the same rows; ``None`` but for training rows that are known.
         parts: What each layer contributes to S, ``(layers, rows, k, m)``, if that is followed.
         layers: Their names.
         share: The share of the training labels that count, if these rows have none of their own.
@@ -31,9 +32,10 @@ class Measures:
 
     S: Tensor
     outputs: Tensor
-    directions: LabelDirections
+    directions: Directions
     model: LowRankSmoother | None
     response: Response | None
+    V: Tensor | None = None
     parts: Tensor | None = None
     layers: Sequence[str] = ()
     share: float = 1.0
@@ -69,7 +71,7 @@ class Measures:
         """Whether the norm of S counts parameters: outputs are predictions."""
         return self.response is not None and self.response.is_identity
 
-    def record(self, name: str, train_outputs: Tensor) -> dict[str, float]:
+    def record(self, name: str, train_outputs: Tensor | None) -> dict[str, float]:
         """Everything that a record holds about the smoother of the set ``name``."""
         size = f"{name}/{'effective_parameters' if self.is_count else 'logit_sensitivity'}"
         metrics: dict[str, float] = {}
@@ -78,15 +80,15 @@ class Measures:
             by_layer = self.norm_by_layer()
             metrics |= {f"{size}/{layer}": share for layer, share in by_layer.items()}
         response = self.response
-        if response is None or self.directions.basis.shape[1] != self.S.shape[1]:
+        if response is None or self.directions.label_width != self.S.shape[1]:
             return metrics
-        if name == "train":
+        if self.V is not None:
             trace = "train/degrees_of_freedom"
             metrics[trace], metrics[f"{trace}_stderr"] = self.degrees_of_freedom(response)
             if self.parts is not None and not self.is_count:
                 traces = self.traces_by_layer(response)
                 metrics |= {f"{trace}/{layer}": part for layer, part in traces.items()}
-        if self.directions.is_exact and not self.is_count:
+        if self.directions.is_exact and not self.is_count and train_outputs is not None:
             metrics[f"{name}/hat_sensitivity"] = self.hat_norm(response, train_outputs)
         return metrics
 
@@ -108,20 +110,22 @@ class Measures:
 
     def degrees_of_freedom(self, response: Response) -> tuple[float, float]:
         """Of the training set: the trace of W S per free coordinate of a row's means."""
+        assert self.V is not None
         f = self.outputs.cpu().double()
         S = response.derivative(f, self.S.cpu().double())
         model = self.model
         if model is not None:
             model = replace(model, Phi=response.derivative(f, model.Phi))
-        value, error = complexity.degrees_of_freedom(S, self.directions, model)
+        value, error = complexity.degrees_of_freedom(S, self.V, self.directions, model)
         return value / response.divisor, error / response.divisor
 
     def traces_by_layer(self, response: Response) -> dict[str, float]:
         """The same split over layers."""
         assert self.parts is not None
+        assert self.V is not None
         f = self.outputs.cpu().double()
         pushed = torch.stack([response.derivative(f, part) for part in self.parts.cpu().double()])
-        traces = complexity.layer_traces(pushed, self.directions) / response.divisor
+        traces = complexity.layer_traces(pushed, self.V, self.directions) / response.divisor
         return dict(zip(self.layers, traces.tolist(), strict=True))
 
     def hat_norm(self, response: Response, train_outputs: Tensor) -> float:

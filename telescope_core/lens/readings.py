@@ -92,7 +92,7 @@ class Readings:
             )
         S = self._columns(name, reading)[..., : engines.label_count]
         rows, k = S.shape[:2]
-        full = S.reshape(rows, k, len(engines.problem.labels), -1)
+        full = S.reshape(rows, k, engines.problem.n, -1)
         return full[:, 0, :, 0] if full.shape[1] * full.shape[3] == 1 else full
 
     def constant(self, name: str) -> Tensor:
@@ -232,8 +232,9 @@ class Readings:
         """
         self._require_predictions("classical_degrees_of_freedom", "degrees_of_freedom")
         on_train = self._measures("train")
+        assert on_train.V is not None
         return complexity.classical_degrees_of_freedom(
-            on_train.S, on_train.directions, on_train.model
+            on_train.S, on_train.V, on_train.directions, on_train.model
         )
 
     def snapshot(self) -> Snapshot:
@@ -264,9 +265,10 @@ class Readings:
         metrics = {}
         if self._engine().affine_columns:
             metrics[f"{name}/smoother_error"] = _mean_gap(f, columns[..., -1])
-        split = self._require_probes("the smoother").layers is not None
-        measures = self._measures(name, columns, by_layer=split)
-        return metrics | measures.record(name, self.predictions("train"))
+        engines = self._require_probes("the smoother")
+        measures = self._measures(name, columns, by_layer=engines.layers is not None)
+        has_all = "train" in self._run.sets and not engines.problem.is_streamed
+        return metrics | measures.record(name, self.predictions("train") if has_all else None)
 
     def _measures(
         self, name: str, columns: Tensor | None = None, *, by_layer: bool = False
@@ -281,6 +283,7 @@ class Readings:
             engine.directions,
             engine.model(name),
             engines.problem.loss.response,
+            engines.problem.on_train(engine.directions) if name == "train" else None,
         )
         counted = engines.problem.loss.labels.counted(engines.problem.labels)
         if not by_layer:
@@ -324,7 +327,7 @@ class Readings:
     def _require_response(self, what: str) -> Response:
         """What outputs stand for, where every output of a training point has its label."""
         problem = self._require_probes(what).problem
-        response, k = problem.loss.response, problem.initial["train"].shape[1]
+        response, k = problem.loss.response, next(iter(problem.initial.values())).shape[1]
         if response is None:
             raise ConfigurationError(
                 f"{what} needs to know what the outputs stand for, which the loss does not tell; "
@@ -334,6 +337,11 @@ class Readings:
             raise ConfigurationError(
                 f"{what} needs a label for every output of a row, got {problem.labels.shape[1]} "
                 f"labels for {k} outputs; read the effective parameters instead"
+            )
+        if "train" not in self._run.sets or (problem.is_streamed and problem.sample is None):
+            raise ConfigurationError(
+                f"{what} needs training rows whose positions are known among those that are "
+                "followed; pass the training loader itself as train_inputs"
             )
         return response
 

@@ -85,6 +85,9 @@ class Run:
     def carry_smoother(self, engines: EngineFactory) -> None:
         """Follow a smoother, too."""
         self.engines = engines
+        if engines.problem.replay is not None:
+            # Before training moves buffers: its columns start where these are now.
+            self.track.engine = engines.before_training(self.track.at_start)
         self._restart(self.linearizer.function.theta())
 
     def give_up_smoother(self) -> None:

@@ -79,13 +79,16 @@ class Settings:
                 f"follow_train must be True or False, got {self.follow_train!r}"
             )
 
-    def check_sets(self, eval_sets: Collection[str], missing: Collection[str]) -> None:
+    def check_sets(
+        self, eval_sets: Collection[str], missing: Collection[str], *, is_streamed: bool
+    ) -> None:
         """Refuse to leave out the training set where it is needed, or where nothing would be left.
 
         Args:
             eval_sets: Names of the other sets.
             missing: Which of the optimizer, the loss, the training inputs and targets were not
                 given.
+            is_streamed: Whether the training set is known by a sample.
 
         Raises:
             ConfigurationError: Naming the setting that needs it.
@@ -96,19 +99,35 @@ class Settings:
                 f"{setting} needs {', '.join(missing)}, which were not given; pass them, or leave "
                 "probes and kernel_norms at their defaults for predictions only"
             )
-        if self.follow_train:
-            return
-        if not eval_sets:
+        if not self.follow_train and not eval_sets:
             raise ConfigurationError(
                 "follow_train=False, or no train_inputs, without eval_sets leaves no set to "
                 "follow; name the inputs that predictions are wanted for in eval_sets"
             )
+        if is_streamed:
+            self._check_streamed()
+            return
         needs = {"probes=None": self.probes is not None, "kernel_norms=False": self.kernel_norms}
         for instead, needed in needs.items():
-            if needed:
+            if needed and not self.follow_train:
                 raise ConfigurationError(
                     f"{instead.partition('=')[0]} needs the training set at every step, but "
                     f"follow_train=False; use {instead} for predictions only, or follow_train=True"
+                )
+
+    def _check_streamed(self) -> None:
+        """Refuse what needs all training rows at hand."""
+        asked = {
+            'probes="exact"': self.probes == "exact",
+            "kernel_norms=True": self.kernel_norms,
+            f"strategy={self.strategy!r}": self.strategy not in ("auto", "replayed"),
+        }
+        for setting, is_asked in asked.items():
+            if is_asked:
+                raise ConfigurationError(
+                    f"{setting} needs all training rows in memory, but train_inputs is a loader or "
+                    "a sample; use a number of probes and strategy='auto', or pass the rows and "
+                    "train_targets"
                 )
 
     @property

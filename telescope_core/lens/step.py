@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from telescope_core.errors import ConfigurationError, ShapeError, TrainingMismatchError
-from telescope_core.jacobians import without_autocast
+from telescope_core.jacobians import Linearization, without_autocast
+from telescope_core.lens.feed import Feed
 from telescope_core.lens.run import Run
 from telescope_core.lens.watch import StepWatch, Update, watch_step
 from telescope_core.losses import Loss
 from telescope_core.network import own_streams
 from telescope_core.network.inputs import Rows, count_rows
+from telescope_core.network.passes import PassRecorder
+from telescope_core.network.training_set import TrainingSet
 from telescope_core.network.twins import is_compiled
 from telescope_core.smoother import Batch, ReplayedSmoother, SeenGradient, Smoother
 from telescope_core.update_rules import rule_for
@@ -27,13 +30,19 @@ class StepFollower:
     """Follows single steps; whatever it believes about one is compared with what was done."""
 
     def __init__(
-        self, run: Run, optimizer: torch.optim.Optimizer, loss: Loss, targets: Tensor
+        self,
+        run: Run,
+        optimizer: torch.optim.Optimizer,
+        loss: Loss,
+        training: TrainingSet,
+        feed: Feed,
     ) -> None:
         self._run = run
         self._optimizer = optimizer
         self._function = function = run.linearizer.function
         self._loss = loss
-        self._targets = targets
+        self._training = training
+        self._feed = feed
         self._kernel_rule = None
         if run.track.kernel_norms is not None:
             parameters = function.parameters
@@ -43,7 +52,7 @@ class StepFollower:
     def follow(
         self, index: Tensor | None, inputs: Rows | None, targets: Tensor | None
     ) -> Iterator[StepWatch | None]:
-        """Take the batch in before the step, and the optimizer's update right after it.
+        """Take in the batch right before the update, and the optimizer's update right after it.
 
         Yields:
             What is seen of the step; None where only predictions are followed.
@@ -58,22 +67,23 @@ class StepFollower:
                 "an earlier step failed after the parameters had moved, so the lens lost track; "
                 "load a state_dict, or attach a new lens"
             )
-        index = check_index(index, len(self._targets), track.theta_0.device)
+        if index is not None:
+            index = self._checked(index)
+            _check_lengths(index, inputs, targets)
         if run.engines is None and track.kernel_norms is None:
+            self._feed.forget()
             yield None
             return
-        batch = self._batch(index, inputs, targets)
-        if run.engines is not None and track.engine is None:
-            with run.refusals.or_smoother():
-                track.engine = run.engines.for_first_batch(batch, track.at_start)
         exactly = without_autocast(track.theta_0.device)
-        with exactly, own_streams():
-            self._with_smoother(lambda engine: engine.before_step(batch))
         kernel_norms = None if track.in_open_block else track.kernel_norms
-        at_step = None if kernel_norms is None else batch.now
+        at_step: Linearization | None = None
 
         def before_update(update: Update) -> None:
+            nonlocal at_step
+            batch = self._batch(index, inputs, targets)
             with exactly:
+                self._begin(batch)
+                at_step = None if kernel_norms is None else batch.now
                 self._with_smoother(lambda engine: self._look(engine, update, batch, watch))
 
         def after_update(update: Update) -> None:
@@ -93,7 +103,7 @@ class StepFollower:
             self._function.network.module,
             before_update,
             after_update,
-            mark_gradients=track.engine is not None and track.engine.marks_gradients,
+            mark_gradients=run.engines is not None and run.engines.marks_gradients(track.engine),
         ) as watch:
             try:
                 yield watch
@@ -101,23 +111,65 @@ class StepFollower:
                 run.lost = watch.steps > 0
                 raise
             finally:
-                replay = None if run.engines is None else run.engines.problem.replay
-                if replay is not None and watch.steps == 0:
-                    replay.recorder.discard_gradients()
+                self._feed.forget()
+                if self._recorder is not None and watch.steps == 0:
+                    self._recorder.discard_gradients()
         if not watch.left_out:
             watch.require_one_step()
 
-    def _batch(self, index: Tensor, inputs: Rows | None, targets: Tensor | None) -> Batch:
-        run = self._run
-        seen = self._targets[index] if targets is None else targets
-        lengths = {"targets": len(seen)}
-        if inputs is not None:
-            lengths["inputs"] = count_rows(inputs)
-        for name, rows in lengths.items():
-            if rows != len(index):
-                raise ConfigurationError(
-                    f"step() was given {rows} {name} for {len(index)} positions"
-                )
+    @property
+    def _recorder(self) -> PassRecorder | None:
+        engines = self._run.engines
+        replay = None if engines is None else engines.problem.replay
+        return None if replay is None else replay.recorder
+
+    def _checked(self, index: Tensor) -> Tensor:
+        device = self._run.track.theta_0.device
+        # Rows of a stream may have any numbers.
+        positional = not self._training.is_streamed
+        return check_index(index, self._training.n if positional else None, device)
+
+    def _begin(self, batch: Batch) -> None:
+        """Show the batch to the engine, which the first one chooses."""
+        run, track = self._run, self._run.track
+        with own_streams():
+            if run.engines is not None and track.engine is None:
+                with run.refusals.or_smoother():
+                    track.engine = run.engines.for_first_batch(batch, track.at_start)
+            self._with_smoother(lambda engine: engine.before_step(batch))
+
+    def _drawn(self) -> tuple[Tensor, Tensor | None]:
+        """The rows that training has drawn for this step from :meth:`TelescopeLens.batches`."""
+        recorder = self._recorder
+        passes = [] if recorder is None else recorder.passes
+        rows = sum(made.rows for made in passes if made.cotangent is not None)
+        drawn = self._feed.drawn(None if recorder is None else rows)
+        if not drawn:
+            raise ConfigurationError(
+                "step() was given no rows, and none were drawn; pass the batch's positions in the "
+                "training set, or draw batches by `for batch in lens.batches(loader)`"
+            )
+        index = self._checked(torch.cat([batch.ids for batch in drawn]))
+        if any(batch.targets is None for batch in drawn):
+            return index, None
+        device = self._run.track.theta_0.device
+        return index, torch.cat([cast(Tensor, batch.targets) for batch in drawn]).to(device)
+
+    def _batch(self, index: Tensor | None, inputs: Rows | None, targets: Tensor | None) -> Batch:
+        run, stored = self._run, self._training.targets
+        assert stored is not None
+        if index is None:
+            index, brought = self._drawn()
+            if targets is None and self._training.is_streamed:
+                targets = brought
+        if targets is None and self._training.is_streamed:
+            raise ConfigurationError(
+                "the targets of this step are not known, since train_inputs is a loader or a "
+                "sample; pass them as step(..., targets=), or draw batches that hold them by "
+                "lens.batches(loader)"
+            )
+        seen = stored[index] if targets is None else targets
+        _check_lengths(index, inputs, seen)
         return Batch(
             index,
             inputs,
@@ -125,7 +177,7 @@ class StepFollower:
             seen if run.engines is None else run.engines.problem.loss.labels.flat(seen),
             stored=inputs is None and targets is None,
             linearizer=run.linearizer,
-            block_start=run.track.at_start["train"],
+            block_start=run.track.at_start.get("train"),
             at_block_start=not run.track.in_open_block,
         )
 
@@ -175,8 +227,18 @@ class StepFollower:
             return self._function.pulled(value, own)
 
 
-def check_index(index: Any, rows: int, device: torch.device) -> Tensor:
-    """The batch's positions on the model's device.
+def _check_lengths(index: Tensor, inputs: Rows | None, targets: Tensor | None) -> None:
+    """Refuse inputs or targets of other rows than the positions."""
+    given = {} if targets is None else {"targets": len(targets)}
+    if inputs is not None:
+        given["inputs"] = count_rows(inputs)
+    for name, rows in given.items():
+        if rows != len(index):
+            raise ConfigurationError(f"step() was given {rows} {name} for {len(index)} positions")
+
+
+def check_index(index: Any, rows: int | None, device: torch.device) -> Tensor:
+    """The batch's positions, or any whole numbers that name rows, on the model's device.
 
     Returns:
         Positions, int64, shape ``(b,)``.
@@ -191,6 +253,8 @@ def check_index(index: Any, rows: int, device: torch.device) -> Tensor:
             f"step() takes the batch's positions in the training set as an int64 tensor of shape "
             f"(b,), got {given}"
         )
+    if rows is None:
+        return index.to(device)
     lowest, highest = (int(end) for end in index.aminmax()) if len(index) else (0, -1)
     if highest < 0 or lowest < 0 or highest >= rows:
         extent = f"{lowest}…{highest}" if len(index) else "no positions"

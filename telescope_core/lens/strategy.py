@@ -16,8 +16,11 @@ from telescope_core.jacobians import Layers, LinearizedRows, ModelFunction
 from telescope_core.lens.settings import Settings
 from telescope_core.losses import Loss, LossGradient
 from telescope_core.memory import check_memory
+from telescope_core.network.training_set import TrainingSet
 from telescope_core.probes import (
+    Directions,
     LabelDirections,
+    StreamedDirections,
     exact_directions,
     leading_eigenvectors,
     random_directions,
@@ -64,14 +67,17 @@ class EngineFactory:
         function: ModelFunction,
         optimizer: torch.optim.Optimizer,
         loss: Loss,
-        targets: Tensor,
+        training: TrainingSet,
+        f: Tensor,
         initial: Mapping[str, Tensor],
         replay: Replay | None = None,
     ) -> None:
         assert settings.probes is not None
+        assert training.targets is not None
         self._settings = settings
-        self._like = initial["train"]
-        f = self._like.reshape(len(self._like), *function.output_shape)
+        self._like = f
+        targets = training.targets
+        f = f.reshape(len(f), *function.output_shape)
         gradient = LossGradient(loss, f, targets, settings.response)
         if gradient.response is None:
             _warn_of_no_response()
@@ -81,6 +87,7 @@ class EngineFactory:
         self.layers = Layers.by_module(whole, self._like.device) if split else None
         self.problem = Problem(
             labels=gradient.labels.flat(targets),
+            n=training.n,
             loss=gradient,
             initial=initial,
             theta=function.theta(),
@@ -90,8 +97,10 @@ class EngineFactory:
             quadrature=quadrature_of(settings.order),
             layers=self.layers,
             replay=replay,
+            is_streamed=training.is_streamed,
+            sample=training.ids,
         )
-        self.label_count = self.problem.labels.numel()
+        self.label_count = training.n * gradient.labels.width
         self._count: int = self.label_count if settings.probes == "exact" else settings.probes
         if self._count > self.label_count:
             raise ConfigurationError(
@@ -107,7 +116,7 @@ class EngineFactory:
         *special, general = self._candidates
         name = next((n for n in special if self._class_of(n).suits(self.problem, batch)), general)
         self._check_memory([name])
-        engine = self._make(name, self._choose_directions(at_start["train"]))
+        engine = self._make(name, self._choose_directions(at_start))
         engine.open_block(at_start)
         self._before_training = None
         return engine
@@ -116,10 +125,16 @@ class EngineFactory:
         """An engine for reading at step 0, when the first batch is not known yet."""
         if self._before_training is None:
             name = "parameter-space" if self.problem.replay is None else "replayed"
-            engine = self._make(name, self._choose_directions(at_start["train"]))
+            engine = self._make(name, self._choose_directions(at_start))
             engine.open_block(at_start)
             self._before_training = engine
         return self._before_training
+
+    def marks_gradients(self, engine: Smoother | None) -> bool:
+        """Whether the engine, or one that may be chosen, asks if gradients were written to."""
+        if engine is not None:
+            return engine.marks_gradients
+        return any(self._class_of(name).marks_gradients for name in self._candidates)
 
     def restore(
         self,
@@ -130,13 +145,19 @@ class EngineFactory:
         initial: Mapping[str, Tensor],
     ) -> Smoother:
         """The engine of a checkpoint."""
-        basis, weights = tensors["directions/basis"], tensors["directions/weights"]
+        weights = tensors["directions/weights"].clone()
+        directions: Directions
+        if self.problem.is_streamed:
+            directions = self._streamed_directions()
+        else:
+            basis = tensors["directions/basis"].clone()
+            directions = LabelDirections(basis, weights, deflated)
         self.problem = replace(self.problem, theta=theta_0, initial=initial)
-        engine = self._make(name, LabelDirections(basis.clone(), weights.clone(), deflated))
+        engine = self._make(name, directions)
         engine.load(below("engine/", tensors))
         return engine
 
-    def _make(self, name: str, directions: LabelDirections) -> Smoother:
+    def _make(self, name: str, directions: Directions) -> Smoother:
         return self._class_of(name)(self._problem_of(name), directions)
 
     def _class_of(self, name: str) -> type[Smoother]:
@@ -148,7 +169,15 @@ class EngineFactory:
         halfway = name == "midpoint" or (name == "replayed" and self._settings.order == 2)
         return replace(self.problem, quadrature="midpoint") if halfway else self.problem
 
-    def _choose_directions(self, train: LinearizedRows) -> LabelDirections:
+    def _streamed_directions(self) -> StreamedDirections:
+        m = self._count
+        weights = self._like.new_full((m,), 1 / m)
+        width = self.problem.labels.shape[1]
+        return StreamedDirections(self.problem.n, width, weights, self._settings.seed)
+
+    def _choose_directions(self, at_start: Mapping[str, LinearizedRows]) -> Directions:
+        if self.problem.is_streamed:
+            return self._streamed_directions()
         n, width = self.problem.labels.shape
         if self._count == self.label_count:
             return exact_directions(n, width, self._like)
@@ -156,7 +185,7 @@ class EngineFactory:
         count = min(self._settings.deflate, self._count // 2) if width == k else 0
         leading = None
         if count:
-            leading = leading_eigenvectors(train, (n, k), count, seed, self._like)
+            leading = leading_eigenvectors(at_start["train"], (n, k), count, seed, self._like)
         return random_directions(n, width, self._count, leading, seed, self._like)
 
     def _applicable(self) -> list[str]:

@@ -13,6 +13,7 @@ from telescope_core.errors import ConfigurationError
 from telescope_core.jacobians import LinearizedRows, RowSet
 from telescope_core.kernels import KernelNorms
 from telescope_core.lens.strategy import EngineFactory
+from telescope_core.probes import LabelDirections
 from telescope_core.smoother import Path, Smoother, Span, below, make_path, quadrature_of
 
 
@@ -83,8 +84,9 @@ class Track:
             tensors |= {f"engine/{name}": t for name, t in self.engine.tensors().items()}
             check = self.engine.gradient_check.tensors()
             tensors |= {f"gradient_check/{name}": t for name, t in check.items()}
-            tensors["directions/basis"] = self.engine.directions.basis
             tensors["directions/weights"] = self.engine.directions.weights
+            if isinstance(self.engine.directions, LabelDirections):
+                tensors["directions/basis"] = self.engine.directions.basis
         if self.kernel_norms is not None:
             tensors |= {f"kernels/{name}": t for name, t in self.kernel_norms.tensors().items()}
         state = {

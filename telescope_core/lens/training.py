@@ -10,7 +10,8 @@ from torch import Tensor
 from telescope_core.lens.run import Run
 from telescope_core.lens.strategy import EngineFactory
 from telescope_core.losses import Loss, check_scalar, leaves_of
-from telescope_core.network.inputs import Inputs, take_rows
+from telescope_core.network.inputs import take_rows
+from telescope_core.network.training_set import TrainingSet
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,12 @@ class Training:
     Attributes:
         optimizer: The optimizer; ``None`` where only predictions are followed.
         loss: ``loss(outputs, targets) -> scalar``.
-        inputs: All rows.
-        targets: Their targets.
+        rows: The training set, with targets.
     """
 
     optimizer: torch.optim.Optimizer | None
     loss: Loss
-    inputs: Inputs
-    targets: Tensor
+    rows: TrainingSet
 
     def begin(self, run: Run) -> None:
         """Refuse a loss that is no scalar of outputs and targets; begin the smoother of a run.
@@ -36,18 +35,26 @@ class Training:
             ConfigurationError: Something outside of the model is trained along.
             LossError: The loss is not a differentiable scalar.
         """  # what it calls raises
-        function, theta = run.linearizer.function, run.track.theta_0
+        targets = self.rows.targets
+        assert targets is not None
+        function = run.linearizer.function
         # Rows that depend on each other have outputs together only.
-        first = slice(None) if run.sight.is_coupled else slice(0, 8)
-        f = run.linearizer.outputs(theta, take_rows(self.inputs, first, theta.device))
+        f = self._outputs(run, slice(None) if run.sight.is_coupled else slice(0, 8))
         f = f.reshape(len(f), *function.output_shape)
-        y = self.targets[: len(f)].clone()
+        y = targets[: len(f)].clone()
         if run.settings.probes is None or self.optimizer is None:
             check_scalar(self.loss, f.to(function.own_precision), y)
             return
         run.trained.require_alone(self.loss, leaves_of(self.loss, f, y))
         replay = run.sight.replay(run.trained.by_name, self.optimizer)
-        of_training = (self.optimizer, self.loss, self.targets)
-        run.carry_smoother(
-            EngineFactory(run.settings, function, *of_training, run.track.f_0, replay)
+        initial = run.track.f_0
+        on_train = initial["train"] if "train" in initial else self._outputs(run, slice(None))
+        engines = EngineFactory(
+            *(run.settings, function, self.optimizer, self.loss, self.rows),
+            *(on_train, initial, replay),
         )
+        run.carry_smoother(engines)
+
+    def _outputs(self, run: Run, rows: slice) -> Tensor:
+        theta = run.track.theta_0
+        return run.linearizer.outputs(theta, take_rows(self.rows.inputs, rows, theta.device))

@@ -87,8 +87,38 @@ def call_arguments(model: nn.Module, rows: Rows) -> tuple[tuple[Any, ...], dict[
         return (rows,), {}
     if not isinstance(rows, Mapping):
         return tuple(rows), {}
-    taken = inspect.signature(model.forward).parameters
-    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken.values())
-    if open_ended or set(rows) <= set(taken):
+    taken = _taken_by(model)
+    if taken is None or set(rows) <= taken:
         return (), dict(rows)
     return (rows,), {}
+
+
+def for_model(model: nn.Module, rows: Inputs, without: object = None) -> Inputs:
+    """The entries of a batch that a model takes, where a loader gives more beside them.
+
+    Args:
+        model: The model.
+        rows: Rows of a loader's batches.
+        without: The key of an entry that is none of them.
+
+    Returns:
+        Of a mapping the arguments of ``forward``; if it names none of them, the only tensor that
+        there is; the same rows otherwise.
+    """
+    if not isinstance(rows, Mapping):
+        return rows
+    rows = {name: leaf for name, leaf in rows.items() if name != without}
+    taken = _taken_by(model)
+    if taken is None or set(rows) <= taken:
+        return rows
+    arguments = {name: leaf for name, leaf in rows.items() if name in taken}
+    if arguments:
+        return arguments
+    return next(iter(rows.values())) if len(rows) == 1 else rows
+
+
+def _taken_by(model: nn.Module) -> set[str] | None:
+    """Names of the arguments of ``forward``; ``None`` for any."""
+    parameters = inspect.signature(model.forward).parameters
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    return None if open_ended else set(parameters)

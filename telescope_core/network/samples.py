@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, cast
 
@@ -11,8 +12,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
 
 from telescope_core.arguments import check_integer
-from telescope_core.errors import ConfigurationError, ShapeError
-from telescope_core.network.inputs import Inputs, Rows, count_rows, is_in_memory, leaves, take_rows
+from telescope_core.errors import ShapeError
+from telescope_core.network.indexed import INDEX_KEY
+from telescope_core.network.inputs import (
+    Inputs,
+    Rows,
+    count_rows,
+    is_in_memory,
+    leaves,
+    map_rows,
+    take_rows,
+)
 from telescope_core.network.streams import own_streams
 
 ROWS_OF_A_LOADER = 1000
@@ -25,17 +35,33 @@ Source = Inputs | DataLoader[Any] | IterableDataset[Any]
 """Where the rows of a set come from."""
 
 
-def check_sources(train_inputs: object, eval_rows: object) -> None:
-    """Refuse a training set without positions, or a number of rows that is none.
+@dataclass(frozen=True)
+class Sample:
+    """Some rows of a loader.
+
+    Attributes:
+        inputs: What the model takes of them.
+        targets: Their targets; ``None`` where a batch holds none.
+        ids: Which rows they are, int64: their positions in the loader's dataset, if nothing else
+            is said; ``None`` for a stream.
+    """
+
+    inputs: Rows
+    targets: Tensor | None
+    ids: Tensor | None
+
+
+def is_loader(source: object) -> bool:
+    """Whether rows come in batches, targets beside them."""
+    return isinstance(source, DataLoader | IterableDataset)
+
+
+def check_eval_rows(eval_rows: object) -> None:
+    """Refuse a number of rows that is none.
 
     Raises:
-        ConfigurationError: It is a loader or a stream; neither ``None`` nor a positive integer.
+        ConfigurationError: Neither ``None`` nor a positive integer.
     """
-    if isinstance(train_inputs, DataLoader | IterableDataset):
-        raise ConfigurationError(
-            f"train_inputs is a {type(train_inputs).__name__}, whose rows have no positions; pass "
-            "the dataset or tensors, or leave it out and follow predictions only"
-        )
     if eval_rows is not None:
         check_integer("eval_rows", eval_rows, 1, "rows of each evaluation set; None for all")
 
@@ -60,7 +86,7 @@ def sampled(name: str, source: Source, most: int | None, device: torch.device) -
         ShapeError: A loader gives no tensors.
     """
     if isinstance(source, DataLoader | IterableDataset):
-        return _of_loader(name, source, most or ROWS_OF_A_LOADER, device)
+        return sample_of(name, source, most or ROWS_OF_A_LOADER, device).inputs
     if most is None or not _is_sized(source) or count_rows(source) <= most:
         return source
     positions = _spaced(count_rows(source), most)
@@ -69,35 +95,65 @@ def sampled(name: str, source: Source, most: int | None, device: torch.device) -
     return Subset(cast(Any, source), positions.tolist())
 
 
-def _of_loader(name: str, loader: Any, most: int, device: torch.device) -> Rows:
+def sample_of(
+    name: str,
+    loader: Any,
+    most: int,
+    device: torch.device,
+    identify: Callable[[Any], Tensor] | None = None,
+) -> Sample:
+    """The first rows of a stream, or evenly spaced ones, collated as the loader does it.
+
+    Args:
+        name: The set, for messages.
+        loader: A loader, a stream, or a dataset of inputs with targets.
+        most: Rows to take.
+        device: Where they go.
+        identify: Says which rows a batch holds.
+
+    Returns:
+        The rows, with their targets where batches hold some.
+
+    Raises:
+        ShapeError: There are no tensors, or rows of different shapes.
+    """
     dataset = getattr(loader, "dataset", loader)
-    if isinstance(dataset, IterableDataset):
-        with own_streams():
-            rows = _joined(name, [inputs_of(name, batch) for batch in _first(loader, most)])
-    else:
-        rows = inputs_of(name, spaced_batch(loader, most))
-    moved = [leaf.to(device)[:most] for leaf in leaves(rows)]
-    if isinstance(rows, Tensor):
-        return moved[0]
-    return dict(zip(rows, moved, strict=True)) if isinstance(rows, Mapping) else tuple(moved)
+    ids: Tensor | None = None
+    with own_streams():
+        if isinstance(dataset, IterableDataset):
+            batches = list(_first(loader, most))
+        else:
+            ids = _spaced(len(dataset), min(most, len(dataset)))
+            batches = [spaced_batch(loader, most)]
+        if identify is not None:
+            ids = torch.cat([identify(batch) for batch in batches])
+        parts = [parts_of(name, batch) for batch in batches]
+        rows = _joined(name, [inputs for inputs, _ in parts])
+    targets = [t for _, t in parts if t is not None]
+    return Sample(
+        map_rows(rows, lambda leaf: leaf.to(device)[:most]),
+        torch.cat(targets).to(device)[:most] if targets else None,
+        None if ids is None else ids.to(device)[:most],
+    )
 
 
 def spaced_batch(loader: Any, most: int) -> Any:
     """One batch as the loader collates it, targets included.
 
     Args:
-        loader: A loader of batches.
+        loader: A loader of batches, or a dataset.
         most: How many evenly spaced rows; of a stream its first batch is taken.
 
     Returns:
         The batch.
     """
-    dataset = loader.dataset
+    dataset = getattr(loader, "dataset", loader)
     with own_streams():
         if isinstance(dataset, IterableDataset):
             return next(iter(loader))
         positions = _spaced(len(dataset), min(most, len(dataset))).tolist()
-        return (loader.collate_fn or default_collate)([dataset[i] for i in positions])
+        collate = getattr(loader, "collate_fn", None) or default_collate
+        return collate([dataset[i] for i in positions])
 
 
 def _first(loader: Any, most: int) -> Iterable[Any]:
@@ -108,35 +164,45 @@ def _first(loader: Any, most: int) -> Iterable[Any]:
     seen = 0
     for batch in loader:
         yield batch
-        seen += len(_tensors_in(batch)[0])
+        seen += len(tensors_in(batch)[0])
         if seen >= most:
             return
 
 
-def inputs_of(name: str, batch: Any) -> Rows:
-    """The inputs of a batch, without what it holds beside them."""
-    inputs: Any = batch
+def parts_of(name: str, batch: Any) -> tuple[Rows, Tensor | None]:
+    """The inputs of a batch, and its targets if it holds some.
+
+    Returns:
+        Of a pair the two, of a mapping what is called targets and the rest.
+
+    Raises:
+        ShapeError: There are no tensors of inputs.
+    """
+    inputs, targets = batch, None
     if isinstance(batch, Mapping):
         inputs = {k: v for k, v in batch.items() if k not in TARGETS and isinstance(v, Tensor)}
+        inputs.pop(INDEX_KEY, None)
+        targets = next((batch[key] for key in TARGETS if key in batch), None)
     elif isinstance(batch, list | tuple):
-        inputs = batch[0]
-        if isinstance(inputs, list | tuple):
-            inputs = tuple(inputs)
-    if not _tensors_in(inputs):
+        inputs, *rest = batch
+        inputs = tuple(inputs) if isinstance(inputs, list | tuple) else inputs
+        targets = rest[0] if rest else None
+    if not tensors_in(inputs):
         raise ShapeError(
             f"a batch of {name!r} is {type(batch).__name__} without tensors of inputs; expected a "
             "tensor, a pair of inputs and targets, or a mapping"
         )
-    return cast(Rows, inputs)
+    return cast(Rows, inputs), targets if isinstance(targets, Tensor) else None
 
 
-def _tensors_in(batch: Any) -> list[Tensor]:
+def tensors_in(batch: Any) -> list[Tensor]:
+    """The tensors that make up a batch, in order."""
     if isinstance(batch, Tensor):
         return [batch]
     parts = batch.values() if isinstance(batch, Mapping) else batch
     if not isinstance(batch, Mapping | list | tuple):
         return []
-    return [leaf for part in parts for leaf in _tensors_in(part)]
+    return [leaf for part in parts for leaf in tensors_in(part)]
 
 
 def _joined(name: str, batches: list[Rows]) -> Rows:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from telescope_core.jacobians import LinearizedRows
-from telescope_core.probes import LabelDirections
+from telescope_core.probes import Directions
 from telescope_core.smoother.blocks import Batch, Span
 from telescope_core.smoother.gradient_check import GradientCheck, SeenGradient
 from telescope_core.smoother.low_rank import LowRankSmoother
@@ -40,7 +40,7 @@ class Smoother(ABC):
 
     marks_gradients: ClassVar[bool] = False
 
-    def __init__(self, problem: Problem, directions: LabelDirections) -> None:
+    def __init__(self, problem: Problem, directions: Directions) -> None:
         self.directions = directions
         self.labels = problem.labels
         self.loss = problem.loss

@@ -41,7 +41,8 @@ class Batch:
         labels: The same as real-valued labels, ``(b, label_width)``.
         stored: Whether inputs and targets are the training set's own.
         linearizer: The model; its parameters are ``θ_{t−1}`` until the optimizer's step.
-        block_start: The training set linearised at the start of the block.
+        block_start: The training set linearised at the start of the block; ``None`` where it is
+            streamed.
         at_block_start: Whether no step was taken in the block yet.
     """
 
@@ -54,7 +55,7 @@ class Batch:
         *,
         stored: bool,
         linearizer: Linearizer,
-        block_start: LinearizedRows,
+        block_start: LinearizedRows | None,
         at_block_start: bool,
     ) -> None:
         self.index = index
@@ -63,13 +64,18 @@ class Batch:
         self.stored = stored
         self._given = inputs
         self._linearizer = linearizer
-        self._block_start = block_start
+        self._stored_rows = block_start
         self._at_block_start = at_block_start
 
     @cached_property
     def inputs(self) -> Rows:
         """The rows as the model sees them."""
         return self._block_start.take(self.index) if self._given is None else self._given
+
+    @property
+    def _block_start(self) -> LinearizedRows:
+        assert self._stored_rows is not None, "rows of a stream are not stored"
+        return self._stored_rows
 
     @cached_property
     def _theta(self) -> Tensor:

@@ -155,6 +155,7 @@ class ParameterSpaceSmoother(Smoother):
 
     def _begin_stiff_modes(self) -> StiffModes | None:
         directions = self.directions
+        assert isinstance(directions, LabelDirections)
         deflated = 0 if directions.is_exact else directions.deflated
         if not deflated or not self.loss.is_quadratic:
             return None

@@ -13,6 +13,7 @@ from telescope_core.losses import LossGradient
 from telescope_core.network.layout import ParameterLayout
 from telescope_core.network.outputs import Output
 from telescope_core.network.passes import PassRecorder
+from telescope_core.probes import Directions, LabelDirections
 from telescope_core.smoother.path import Quadrature
 from telescope_core.update_rules import UpdateRule
 
@@ -46,7 +47,9 @@ class Problem:
     """Everything that engines are made from, beside the label directions.
 
     Attributes:
-        labels: Stored labels Y, shape ``(n, label_width)``.
+        labels: Stored labels Y, shape ``(n, label_width)``; of the sample where training rows are
+            streamed.
+        n: Training points.
         loss: The loss gradient.
         initial: Per set, the outputs ``f_{θ_0}``, shape ``(rows, k)``.
         theta: ``θ_0``, shape ``(p,)``.
@@ -57,9 +60,13 @@ class Problem:
         quadrature: What stands for the Jacobian of a block.
         layers: To follow what the parameters of each layer contribute; ``None`` not to.
         replay: The model as training runs it, where it is another function than in evaluation.
+        is_streamed: Whether nothing of the size of the training set is kept.
+        sample: Positions of the rows of "train" where they are some of a stream's; ``None`` where
+            they are all rows, or not known.
     """
 
     labels: Tensor
+    n: int
     loss: LossGradient
     initial: Mapping[str, Tensor]
     theta: Tensor
@@ -69,6 +76,19 @@ class Problem:
     quadrature: Quadrature
     layers: Layers | None = None
     replay: Replay | None = None
+    is_streamed: bool = False
+    sample: Tensor | None = None
+
+    @property
+    def kept_labels(self) -> int:
+        """Labels for which directions are kept."""
+        return 0 if self.is_streamed else self.labels.numel()
+
+    def on_train(self, directions: Directions) -> Tensor | None:
+        """V on the rows of "train", ``(rows, label_width, m)``; ``None`` if they are not known."""
+        if isinstance(directions, LabelDirections):
+            return directions.basis
+        return None if self.sample is None else directions.rows(self.sample)
 
     @property
     def affine_columns(self) -> int:

@@ -30,7 +30,7 @@ from telescope_core.jacobians import LinearizedRows
 from telescope_core.jacobians.pass_graph import Trust
 from telescope_core.jacobians.training_pass import TrainingPass
 from telescope_core.network.passes import Pass
-from telescope_core.probes import LabelDirections
+from telescope_core.probes import Directions
 from telescope_core.smoother.base import Smoother, Spans, State, below
 from telescope_core.smoother.blocks import Batch, Span
 from telescope_core.smoother.gradient_check import SeenGradient
@@ -60,7 +60,7 @@ class _Again:
 class ReplayedSmoother(Smoother):
     """Carries A and D, of shape ``(p + q, columns)``."""
 
-    def __init__(self, problem: Problem, directions: LabelDirections) -> None:
+    def __init__(self, problem: Problem, directions: Directions) -> None:
         super().__init__(problem, directions)
         assert problem.replay is not None
         self._replay = problem.replay
@@ -94,7 +94,7 @@ class ReplayedSmoother(Smoother):
             rule.follow_denominators()
             arrays += rule.denominator_columns
         each = arrays * problem.replay.linearizer.function.layout.size + 2 * problem.outputs
-        return problem.labels.numel() * directions + directions * each
+        return problem.kept_labels * directions + directions * each
 
     @property
     @override

@@ -212,7 +212,8 @@ def test_standard_errors_cover_the_exact_value_over_fifty_seeds(deflated, follow
 
     def measured(directions: LabelDirections):
         columns = S @ directions.basis.flatten(0, 1)
-        return Measures(columns, f, directions, None, response).degrees_of_freedom(response)
+        measures = Measures(columns, f, directions, None, response, directions.basis)
+        return measures.degrees_of_freedom(response)
 
     truth, nothing = measured(exact_directions(40, 4, S))
     assert nothing == 0

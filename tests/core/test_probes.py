@@ -74,9 +74,10 @@ def test_a_complete_random_basis_gives_every_measure_exactly(deflated, lens_of):
     exact = exact_directions(n, k, S)
     complete = drawn(S, labels, deflated, seed=5)
     for measure in (degrees_of_freedom, classical_degrees_of_freedom):
-        expected = measure(along(S, exact), exact)
-        assert measure(along(S, complete), complete) == pytest.approx(expected, rel=1e-12)
-    assert degrees_of_freedom(along(S, complete), complete)[1] == 0
+        expected = measure(along(S, exact), exact.basis, exact)
+        value = measure(along(S, complete), complete.basis, complete)
+        assert value == pytest.approx(expected, rel=1e-12)
+    assert degrees_of_freedom(along(S, complete), complete.basis, complete)[1] == 0
     value, error = effective_parameters(along(S, complete), complete)
     assert value == pytest.approx(n / (n * k) * float((S**2).sum()), rel=1e-12)
     assert error == 0
@@ -127,8 +128,8 @@ def test_estimates_are_unbiased_and_a_bias_of_five_percent_would_be_seen(count, 
         SV = along(S, directions)
         return (
             effective_parameters(SV, directions)[0],
-            degrees_of_freedom(SV, directions)[0],
-            classical_degrees_of_freedom(SV, directions),
+            degrees_of_freedom(SV, directions.basis, directions)[0],
+            classical_degrees_of_freedom(SV, directions.basis, directions),
         )
 
     truths = values_of(exact_directions(n, k, S))

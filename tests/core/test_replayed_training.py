@@ -252,16 +252,18 @@ def test_training_is_the_same_to_the_bit(kind, optimizer):
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
 
 
-def test_the_two_readings_meet_at_small_steps():
+def test_the_two_readings_meet_where_the_network_hardly_moves():
+    """They differ by what its Jacobian changes along the run."""
     gaps = []
     for rate in (0.02, 0.01):
         small = (torch.optim.SGD, {"lr": rate})
-        lens = Run(Everything, small, steps=int(0.1 / rate)).attach(curvature="full").train().lens
+        lens = Run(Attention, small, steps=5).attach(curvature="full").train().lens
         telescoped, whole = (
             lens.smoother("test", reading=reading) for reading in ("telescoped", "end-to-end")
         )
         gaps.append(float((telescoped - whole).norm() / whole.norm()))
-    assert gaps[1] < gaps[0] < 0.5
+    assert gaps[0] < 0.02
+    assert gaps[1] == pytest.approx(gaps[0] / 2, rel=0.2)
 
 
 def test_it_goes_on_from_a_checkpoint():

@@ -15,7 +15,9 @@ from telescope_core.probes import LabelDirections, exact_directions
     "call",
     [
         lambda directions: effective_parameters(torch.ones(4, 3), directions),
-        lambda directions: degrees_of_freedom(torch.ones(3, 1, 3).int(), directions),
+        lambda directions: degrees_of_freedom(
+            torch.ones(3, 1, 3).int(), directions.basis, directions
+        ),
         lambda directions: directions.rows(torch.tensor([0.5])),
         lambda directions: LabelDirections(directions.basis, torch.ones(2), 0),
     ],

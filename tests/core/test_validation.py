@@ -305,9 +305,15 @@ def test_an_index_that_is_no_vector_of_positions(index, probes):
 
 
 def test_only_predictions_need_no_positions():
-    lens = attach(probes=4)
-    with pytest.raises(ShapeError, match="positions"), lens.step():
-        pass
+    training = Scenario("mlp-vector", "sgd", "mse").start()
+    x, y = training.train_inputs, training.train_targets
+    lens = attach(training.model, optimizer=training.optimizer, x=x, y=y, probes=4)
+    training.loss(training.model(x), y).backward()
+    before = [p.clone() for p in training.model.parameters()]
+    refused = pytest.raises(ConfigurationError, match="was given no rows, and none were drawn")
+    with refused, lens.step():
+        training.optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, training.model.parameters(), strict=True))
     with attach(probes=None).step():
         pass
 

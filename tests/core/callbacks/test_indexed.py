@@ -9,8 +9,8 @@ import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
 
 from telescope_core.callbacks import IndexedDataset
-from telescope_core.callbacks.indexed import INDEX_KEY, take_index
 from telescope_core.errors import ConfigurationError
+from telescope_core.network.indexed import INDEX_KEY, take_index
 
 X = torch.arange(20.0).reshape(10, 2)
 Y = torch.arange(10)
