@@ -14,8 +14,12 @@ from telescope_core.errors import ModelError
 from telescope_core.jacobians.linearization import without_autocast
 from telescope_core.jacobians.recurrent import Watch, recurrent_modules, unrolled
 from telescope_core.network import Network
-from telescope_core.network.autograd import or_model_error
-from telescope_core.network.differentiable import INSTEAD_OF_KERNELS, INSTEAD_OF_STATISTICS, Instead
+from telescope_core.network.autograd import or_model_error, without_checkpoints
+from telescope_core.network.differentiable import (
+    INSTEAD_OF_KERNELS,
+    INSTEAD_OF_STATISTICS,
+    Instead,
+)
 from telescope_core.network.inputs import Rows, count_rows
 from telescope_core.network.layout import ParameterLayout
 from telescope_core.network.outputs import described
@@ -78,7 +82,7 @@ class ModelFunction:
         with (
             self.native(parameters) as call,
             _differentiable_kernels(),
-            Instead(INSTEAD_OF_KERNELS) if self.by_formula else nullcontext(),
+            _in_formulas() if self.by_formula else nullcontext(),
             unrolled(self._recurrent, watch),
         ):
             yield call
@@ -239,6 +243,12 @@ def _is_half(tensor: Tensor) -> bool:
 
 def _as_it_is(tensor: Tensor) -> Tensor:
     return tensor
+
+
+@contextmanager
+def _in_formulas() -> Iterator[None]:
+    with without_checkpoints(None), Instead(INSTEAD_OF_KERNELS):
+        yield
 
 
 @contextmanager

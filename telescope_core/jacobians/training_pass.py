@@ -161,13 +161,21 @@ class TrainingPass:
         """Whether forward mode agrees along a random direction.
 
         It does not behind a ``detach``, which stops backpropagation only, or where a backward pass
-        is not the derivative.
+        is not the derivative.  Where it cannot be had, :meth:`unfollowed` judges alone.
+
+        Raises:
+            RuntimeError: The device is out of memory.
         """
         self._trust.is_due = False
         generator = torch.Generator().manual_seed(_SEED)
         z = torch.randn(self._layout.size, 1, generator=generator, dtype=self._layout.dtype)
         z = z.to(self.outputs.device)
-        forward = self._push_forward(z)
+        try:
+            forward = self._push_forward(z)
+        except (RuntimeError, NotImplementedError) as error:
+            if isinstance(error, TelescopeError | torch.OutOfMemoryError):
+                raise
+            return
         found = self._either(lambda: graph.push(z), lambda: forward)
         coarse = torch.finfo(self._layout.dtype).eps ** 0.5
         for ours, theirs in zip(found, forward, strict=True):

@@ -88,7 +88,7 @@ class Sight:
             samples = check_sets(network, self._inputs, like)
         except (ModelError, ShapeError):  # rows that come together only, or a wrong shape
             return True
-        return any(network.moved_buffers(rows) for rows in samples.values())
+        return any(network.moved_buffers(r) or network.draws(r) for r in samples.values())
 
     def replay(
         self, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer

@@ -98,6 +98,17 @@ def _detached(x: Tensor) -> Tensor:
     return detached
 
 
+def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    value = torch.clamp(input / 6 + 0.5, 0, 1)
+    return input.copy_(value) if inplace else value
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    dims = [d for d in range(v.ndim) if d != dim % v.ndim] if dim != -1 else None
+    scale: Tensor = g / torch.linalg.vector_norm(v, dim=dims, keepdim=True)
+    return v * scale
+
+
 def _batch_norm(
     input: Tensor,  # torch's names
     running_mean: Tensor | None,
@@ -202,13 +213,19 @@ def _cdist(
     compute_mode: str = "use_mm_for_euclid_dist_if_necessary",  # how it is rounded
 ) -> Tensor:
     apart = x1[..., :, None, :] - x2[..., None, :, :]
-    distances: Tensor = torch.linalg.vector_norm(apart, p, dim=-1)
-    return distances
+    if p != 2:
+        distances: Tensor = torch.linalg.vector_norm(apart, p, dim=-1)
+        return distances
+    # As torch has it, a distance of zero has no derivative.
+    squares = apart.square().sum(dim=-1)
+    return torch.where(squares > 0, torch.where(squares > 0, squares, 1).sqrt(), 0)
 
 
 INSTEAD_OF_KERNELS: Table = {
     torch.cdist: _cdist,
     **sparse.INSTEAD_OF_SPARSE,
+    functional.hardsigmoid: _hardsigmoid,
+    torch._weight_norm: _weight_norm,
     functional.embedding_bag: lookups.embedding_bag,
     _batches._pack_padded_sequence: packing.pack_padded,
     _batches._pad_packed_sequence: packing.pad_packed,
@@ -221,5 +238,6 @@ INSTEAD: Table = {
     **INSTEAD_OF_KERNELS,
     torch.Tensor.detach: _detached,
     torch.detach: _detached,
+    torch.Tensor.data.__get__: _detached,  # type: ignore[attr-defined]
 }
 """All of these, with everything else that a pass of training needs."""

@@ -14,7 +14,7 @@ from telescope_core.network.differentiable import INSTEAD_OF_RENORM, Instead
 from telescope_core.network.inputs import Rows, call_arguments, leaves, map_rows
 from telescope_core.network.outputs import Output, selected
 from telescope_core.network.sparse import is_sparse
-from telescope_core.network.streams import own_streams
+from telescope_core.network.streams import Streams, own_streams
 from telescope_core.network.twins import twins
 
 
@@ -81,6 +81,13 @@ class Network:
             Instead(INSTEAD_OF_RENORM) if self._renorms else nullcontext(),
         ):
             yield lambda rows: self._call(map_rows(rows, raised))
+
+    def draws(self, rows: Rows) -> bool:
+        """Whether a pass on these rows draws from a random stream."""
+        with torch.no_grad(), self.at() as call:
+            held = Streams.now()
+            call(rows)
+            return held.have_moved()
 
     def moved_buffers(self, rows: Rows) -> list[str]:
         """Names of the floating buffers that a pass on these rows writes to."""

@@ -69,6 +69,17 @@ class Streams:
             None if numpy is None else numpy.get_state(),
         )
 
+    def have_moved(self) -> bool:
+        """Whether something was drawn since."""
+        now = Streams.now()
+        cuda = zip(self.cuda, now.cuda, strict=False)
+        return not (
+            torch.equal(self.cpu, now.cpu)
+            and all(torch.equal(then, there) for then, there in cuda)
+            and self.python == now.python
+            and (self.numpy is None or _same(now.numpy, self.numpy))
+        )
+
     def put_back(self) -> None:
         """Go on from this state."""
         torch.set_rng_state(self.cpu)

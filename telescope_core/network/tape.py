@@ -33,6 +33,8 @@ _DROPOUTS = (
     torch.feature_dropout,
     torch.feature_alpha_dropout,
 )
+# In which every entry is scaled by a drawn slope, or by 1.
+_DRAWN_SLOPES = (functional.rrelu, torch.rrelu)
 # New tensors whose values do not depend on what they are made from.
 _DRAWS = (
     torch.rand,
@@ -124,6 +126,8 @@ class _Mode(TorchFunctionMode):
         options = kwargs or {}
         if func in _DROPOUTS:
             return self._dropout(func, args, options)
+        if func in _DRAWN_SLOPES:
+            return self._sloped(func, args, options)
         if func in _DRAWS:
             drawn = self._tape.next(lambda: func(*args, **options).detach())
             return _in_precision(drawn, args, options)
@@ -162,6 +166,18 @@ class _Mode(TorchFunctionMode):
         at_zero, slope = self._tape.next(draw)
         dropped = torch.addcmul(at_zero.to(x), x, slope.to(x))
         return x.copy_(dropped) if inplace else dropped
+
+    def _sloped(self, func: _Call, args: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
+        named = dict(options)
+        x: Tensor = args[0] if args else named.pop("input")
+        inplace = bool(named.pop("inplace", False))
+
+        def draw() -> Tensor:
+            like = x.detach()
+            return torch.where(like == 0, 1, func(like.clone(), *args[1:], **named) / like)
+
+        sloped = x * self._tape.next(draw).to(x)
+        return x.copy_(sloped) if inplace else sloped
 
     def _dropped(self, x: Tensor, p: float) -> Tensor:
         return self._dropout(functional.dropout, (x,), {"p": p, "training": True})
