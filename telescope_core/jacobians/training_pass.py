@@ -243,7 +243,7 @@ class TrainingPass:
         if not named and wrong(do[..., 0], behind[0], here[0], ahead[0]):
             raise ModelError(
                 "the outputs of a pass of training depend on the parameters by value (.item(), "
-                ".data, numpy?), where no derivative follows; compute with tensors, or use "
+                "numpy?), where no derivative follows; compute with tensors, or use "
                 "probes=None"
             )
         return named

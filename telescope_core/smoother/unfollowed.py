@@ -19,7 +19,7 @@ _ENTRIES = 64
 class Unfollowed:
     """Finds and names tensors whose change is taken as it is.
 
-    These are buffers that training writes by value (``.data``, ``.item()``, numpy), and buffers and
+    These are buffers that training writes by value (``.item()``, numpy), and buffers and
     frozen parameters that are moved outside of the forward pass (averages of the weights).  Integer
     buffers have no derivative to miss.
 
