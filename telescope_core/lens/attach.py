@@ -19,9 +19,10 @@ from telescope_core.lens.sight import Sight
 from telescope_core.lens.step import StepFollower
 from telescope_core.lens.training import Training
 from telescope_core.losses import Loss, resolved
-from telescope_core.network.checks import check_module, check_set_names, check_targets
+from telescope_core.network.checks import check_set_names, check_targets
 from telescope_core.network.inputs import Inputs, count_rows, for_model
 from telescope_core.network.outputs import Output, check_output
+from telescope_core.network.replicas import Replicas, checked_model
 from telescope_core.network.samples import Source, check_eval_rows, is_loader, sampled, spaced_batch
 from telescope_core.network.trained_parameters import TrainedParameters
 from telescope_core.network.training_set import TrainingSet, training_set_of
@@ -44,9 +45,10 @@ class Asked:
     train_rows: int | None
     sample_id: SampleId
     output: Output
+    replicas: Replicas | None = None
 
     def with_own_loss(self) -> Asked:
-        """The same with the loss as a function, and its targets, where it is the model's own.
+        """The same with the model itself, and with the loss as a function and its targets.
 
         Returns:
             What is asked for.
@@ -55,9 +57,11 @@ class Asked:
             TelescopeError: The model's own loss cannot be recognised.
         """  # what it calls raises
         check_output(self.output)
-        check_module(self.model)
-        if self.loss is None or callable(self.loss):
-            return self
+        model, replicas = checked_model(self.model)
+        asked = replace(self, model=model, replicas=replicas)
+        return asked if self.loss is None or callable(self.loss) else asked._with_recognised_loss()
+
+    def _with_recognised_loss(self) -> Asked:
         rows, targets = self.train_inputs, self.train_targets
         is_batched = is_loader(rows)
         if is_batched:
@@ -156,7 +160,8 @@ def attach(asked: Asked, settings: Settings) -> Attached:
     for name, source in asked.eval_sets.items():
         rows = sampled(name, source, asked.eval_rows, like.device)
         inputs[name] = asked.for_model(rows) if is_loader(source) else rows
-    run = Run(settings, trained, Sight(asked.model, inputs, settings, output, like), refusals)
+    sight = Sight(asked.model, inputs, settings, output, like, asked.replicas)
+    run = Run(settings, trained, sight, refusals)
     feed = Feed(asked.sample_id, is_needed=settings.looks_into_steps)
     follower = rehearsal = None
     if training is not None and training.targets is not None:

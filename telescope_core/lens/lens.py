@@ -59,8 +59,8 @@ class TelescopeLens:
     predictions, the smoother and all measures at any time.
 
     Args:
-        model: The network, which is left as it is.  Predictions are those of its evaluation mode;
-            with probes it is followed in the mode it has now.
+        model: The network or its ``DistributedDataParallel``, which is left as it is.  Predictions
+            are those of its evaluation mode; with probes it is followed in the mode it has now.
         optimizer: The one in use; with probes it needs a rule.  Predictions alone need none.
         loss: ``loss(outputs, targets) -> scalar``: the very callable used for training, or the name
             of a loss that the model returns ("loss"), which is recognised.  Predictions alone need

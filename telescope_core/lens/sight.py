@@ -16,6 +16,7 @@ from telescope_core.network.inputs import Inputs, count_rows
 from telescope_core.network.layout import ParameterLayout
 from telescope_core.network.outputs import Output
 from telescope_core.network.passes import PassRecorder
+from telescope_core.network.replicas import Replicas, require_own_statistics
 from telescope_core.smoother import Replay
 
 
@@ -31,6 +32,7 @@ class Sight:
         settings: The settings of the lens.
         output: Which of the things that the model returns are its outputs.
         like: A parameter, for device and dtype.
+        replicas: Other processes that train the same model.
 
     Attributes:
         model: The model.
@@ -52,7 +54,9 @@ class Sight:
         settings: Settings,
         output: Output,
         like: Tensor,
+        replicas: Replicas | None = None,
     ) -> None:
+        self._replicas = replicas
         self._inputs = inputs
         self._settings = settings
         self._device = like.device
@@ -80,6 +84,13 @@ class Sight:
     def _is_replayed(self, like: Tensor) -> bool:
         """Whether training is another function than evaluation, or its curvature is asked for."""
         settings = self._settings
+        if self._replicas is not None:
+            if settings.strategy not in ("auto", "replayed"):
+                raise ConfigurationError(
+                    f"strategy={settings.strategy!r} does not follow the other processes of "
+                    "DistributedDataParallel; use strategy='auto'"
+                )
+            return True
         if settings.strategy != "auto" or settings.curvature == "full":
             return settings.strategy == "replayed" or settings.curvature == "full"
         network = Network(self.model, output=self.output)
@@ -96,13 +107,16 @@ class Sight:
         """The model as training runs it, if that is another function than in evaluation."""
         if not self.is_replayed:
             return None
+        require_own_statistics(self.model)
         rows = self._sample
         moved = Network(self.model, output=self.output).moved_buffers(rows)
         buffers = dict(self.model.named_buffers())
         z = {**parameters, **{name: buffers[name] for name in moved}}
         linearizer, sets = self.through(z)
-        recorder = PassRecorder(self.model, self.output, optimizer)
-        return Replay(self.model, self.output, linearizer, sets, recorder, self._settings.curvature)
+        recorder = PassRecorder(self.model, self.output, optimizer, self._replicas)
+        curvature = self._settings.curvature
+        made = (self.model, self.output, linearizer, sets, recorder, curvature)
+        return Replay(*made, replicas=self._replicas)
 
     def through(self, parameters: Mapping[str, Tensor]) -> tuple[Linearizer, dict[str, RowSet]]:
         """The model as a function of these parameters, by name, and the sets seen through it."""

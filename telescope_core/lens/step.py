@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from telescope_core.errors import ConfigurationError, ShapeError, TrainingMismatchError
 from telescope_core.jacobians import Linearization, without_autocast
@@ -24,6 +24,10 @@ from telescope_core.smoother import Batch, ReplayedSmoother, SeenGradient, Smoot
 from telescope_core.update_rules import rule_for
 
 _AUTOCAST = ["optimizer.step() runs under an autocast, which keeps using the weights of before it"]
+
+_PROCESSES = [
+    "several processes train: give the lens the DistributedDataParallel itself, not its module"
+]
 
 
 class StepFollower:
@@ -193,9 +197,7 @@ class StepFollower:
             frozen=tuple(function.frozen_rows()),
             touched=update.touched,
             compiled=is_compiled(function.network.module),
-            suspects=lambda: (
-                (_AUTOCAST if update.in_autocast else []) + function.network.suspects()
-            ),
+            suspects=lambda: self._suspects(update),
         )
         check.require_unmoved("before the update")
         if update.is_void:
@@ -203,6 +205,11 @@ class StepFollower:
         else:
             check.before_update(lambda: seen.gradient)
             engine.before_update(seen)
+
+    def _suspects(self, update: Update) -> list[str]:
+        found = _AUTOCAST * update.in_autocast + self._function.network.suspects()
+        several = distributed.is_available() and distributed.is_initialized()
+        return (_PROCESSES if several else []) + found
 
     def _move(self, engine: Smoother, update: Update) -> None:
         """Let the engine follow, and compare where the parameters are now."""

@@ -30,7 +30,8 @@ from telescope_core.network.inputs import (
 )
 
 _SAMPLE_ROWS = 8
-_WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
+_WRAPPERS = ("DataParallel", "DistributedDataParallel")
+_SHARDED = ("FullyShardedDataParallel", "FSDPModule")
 
 
 def check_module(model: object) -> None:
@@ -73,9 +74,14 @@ def _reason_against_any(module: nn.Module) -> str:
             "is compiled by TorchScript, whose parameters cannot be replaced for derivatives; pass "
             "the module that it was made from"
         )
-    wraps = any(kind.__name__ in _WRAPPERS for kind in type(module).__mro__)
-    if wraps:
+    kinds = {kind.__name__ for kind in type(module).__mro__}
+    if kinds.intersection(_WRAPPERS):
         return "wraps the model for several devices; pass the model inside, its .module"
+    if kinds.intersection(_SHARDED):
+        return (
+            "shards its parameters over processes (FSDP), and the lens needs whole ones; train "
+            "with DistributedDataParallel"
+        )
     return ""
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from telescope_core.network.outputs import Output, selected
+from telescope_core.network.replicas import Replicas
 from telescope_core.network.streams import Streams, in_own_pass
 
 
@@ -34,6 +35,7 @@ class Pass:
         cotangent: ``∂(what was backpropagated)/∂outputs``, flat; ``None`` before that, and where
             what was backpropagated was thrown away.
         has_moved_buffers: Whether buffers are others since.
+        shares_buffers: Whether it began with the buffers of the first of several processes.
     """
 
     args: tuple[Any, ...]
@@ -45,6 +47,7 @@ class Pass:
     outputs: Tensor | None = None
     cotangent: Tensor | None = None
     has_moved_buffers: bool = False
+    shares_buffers: bool = False
 
     @property
     def rows(self) -> int:
@@ -117,10 +120,18 @@ class PassRecorder:
         model: The model; copies and pickles of it are not listened to.
         output: Which of the things that it returns are its outputs.
         optimizer: After its step there are no passes any more.
+        replicas: Other processes that train the same model.
     """
 
-    def __init__(self, model: nn.Module, output: Output, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        output: Output,
+        optimizer: torch.optim.Optimizer,
+        replicas: Replicas | None = None,
+    ) -> None:
         self.model = model
+        self._replicas = replicas
         self._output = output
         self._begun: tuple[Pass, list[Any]] | None = None
         self._count = 0
@@ -169,6 +180,7 @@ class PassRecorder:
             {name: buffer.detach().clone() for name, buffer in self.model.named_buffers()},
             modes,
             autocast_now(next(self.model.parameters()).device),
+            shares_buffers=self._replicas is not None and self._replicas.shares_buffers(),
         )
         self._begun = begun, self._marks()
 

@@ -13,6 +13,7 @@ from telescope_core.losses import LossGradient
 from telescope_core.network.layout import ParameterLayout
 from telescope_core.network.outputs import Output
 from telescope_core.network.passes import PassRecorder
+from telescope_core.network.replicas import Replicas
 from telescope_core.probes import Directions, LabelDirections
 from telescope_core.smoother.path import Quadrature
 from telescope_core.update_rules import UpdateRule
@@ -32,6 +33,7 @@ class Replay:
         sets: The sets seen through that.
         recorder: Takes down the passes of training.
         curvature: Whether the network's own curvature is followed.
+        replicas: Other processes that train the same model.
     """
 
     model: nn.Module
@@ -40,6 +42,7 @@ class Replay:
     sets: Mapping[str, RowSet]
     recorder: PassRecorder
     curvature: Curvature
+    replicas: Replicas | None = None
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from telescope_core.jacobians import LinearizedRows
 from telescope_core.jacobians.pass_graph import Trust
 from telescope_core.jacobians.training_pass import TrainingPass
 from telescope_core.network.passes import Pass
+from telescope_core.network.replicas import Replicas
 from telescope_core.probes import Directions
 from telescope_core.smoother.base import Smoother, Spans, State, below
 from telescope_core.smoother.blocks import Batch, Span
@@ -82,6 +83,7 @@ class ReplayedSmoother(Smoother):
         self._trust = Trust()
         self._gradient = torch.zeros(0)
         self._again: dict[int, _Again] = {}
+        self._is_compared = False
 
     @classmethod
     @override
@@ -130,6 +132,8 @@ class ReplayedSmoother(Smoother):
             pulled += both[:, -1]
             if self._is_full:
                 total += again.run.bend(factor * g, torch.cat([self._A, again.D]))
+        if self._replay.replicas is not None:
+            self._average(self._replay.replicas, total, pulled)
         for rows in seen.frozen:
             pulled[rows] = 0
             total[rows] = 0
@@ -229,7 +233,11 @@ class ReplayedSmoother(Smoother):
         for record in made:
             if id(record) in self._again:
                 continue
-            self._unfollowed.look(record.buffers, record.autocast)
+            if record.shares_buffers and replay.replicas is not None:
+                # Of this process or not, they are where the first one has left them.
+                self._share_D(replay.replicas)
+            else:
+                self._unfollowed.look(record.buffers, record.autocast)
             run = TrainingPass(
                 replay.model, replay.output, record, self._function, self._p, self._trust
             )
@@ -241,6 +249,20 @@ class ReplayedSmoother(Smoother):
             self._path.mark_moved()
         self._unfollowed.look(dict(replay.model.named_buffers()), None)
         return [self._again[id(record)] for record in made]
+
+    def _share_D(self, replicas: Replicas) -> None:
+        D = self._path.current[self._p :].contiguous()
+        replicas.take_first(D)
+        self._path.current[self._p :] = D
+
+    def _average(self, replicas: Replicas, *gradients: Tensor) -> None:
+        """Follow what ``DistributedDataParallel`` does with gradients."""
+        if not self._is_compared:
+            some = torch.linspace(0, self.directions.n - 1, 8, device=self._A.device).long()
+            rows = self.directions.rows(some).flatten().double()
+            replicas.require_same(rows.new_tensor([self._p, self.columns]), rows.norm(), rows.sum())
+            self._is_compared = True
+        replicas.average(*gradients)
 
     def _passes(self, batch: Batch) -> Iterator[tuple[_Again, Tensor, Tensor]]:
         """The passes that made the gradient, each with its positions and targets."""
