@@ -21,8 +21,13 @@ from telescope_core.network import differentiable
 
 _Call = Callable[..., Any]
 
+# As they are when nothing is put in their place.
+_DROPOUT = functional.dropout
+_ATTENTION = functional.scaled_dot_product_attention
+_ATTENTION_OF_TORCH = functional.multi_head_attention_forward
+
 _DROPOUTS = (
-    functional.dropout,
+    _DROPOUT,
     functional.dropout1d,
     functional.dropout2d,
     functional.dropout3d,
@@ -133,10 +138,10 @@ class _Mode(TorchFunctionMode):
             return _in_precision(drawn, args, options)
         if func in _FILLS:
             return args[0].copy_(self._tape.next(lambda: func(*args, **options).detach().clone()))
-        if func is functional.multi_head_attention_forward:
+        if func is _ATTENTION_OF_TORCH:
             with self._inside_attention():
                 return func(*args, **options)
-        if func is functional.scaled_dot_product_attention:
+        if func is _ATTENTION:
             return differentiable.attention(*args, **options, dropout=self._dropped)
         if self._natively:
             return func(*args, **options)
@@ -180,7 +185,7 @@ class _Mode(TorchFunctionMode):
         return x.copy_(sloped) if inplace else sloped
 
     def _dropped(self, x: Tensor, p: float) -> Tensor:
-        return self._dropout(functional.dropout, (x,), {"p": p, "training": True})
+        return self._dropout(_DROPOUT, (x,), {"p": p, "training": True})
 
     @contextmanager
     def _inside_attention(self) -> Iterator[None]:

@@ -97,13 +97,15 @@ def assert_predictions(script: Script, *, share: float = 0.1, stride: int = 4) -
         assert gaps[0] <= gaps[1] + 1e-9 * lazy
 
 
-def assert_derivative(script: Script, labels: torch.Tensor, name: str = "test") -> None:
+def assert_derivative(
+    script: Script, labels: torch.Tensor, name: str = "test", **options: Any
+) -> None:
     """With curvature S is the derivative of the trained network: by retraining, and to the bit."""
     generator = torch.Generator().manual_seed(8)
     v = torch.randn(labels.shape, generator=generator, dtype=torch.float64)
     up, down = (run(script, NoLens, sign * STEP * v).outputs[name] for sign in (1, -1))
     expected = (up - down) / (2 * STEP)
-    ended = run(script, followed(probes="exact", curvature="full", stride=2))
+    ended = run(script, followed(probes="exact", curvature="full", stride=2, **options))
     S = ended.lens.smoother(name, reading="end-to-end")
     along = S.reshape(expected.numel(), v.numel()) @ v.flatten()
     assert (along - expected.flatten()).norm() < 1e-5 * expected.norm()
