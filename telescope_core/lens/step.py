@@ -51,6 +51,7 @@ class StepFollower:
         if run.track.kernel_norms is not None:
             parameters = function.parameters
             self._kernel_rule = rule_for(optimizer, function.layout, parameters, 0, 0)
+            self._kernel_rule.preconditioner()  # Refused here by rules that have none.
 
     @contextmanager
     def follow(

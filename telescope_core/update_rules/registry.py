@@ -9,7 +9,7 @@ from torch import Tensor
 
 from telescope_core.errors import ConfigurationError, UnsupportedOptimizerError
 from telescope_core.network.layout import ParameterLayout
-from telescope_core.update_rules import adam, adaptive, sgd
+from telescope_core.update_rules import adam, adaptive, lion, muon, sgd
 from telescope_core.update_rules.base import UpdateRule
 
 _RULES: dict[type[torch.optim.Optimizer], type[UpdateRule]] = {
@@ -21,6 +21,11 @@ _RULES: dict[type[torch.optim.Optimizer], type[UpdateRule]] = {
     torch.optim.RMSprop: adaptive.RMSpropRule,
     torch.optim.Adagrad: adaptive.AdagradRule,
 }
+if hasattr(torch.optim, "Muon"):
+    _RULES[torch.optim.Muon] = muon.MuonRule
+
+# Optimizers of other packages, which need not be installed.
+_RULES_BY_NAME: dict[str, type[UpdateRule]] = {"lion_pytorch.lion_pytorch.Lion": lion.LionRule}
 
 _Optimizer = TypeVar("_Optimizer", torch.optim.Optimizer, torch.optim.Optimizer | None)
 
@@ -95,7 +100,9 @@ def rule_for(
         UnsupportedOptimizerError: No rule is registered for the optimizer's class.
     """
     require_rule(optimizer)
-    return _RULES[type(optimizer)](optimizer, layout, parameters, columns, affine_columns)
+    rule = _known(type(optimizer))
+    assert rule is not None
+    return rule(optimizer, layout, parameters, columns, affine_columns)
 
 
 def require_rule(optimizer: object) -> None:
@@ -104,7 +111,7 @@ def require_rule(optimizer: object) -> None:
     Raises:
         UnsupportedOptimizerError: No rule is registered for the optimizer's class.
     """
-    if type(optimizer) in _RULES:
+    if _known(type(optimizer)) is not None:
         return
     inner = getattr(optimizer, "optimizer", None)
     if isinstance(inner, torch.optim.Optimizer):
@@ -115,9 +122,15 @@ def require_rule(optimizer: object) -> None:
             "changes the step (Lookahead, averaging), use probes=None, or register a rule for it "
             "with telescope_core.update_rules.register_rule"
         )
-    supported = ", ".join(sorted(cls.__name__ for cls in _RULES))
+    by_name = (name.rpartition(".")[2] for name in _RULES_BY_NAME)
+    supported = ", ".join(sorted([*(cls.__name__ for cls in _RULES), *by_name]))
     raise UnsupportedOptimizerError(
         f"no update rule is known for {type(optimizer).__name__}; the smoother supports "
         f"{supported}. Use probes=None for predictions with any optimizer, or register a rule with "
         "telescope_core.update_rules.register_rule"
     )
+
+
+def _known(kind: type) -> type[UpdateRule] | None:
+    named = _RULES_BY_NAME.get(f"{kind.__module__}.{kind.__qualname__}")
+    return _RULES.get(kind, named)
