@@ -39,6 +39,7 @@ def processes(tmp_path_factory):
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_is_the_same_and_predictions_are_the_networks(processes, kind):
     for tensors, _ in processes:
+        assert tensors["synchronised"] < 1e-6
         for probes in (None, "exact"):
             assert tensors[f"{kind}/same/{probes}"]
             assert tensors[f"{kind}/gap/{probes}"] < 1e-12

@@ -105,7 +105,11 @@ def report(rank):
         lambda: trained(Calm, rank, probes=4, strategy="midpoint", curvature="gauss-newton")
     )
     synchronised = nn.SyncBatchNorm.convert_sync_batchnorm
-    texts["statistics"] = refusal(lambda: attached(synchronised(Network())))
+    model = synchronised(Network())
+    texts["statistics"] = refusal(lambda: attached(model))
+    predicted = TelescopeLens(model, eval_sets={"test": data()[2].float()}).predictions("test")
+    with torch.no_grad():
+        found["synchronised"] = (model.eval()(data()[2].float()) - predicted).abs().max()
     return found, texts
 
 
