@@ -17,18 +17,11 @@ from telescope_core.lens.strategy import EngineFactory
 from telescope_core.losses import Response
 from telescope_core.network import own_streams
 from telescope_core.smoother import Smoother
-from telescope_core.snapshot import Snapshot
-
-Reading = Literal["telescoped", "end-to-end"]
-"""How S is read off the columns that are carried."""
+from telescope_core.snapshot import Reading, Snapshot, named_by_reading
 
 
 class Readings:
-    """Predictions, the smoother and every measure of a run.
-
-    Nothing here moves the run: reading at one step or at none gives the same training and the same
-    later readings.
-    """
+    """Predictions, the smoother and every measure of a run, which nothing here moves."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -74,8 +67,8 @@ class Readings:
 
         Args:
             name: The set.
-            reading: ``"telescoped"``, ``Σ J̄ ΔA`` as in the paper, or ``"end-to-end"``, ``J(θ_t)
-                A_t``: how the network as it is now reacts to the labels.
+            reading: ``"telescoped"``, ``Σ J̄ ΔA`` as in the paper, or ``"end-to-end"``,
+                ``J(θ_t) A_t``: how the network as it is now reacts to the labels.
 
         Returns:
             ``(rows, n)`` for one output and one label per point, else ``(rows, k, n, labels)``.
@@ -237,38 +230,49 @@ class Readings:
             on_train.S, on_train.V, on_train.directions, on_train.model
         )
 
-    def snapshot(self) -> Snapshot:
-        """Measure everything at the current step; right also inside a block."""
+    def snapshot(self, reading: Reading | Literal["both"] = "telescoped") -> Snapshot:
+        """Measure everything at the current step; right also inside a block.
+
+        Args:
+            reading: How S is read, see :meth:`smoother`; names tell one reading from the other.
+
+        Returns:
+            The measures.
+        """
+        check_choice("reading", reading, (*get_args(Reading), "both"))
+        readings: tuple[Reading, ...] = get_args(Reading) if reading == "both" else (reading,)
         refusals = self._run.refusals
         metrics: dict[str, float] = {}
         for name in () if refusals.is_blind else self._run.sets:
             with refusals.or_blind():
-                metrics |= self._metrics(name)
-        if refusals.is_blind:
-            metrics = {}
-        return Snapshot(self._run.track.step, metrics, refusals.news())
+                metrics |= self._metrics(name, readings)
+        seen = {} if refusals.is_blind else metrics
+        of_S = () if self._run.engines is None else (readings, self._run.settings.curvature)
+        return Snapshot(self._run.track.step, seen, refusals.news(), *of_S)
 
-    def _metrics(self, name: str) -> dict[str, float]:
+    def _metrics(self, name: str, readings: tuple[Reading, ...]) -> dict[str, float]:
         f = self.predictions(name)
         metrics = {
             f"{name}/approximation_error": _mean_gap(f, self.telescoped(name)),
             f"{name}/linearization_error": _mean_gap(f, self.linearized(name)),
         }
-        if self._run.engines is not None:
-            metrics |= self._smoother_metrics(name, f)
+        for reading in () if self._run.engines is None else readings:
+            metrics |= self._smoother_metrics(name, f, reading)
         if self._run.track.kernel_norms is not None:
             metrics |= self._run.track.kernel_norms.record(name)
         return metrics
 
-    def _smoother_metrics(self, name: str, f: Tensor) -> dict[str, float]:
-        columns = self._columns(name)
+    def _smoother_metrics(self, name: str, f: Tensor, reading: Reading) -> dict[str, float]:
+        columns, is_model = self._columns(name, reading), reading == "telescoped"
         metrics = {}
-        if self._engine().affine_columns:
+        if is_model and self._engine().affine_columns:
             metrics[f"{name}/smoother_error"] = _mean_gap(f, columns[..., -1])
         engines = self._require_probes("the smoother")
-        measures = self._measures(name, columns, by_layer=engines.layers is not None)
+        measures = self._measures(name, columns, by_layer=is_model and engines.layers is not None)
+        measures = measures if is_model else replace(measures, model=None)
         has_all = "train" in self._run.sets and not engines.problem.is_streamed
-        return metrics | measures.record(name, self.predictions("train") if has_all else None)
+        recorded = measures.record(name, self.predictions("train") if has_all else None)
+        return metrics | named_by_reading(recorded, reading)
 
     def _measures(
         self, name: str, columns: Tensor | None = None, *, by_layer: bool = False

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from telescope_core.errors import ConfigurationError
 from telescope_core.jacobians import LinearizedRows
 from telescope_core.probes import Directions
 from telescope_core.smoother.blocks import Batch, Span
@@ -101,8 +102,15 @@ class Smoother(ABC):
         """All carried columns on a set, shape ``(rows, k, columns)``, the open block closed."""
 
     def values_end_to_end(self, name: str, spans: Spans) -> Tensor:
-        """``J(θ_t) A_t`` on a set, the tangent of the network as it is now, ``(rows, k, m)``."""
-        raise NotImplementedError
+        """``J(θ_t) A_t`` on a set, the tangent of the network as it is now, ``(rows, k, m)``.
+
+        Raises:
+            ConfigurationError: The engine does not carry A.
+        """
+        raise ConfigurationError(
+            f"reading='end-to-end' needs columns of the parameters, which {self.name!r} does not "
+            "carry; create the lens with strategy='parameter-space'"
+        )
 
     def values_by_layer(self, name: str, spans: Spans) -> Tensor:
         """What each layer has contributed to S on a set, ``(layers, rows, k, columns)``."""

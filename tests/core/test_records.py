@@ -155,3 +155,32 @@ def test_every_loss_of_the_zoo_is_recognised_as_squared_or_not(lens_of):
         record = lens_of(training).snapshot().to_record()
         squared = loss in ("mse", "half-squared", "mse-sum")
         assert ("test/smoother_error" in record) == squared, (loss, kind)
+
+
+def test_a_record_can_hold_both_readings_and_says_which(lens_of):
+    training = Scenario("mlp-vector", "adamw", "half-squared").start()
+    lens = lens_of(training, stride=4)
+    training.run(lens)
+    telescoped, ended, both = (
+        lens.snapshot(reading=reading) for reading in ("telescoped", "end-to-end", "both")
+    )
+    assert both.readings == ("telescoped", "end-to-end")
+    assert both.metrics == telescoped.metrics | ended.metrics
+    assert telescoped.curvature == "gauss-newton"
+    for reading, prefix in (("telescoped", ""), ("end-to-end", "end_to_end/")):
+        S = lens.smoother("test", reading=reading)
+        size = S.square().sum(dim=(1, 2, 3)).mean() if S.ndim > 2 else S.square().sum(dim=1).mean()
+        expected = float(size) * S.shape[-1 if S.ndim == 2 else 2]
+        value = both.to_record()[f"test/{prefix}effective_parameters"]
+        assert value == pytest.approx(expected, rel=1e-6)
+        assert f"train/{prefix}degrees_of_freedom" in both.metrics
+    with pytest.raises(ConfigurationError, match="reading must be one of"):
+        lens.snapshot(reading="whole")
+
+
+def test_an_engine_without_columns_of_parameters_refuses_the_other_reading(lens_of):
+    training = Scenario("mlp-vector", "sgd", "half-squared").start()
+    lens = lens_of(training, stride=4, strategy="function-space")
+    training.run(lens)
+    with pytest.raises(ConfigurationError, match="'function-space' does not carry"):
+        lens.snapshot(reading="both")

@@ -224,6 +224,7 @@ def test_with_curvature_denominators_are_followed_too(name):
 
 def test_a_factor_that_is_held_fixed_is_named():
     run = Run(Everything).attach(curvature="full", probes=2)
+    assert run.lens.snapshot().to_record()["full_curvature"] == 1.0
 
     def clip(*_):
         nn.utils.clip_grad_norm_(run.model.parameters(), 0.05)
