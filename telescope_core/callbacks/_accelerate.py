@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from types import MethodType
 from typing import Any, Final, cast
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from telescope_core.network import Network
 from telescope_core.network.indexed import INDEX_KEY
-from telescope_core.network.inputs import Rows, call_arguments
+from telescope_core.network.inputs import call_arguments
 from telescope_core.network.outputs import Output, selected
 from telescope_core.network.samples import TARGETS
+from telescope_core.network.streams import in_own_pass
 
 # By name, since accelerate carries no types.
 _State: Final[Any] = import_module("accelerate.state").AcceleratorState
@@ -48,17 +49,45 @@ class ModelOutputs(nn.Module):
             outputs: Tensor = selected(self.model(*args, **kwargs), self.output)
         return outputs
 
-    def announce(self, autocast: torch.autocast) -> None:
-        """Let whoever watches the calls of this module see the autocast of a pass in training.
+    def listen(self) -> list[Any]:
+        """Let hooks of this module see the passes that others make of the model inside.
 
-        The Trainer calls the model inside, and before a step of the lens begins.
+        Returns:
+            Handles with ``remove()``.
         """
-        with autocast:
-            for hook in tuple(self._forward_pre_hooks.values()):
-                hook(self, ())
+        return [
+            self.model.register_forward_pre_hook(self._before, with_kwargs=True),
+            self.model.register_forward_hook(self._after),
+        ]
+
+    def _before(self, model: nn.Module, args: Any, kwargs: Any) -> None:
+        if not in_own_pass():
+            self._tell(args, kwargs)
+
+    def _tell(self, args: Any, kwargs: Any) -> None:
+        """Call the hooks that stand before a pass, in the autocast that it will run in."""
+        with autocast_inside(self.model) or nullcontext():
+            for number, hook in tuple(self._forward_pre_hooks.items()):
+                named = (kwargs,) if number in self._forward_pre_hooks_with_kwargs else ()
+                hook(self, args, *named)
+
+    def _after(self, model: nn.Module, args: Any, returned: Any) -> None:
+        if in_own_pass():
+            return
+        for hook in tuple(self._forward_hooks.values()):
+            hook(self, args, selected(returned, self.output))
+
+    def announce(self) -> None:
+        """Let whoever watches the calls of this module see the autocast of passes in training.
+
+        The Trainer calls the model before a step of the lens begins.
+        """
+        self._tell((), {})
 
 
-def model_inputs(model: ModelOutputs, batch: Mapping[str, Any]) -> Rows:
+def model_inputs(
+    model: ModelOutputs, batch: Mapping[str, Any], *, keep_targets: bool = False
+) -> dict[str, Tensor]:
     """What of a batch the model needs to give its outputs: its tensors, labels only if need be."""
     device = next(model.parameters()).device
     tensors = {
@@ -66,6 +95,8 @@ def model_inputs(model: ModelOutputs, batch: Mapping[str, Any]) -> Rows:
         for name, leaf in batch.items()
         if isinstance(leaf, Tensor) and leaf.ndim and name != INDEX_KEY
     }
+    if keep_targets:
+        return tensors
     plain = {name: leaf for name, leaf in tensors.items() if name not in TARGETS}
     try:
         with torch.no_grad(), Network(model, training=False).at() as call:

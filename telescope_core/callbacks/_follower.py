@@ -38,7 +38,8 @@ class Follower:
     """Follows a training run whose model and optimizer are only known once it starts.
 
     Without arguments predictions are followed, on a sample of the framework's own evaluation set
-    or else on the first batch of training.  Loss, training inputs and targets add a smoother.
+    or else on the first batch of training.  Loss, training inputs and targets add a smoother, or
+    ``probes`` alone where the framework has them all.
 
     Args:
         loss: ``loss(outputs, targets) -> scalar``, as training computes it.
@@ -111,6 +112,11 @@ class Follower:
         )
 
     @property
+    def knows_training(self) -> bool:
+        """Whether any of loss, training inputs and targets was given."""
+        return not (self._loss is None and self._targets is None and "train" not in self._inputs)
+
+    @property
     def finds_sets(self) -> bool:
         """Whether the sets to follow are those that the framework has."""
         return not self._inputs
@@ -127,6 +133,7 @@ class Follower:
         state: Mapping[str, Any] | None = None,
         convert: Callable[[Tensor], Tensor] = lambda tensor: tensor,
         found: Mapping[str, Rows] | None = None,
+        training: tuple[Loss, Rows, Tensor] | None = None,
         **changed: Any,
     ) -> None:
         """Attach a new lens, in the mode the model is trained in.
@@ -137,6 +144,7 @@ class Follower:
             state: From the lens's ``state_dict``, to go on from there.
             convert: What the framework does to the tensors of a batch, e.g. to their precision.
             found: Sets that the framework has, if none were named.
+            training: Loss, inputs and targets that the framework has, if none were given.
             **changed: Options that are others than given.
 
         Raises:
@@ -153,13 +161,13 @@ class Follower:
         inputs = {name: move(rows) for name, rows in self._inputs.items()}
         for name, rows in (found or {}).items():
             inputs[name] = _fitting(model, move(rows), self.rows_of_a_found_set)
-        train = inputs.pop("train", None)
-        targets = None if self._targets is None else convert(self._targets.to(device))
+        loss, train, y = training or (self._loss, inputs.pop("train", None), self._targets)
+        targets = None if y is None else convert(y.to(device))
         lens = TelescopeLens(
             model,
             # Predictions follow whatever requires a gradient, by one optimizer or by several.
             optimizers[0] if self.looks_into_steps else None,
-            self._loss,
+            loss,
             train,
             targets,
             inputs,
@@ -202,7 +210,7 @@ class Follower:
             return
         self.abandon()
         sizes = [len(index) for index in self._micro_batches]
-        if len(set(sizes)) > 1:
+        if len(set(sizes)) > 1 and not self.lens._run.sight.is_replayed:
             raise ConfigurationError(
                 f"gradients are accumulated over batches of {', '.join(map(str, sizes))} rows, so "
                 "rows count differently within one step; make the batches equal (drop_last=True, "

@@ -215,8 +215,3 @@ def _refuse(trainer: Any, module: Any) -> None:
             "gradients are clipped by value, which the smoother cannot follow; clip by norm "
             "(gradient_clip_algorithm='norm'), or use probes=None"
         )
-    if trainer.precision == "16-mixed":
-        raise ConfigurationError(
-            "precision='16-mixed' skips steps when its scaled gradients overflow, which the "
-            "smoother cannot follow; use 'bf16-mixed' or '32-true', or probes=None"
-        )

@@ -8,14 +8,16 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from telescope_core.callbacks._callback import LensCallback, takes_arguments_of
 from telescope_core.callbacks._follower import Follower
 from telescope_core.errors import ConfigurationError, MissingDependencyError
+from telescope_core.losses import Loss, resolved
+from telescope_core.losses.own import StandardLoss
 from telescope_core.network import own_streams
-from telescope_core.network.checks import check_model
-from telescope_core.network.indexed import INDEX_KEY
+from telescope_core.network.indexed import INDEX_KEY, IndexedCollator, IndexedDataset
+from telescope_core.network.inputs import Rows
 from telescope_core.network.outputs import Output, check_output
 from telescope_core.network.samples import spaced_batch
 from telescope_core.network.streams import in_own_pass
@@ -24,7 +26,11 @@ from telescope_core.update_rules import inner_optimizer
 try:
     from transformers import Trainer, TrainerCallback
 
-    from telescope_core.callbacks._accelerate import ModelOutputs, autocast_inside, model_inputs
+    from telescope_core.callbacks._accelerate import (
+        ModelOutputs,
+        model_inputs,
+        without_mixed_precision,
+    )
 except ImportError as error:
     raise MissingDependencyError(
         "telescope_core.callbacks.transformers needs transformers and accelerate; "
@@ -40,19 +46,21 @@ class TelescopeCallback(LensCallback, TrainerCallback):
     that are removed and accumulated gradients stay as they are.  Without an evaluation set it is
     the first batch of training that predictions are followed on.
 
-    With a smoother the Trainer trains on :class:`telescope_core.callbacks.IndexedDataset` with
-    ``remove_unused_columns=False``; the positions are taken out before the model sees them.  The
-    Trainer puts the model into train mode, so its dropout has to be zero then, and gradients are
-    accumulated over batches of equal size.
+    ``TelescopeCallback(probes=64)`` adds the smoother, through dropout as it is.  The training set
+    is then wrapped in :class:`telescope_core.callbacks.IndexedDataset`, whose positions are taken
+    out before the model sees them, and its rows are collated once as a whole; the loss is the
+    model's own, as far as it is a standard one, with the label smoothing of the Trainer.  Loss,
+    inputs and targets may be given instead.
 
     Records go to the Trainer's log and reports.  After resuming from a checkpoint the lens starts
     anew from there.
 
     Args:
-        *arguments: For a smoother loss, inputs and targets of the training set, and further inputs
-            by name, as described for the constructor.  The loss is what the model or the Trainer
-            computes, e.g. ``nn.CrossEntropyLoss()`` for a model that classifies sequences; inputs
-            are mappings of tensors, as the model takes them, without labels.
+        *arguments: Loss, inputs and targets of the training set, and further inputs by name, as
+            described for the constructor, in place of those that the Trainer has.  The loss is what
+            the model or the Trainer computes, e.g. ``nn.CrossEntropyLoss()`` for a model that
+            classifies sequences; inputs are mappings of tensors, as the model takes them, without
+            labels.
         output: Which of the model's outputs are followed: a name, a position, or what picks them.
         **options: Where records go and when, and what the lens measures; see the constructor.
     """
@@ -64,9 +72,9 @@ class TelescopeCallback(LensCallback, TrainerCallback):
         self._output = output
         self._trainer: Any = None
         self._record: dict[str, float] | None = None
-        self._hook: Any = None
+        self._handles: list[Any] = []
         self._outputs: ModelOutputs | None = None
-        self._waiting: Callable[[Mapping[str, Any]], None] | None = None
+        self._waiting: Callable[[Mapping[str, Any]], object] | None = None
 
     def attach(self, trainer: Any) -> None:
         """Add the callback to a Trainer, which ``Trainer(callbacks=[...])`` does as well.
@@ -76,6 +84,24 @@ class TelescopeCallback(LensCallback, TrainerCallback):
         """
         _refuse(trainer.args, self._follower.looks_into_steps)
         trainer.add_callback(self)
+        self._number_rows(trainer)
+
+    def on_init_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Let rows of the training set say where they are, if a smoother needs it."""
+        self._number_rows(_trainer_of(self))
+
+    def _number_rows(self, trainer: Any) -> None:
+        if trainer is None or not self._follower.looks_into_steps:
+            return
+        rows = trainer.train_dataset
+        if hasattr(rows, "__getitem__") and not isinstance(rows, IndexedDataset):
+            trainer.train_dataset = IndexedDataset(rows)
+        if not isinstance(trainer.data_collator, IndexedCollator):
+            trainer.data_collator = IndexedCollator(trainer.data_collator)
+        # Columns that the model does not take are removed, and it does not take the positions.
+        trainer._set_signature_columns_if_needed()
+        if INDEX_KEY not in trainer._signature_columns:
+            trainer._signature_columns = [*trainer._signature_columns, INDEX_KEY]
 
     def on_train_begin(
         self,
@@ -94,32 +120,55 @@ class TelescopeCallback(LensCallback, TrainerCallback):
         _refuse(args, self._follower.looks_into_steps)
         self._trainer = _trainer_of(self)
         self._release()
-        self._hook = model.register_forward_pre_hook(self._look, with_kwargs=True)
-        if not self._follower.looks_into_steps:
+        self._handles = [model.register_forward_pre_hook(self._look, with_kwargs=True)]
+        sets = {}
+        if self._follower.finds_sets:
             sets = _evaluation_sets(self._trainer, self._follower.rows_of_a_found_set)
-            if sets or not self._follower.finds_sets:
-                self._follow(model, optimizer, sets)
-            else:
-                self._waiting = lambda batch: self._follow(model, optimizer, {"first_batch": batch})
-            return
-        # As the Trainer does before every batch, so that the lens sees the mode of training.
-        model.train()
-        # The Trainer calls the model before a step of the lens begins, so that passes cannot be
-        # taken down to be run again.
-        check_model(model)
-        self._follow(model, optimizer)
+        if self._follower.looks_into_steps:
+            # As the Trainer does before every batch, so that the lens sees the mode of training.
+            model.train()
+            self._handles += self._follow(model, optimizer, sets).listen()
+        elif sets or not self._follower.finds_sets:
+            self._follow(model, optimizer, sets)
+        else:
+            self._waiting = lambda batch: self._follow(model, optimizer, {"first_batch": batch})
 
     def _follow(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        batches: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> None:
-        self._outputs = ModelOutputs(model, self._output)
-        found = None
-        if batches and self._follower.finds_sets:
-            found = {name: model_inputs(self._outputs, batch) for name, batch in batches.items()}
-        self._follower.attach(self._outputs, [inner_optimizer(optimizer)], found=found)
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, sets: Mapping[str, Any]
+    ) -> ModelOutputs:
+        outputs = self._outputs = ModelOutputs(model, self._output)
+        training = None
+        if self._follower.looks_into_steps and not self._follower.knows_training:
+            training = self._training_of(outputs)
+        self._follower.attach(
+            outputs,
+            [inner_optimizer(optimizer)],
+            found={name: model_inputs(outputs, batch) for name, batch in sets.items()},
+            training=training,
+            output=None,
+        )
+        return outputs
+
+    def _training_of(self, outputs: ModelOutputs) -> tuple[Loss, Rows, Tensor]:
+        """The Trainer's loss, and all rows of its training set with their labels."""
+        trainer = self._trainer
+        if trainer is None or not hasattr(trainer.train_dataset, "__len__"):
+            raise ConfigurationError(
+                "the Trainer has no training set of a known length; pass loss, train_inputs and "
+                "train_targets to the callback, or use probes=None"
+            )
+        with own_streams():
+            # Collated as for training, rows in their order.
+            loader = trainer.get_eval_dataloader(trainer.train_dataset)
+        batch = dict(spaced_batch(loader, len(trainer.train_dataset)))
+        with without_mixed_precision(outputs.model):
+            inputs = model_inputs(outputs, batch, keep_targets=True)
+            loss, targets = resolved("loss", outputs.model, self._output, inputs, None)
+        assert isinstance(loss, StandardLoss)
+        assert targets is not None
+        if trainer.args.label_smoothing_factor:
+            loss = loss.smoothed(trainer.args.label_smoothing_factor)
+        return loss, model_inputs(outputs, batch), targets
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Forget positions that led to no step."""
@@ -128,9 +177,8 @@ class TelescopeCallback(LensCallback, TrainerCallback):
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin a step of the lens."""
         self._follower.begin()
-        autocast = None if self._outputs is None else autocast_inside(self._outputs.model)
-        if self._outputs is not None and autocast is not None:
-            self._outputs.announce(autocast)
+        if self._outputs is not None and self._follower.looks_into_steps:
+            self._outputs.announce()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """End the step of the lens."""
@@ -159,22 +207,21 @@ class TelescopeCallback(LensCallback, TrainerCallback):
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """See a batch before the model does, and take the positions out of it."""
-        if in_own_pass():
-            return None
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
+        is_training = model.training and torch.is_grad_enabled() and not in_own_pass()
+        waiting, self._waiting = self._waiting, self._waiting if not is_training else None
+        if waiting is not None and is_training:
             waiting(kwargs)
         index = kwargs.get(INDEX_KEY)
         if index is None:
             return None
-        if model.training and torch.is_grad_enabled():
+        if is_training:
             self._follower.collect(index)
         return args, {name: value for name, value in kwargs.items() if name != INDEX_KEY}
 
     def _release(self) -> None:
-        if self._hook is not None:
-            self._hook.remove()
-        self._hook = self._outputs = self._waiting = None
+        while self._handles:
+            self._handles.pop().remove()
+        self._outputs = self._waiting = None
 
 
 def _trainer_of(callback: TrainerCallback) -> Any:
@@ -202,21 +249,9 @@ def _evaluation_sets(trainer: Any, rows: int) -> dict[str, Mapping[str, Any]]:
 
 
 def _refuse(args: Any, looks_into_steps: bool) -> None:
-    if not looks_into_steps and args.n_gpu <= 1:
-        return
-    if args.remove_unused_columns:
-        raise ConfigurationError(
-            "remove_unused_columns=True drops the positions of the training rows; set it to False "
-            "in TrainingArguments and give the Trainer only columns that the model takes"
-        )
-    if args.world_size != 1 or args.n_gpu > 1:
-        processes = max(args.world_size, args.n_gpu)
+    processes = max(args.world_size if looks_into_steps else 1, args.n_gpu)
+    if processes > 1:
         raise ConfigurationError(
             f"training runs on {processes} devices; the lens follows training on one: set "
             "CUDA_VISIBLE_DEVICES"
-        )
-    if looks_into_steps and args.fp16:
-        raise ConfigurationError(
-            "fp16=True skips steps when its scaled gradients overflow, which the smoother cannot "
-            "follow; use bf16=True, or probes=None"
         )

@@ -45,6 +45,27 @@ class StandardLoss:
         """The loss of a batch."""
         return self.function(outputs, targets)
 
+    def smoothed(self, share: float) -> StandardLoss:
+        """The same cross-entropy of labels of which a share is spread evenly over classes.
+
+        Args:
+            share: How much of every label.
+
+        Returns:
+            The loss.
+
+        Raises:
+            ConfigurationError: It is no cross-entropy of classes.
+        """
+        plain = self.function
+        if not isinstance(plain, partial) or plain.func is not cross_entropy:
+            raise ConfigurationError(
+                f"labels of a {self.name} cannot be smoothed; pass loss=function(outputs, targets)"
+            )
+        name = f"{self.name} with label smoothing"
+        options = {**plain.keywords, "smoothing": share}
+        return StandardLoss(name, partial(cross_entropy, **options))
+
 
 def cross_entropy(
     outputs: Tensor, targets: Tensor, *, axis: int = -1, shift: bool = False, smoothing: float = 0.0
@@ -87,9 +108,7 @@ def _binary(outputs: Tensor, targets: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(outputs.reshape(targets.shape), targets)
 
 
-def standard_losses(
-    outputs: Tensor, targets: Tensor, smoothing: float = 0.0
-) -> Iterator[StandardLoss]:
+def standard_losses(outputs: Tensor, targets: Tensor) -> Iterator[StandardLoss]:
     """The losses that outputs and targets of these shapes may have, by the commonest first.
 
     Yields:
@@ -105,10 +124,8 @@ def standard_losses(
         if axis < 1 or shape[:axis] + shape[axis + 1 :] != tail:
             continue
         for shift in (False, True) if targets.ndim > 1 else (False,):
-            words = ["cross-entropy of the next position" if shift else "cross-entropy"]
-            words += ["with label smoothing"] if smoothing else []
-            fixed = partial(cross_entropy, axis=axis, shift=shift, smoothing=smoothing)
-            yield StandardLoss(" ".join(words), fixed)
+            name = "cross-entropy of the next position" if shift else "cross-entropy"
+            yield StandardLoss(name, partial(cross_entropy, axis=axis, shift=shift))
 
 
 def own_loss(
@@ -172,7 +189,7 @@ def resolved(
     output: Output,
     inputs: Inputs | None,
     targets: Tensor | None,
-) -> tuple[Loss | None, Tensor | None]:
+) -> tuple[Loss | StandardLoss | None, Tensor | None]:
     """A loss as a function, and its targets, where it may be one of the model's own.
 
     Args:

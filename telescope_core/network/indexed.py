@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -44,6 +45,26 @@ class IndexedDataset(Dataset[Any]):
         raise ConfigurationError(
             f"a row of the dataset is a {type(row).__name__}; expected a mapping, a tuple or a list"
         )
+
+
+class IndexedCollator:
+    """A collator that leaves the positions of rows out, and adds them to the batch that it makes.
+
+    Args:
+        collate: What makes a batch, a mapping, of rows as they are without :class:`IndexedDataset`.
+    """
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self._collate = collate
+
+    def __call__(self, rows: list[Any]) -> Any:
+        """The batch, with the positions if its rows have them."""
+        if not all(isinstance(row, Mapping) and INDEX_KEY in row for row in rows):
+            return self._collate(rows)
+        plain = [{key: row[key] for key in row if key != INDEX_KEY} for row in rows]
+        batch = self._collate(plain)
+        batch[INDEX_KEY] = torch.tensor([row[INDEX_KEY] for row in rows])
+        return batch
 
 
 def take_index(batch: Any) -> Tensor:

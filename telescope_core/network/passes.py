@@ -206,7 +206,7 @@ class PassRecorder:
             self._passes[number] = begun
 
         if outputs.requires_grad:
-            outputs.register_hook(take)  # type: ignore[no-untyped-call]
+            _on_gradient(outputs, take, through_casts=begun.autocast is not None)
 
     def _marks(self) -> list[tuple[int, int]]:
         """What changes when a buffer is written to or replaced."""
@@ -233,6 +233,28 @@ class _Hook:
 
     def __reduce__(self) -> tuple[type[_Hook], tuple[None, str]]:
         return _Hook, (None, self._act)
+
+
+def _on_gradient(outputs: Tensor, take: Callable[[Tensor], None], *, through_casts: bool) -> None:
+    """Call with the gradient of some outputs once it is known.
+
+    A framework may convert what a model returns to another precision, after the model's own loss
+    has used it: then the gradient is that of what was converted.
+    """
+    node: Any = outputs.grad_fn
+    if not through_casts or node is None or node.name() != "ToCopyBackward0":
+        outputs.register_hook(take)  # type: ignore[no-untyped-call]
+        return
+    number = 0
+    while node.name() == "ToCopyBackward0":
+        node, number = node.next_functions[0]
+
+    def look(gradients: tuple[Tensor | None, ...]) -> None:
+        gradient = gradients[number]
+        if gradient is not None:
+            take(gradient.reshape(outputs.shape))
+
+    node.register_prehook(look)
 
 
 def _remove(handles: list[Any], keep: int = 0) -> None:

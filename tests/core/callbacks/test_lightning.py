@@ -228,6 +228,20 @@ def test_a_network_inside_the_module(tmp_path):
     assert_same(module, run, net, rows)
 
 
+def test_dropout_and_unequal_batches_are_followed_by_passes_that_are_run_again(tmp_path):
+    run, module = Memory(), Module(dropout=0.3)
+    follower = callback(run, kernel_norms=False)
+    trainer = trainer_of(tmp_path, follower, accumulate_grad_batches=2)
+    trainer.fit(module, loader_of(batch_size=5))  # Batches of 5, 5, 5, 5 and 4.
+    assert follower.lens.strategy == "replayed"
+    weights = [p.detach().clone() for p in module.parameters()]
+    plain = Module(dropout=0.3)
+    dataset = TensorDataset(*data()[:2])
+    trainer_of(tmp_path, accumulate_grad_batches=2).fit(plain, loader_of(dataset, batch_size=5))
+    assert all(torch.equal(a, b) for a, b in zip(weights, plain.parameters(), strict=True))
+    assert run.rows[-1][1]["train/degrees_of_freedom"] > 0
+
+
 @pytest.mark.parametrize("network", [None, "net"])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_bfloat16_is_followed_like_an_autocast_in_the_loop_written_out(
@@ -258,12 +272,13 @@ def test_inputs_are_taken_in_the_precision_of_the_trainer(precision, dtype, tole
     torch.testing.assert_close(predictions, expected, rtol=tolerance, atol=tolerance)
 
 
-def test_steps_that_a_scaler_skips_are_no_steps_of_the_lens(tmp_path):
+@pytest.mark.parametrize("probes", [None, 6])
+def test_steps_that_a_scaler_skips_are_no_steps_of_the_lens(probes, tmp_path):
     from lightning.pytorch.plugins import MixedPrecision
 
     weights = []
     for watched in (True, False):
-        follower, module = callback(probes=None, kernel_norms=False), Module()
+        follower, module = callback(probes=probes, kernel_norms=False), Module("SGD")
         # Gradients overflow until the scale has been halved often enough.
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**21)
         trainer = trainer_of(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from telescope_core.errors import ConfigurationError
 from telescope_core.lens import TelescopeLens
 from telescope_core.losses.own import own_loss, standard_losses
 
@@ -85,13 +86,16 @@ def test_the_label_smoothing_of_the_trainer(shift):
     generator = torch.Generator().manual_seed(3)
     logits, labels = torch.randn(6, 5, 12, generator=generator), some_ignored(tokens())
     theirs = LabelSmoother(epsilon=0.2)({"logits": logits}, labels, shift_labels=shift)
-    ours = list(standard_losses(logits, labels, smoothing=0.2))[shift]
+    ours = list(standard_losses(logits, labels))[shift].smoothed(0.2)
     assert ours.name.endswith("with label smoothing")
     torch.testing.assert_close(ours(logits, labels), theirs)
     # Class probabilities, zero where there is no label, are the same.
     held = (labels == -100)[..., None]
     one_hot = functional.one_hot(labels.clamp(min=0), 12).masked_fill(held, 0).float()
     torch.testing.assert_close(ours(logits, one_hot), theirs)
+    (squares, _) = standard_losses(logits, logits)
+    with pytest.raises(ConfigurationError, match="squared error cannot be smoothed"):
+        squares.smoothed(0.2)
 
 
 def test_a_language_model_with_its_dropout_and_padding_is_followed():

@@ -132,6 +132,31 @@ def test_the_trainer_with_other_settings(options, sets, tmp_path, capsys):
     capsys.readouterr()
 
 
+@pytest.mark.parametrize(
+    ("options", "response"),
+    [
+        ({}, "softmax"),
+        ({"bf16": True, "gradient_accumulation_steps": 3}, "softmax"),
+        ({"model": gpt, "collator": language, "label_smoothing_factor": 0.1}, "softmax"),
+    ],
+    ids=["plain", "bfloat16 accumulated", "language model with label smoothing"],
+)
+def test_a_smoother_of_the_trainer_needs_the_number_of_probes_alone(
+    options, response, tmp_path, capsys
+):
+    callback = of_transformers.TelescopeCallback(probes=4, stride=3)
+    options = {"max_steps": 4, **options}
+    _, after = train(tmp_path, callback, **options)
+    assert_same(after, train(tmp_path, **options)[1])
+    lens = callback.lens
+    assert (lens.steps, lens.strategy, lens.response) == (4, "replayed", response)
+    assert lens.sets == ("train", "eval")
+    record = lens.snapshot().to_record()
+    assert record["train/degrees_of_freedom"] != 0
+    assert record["train/degrees_of_freedom_stderr"] > 0
+    capsys.readouterr()
+
+
 def test_the_trainer_resumed_from_a_checkpoint(tmp_path, capsys):
     train(tmp_path, save_strategy="steps", save_steps=7, max_steps=7)
     callback, resume = of_transformers.TelescopeCallback(), str(tmp_path / "checkpoint-7")
