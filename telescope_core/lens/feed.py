@@ -76,9 +76,9 @@ class Feed:
                 )
             yield batch
 
-    def drawn(self, rows: int | None = None) -> list[Drawn]:
-        """The batches since the last step, those that came last if these hold so many rows."""
-        if rows is None:
+    def drawn(self, rows: int) -> list[Drawn]:
+        """The batches that came last and hold so many rows; all since the last step for 0."""
+        if rows == 0:
             return list(self._drawn)
         chosen: list[Drawn] = []
         for batch in reversed(self._drawn):

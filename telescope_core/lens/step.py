@@ -16,8 +16,8 @@ from telescope_core.lens.run import Run
 from telescope_core.lens.watch import StepWatch, Update, watch_step
 from telescope_core.losses import Loss
 from telescope_core.network import own_streams
-from telescope_core.network.inputs import Rows, count_rows
-from telescope_core.network.passes import PassRecorder
+from telescope_core.network.inputs import Rows, count_rows, take_rows
+from telescope_core.network.passes import PassRecorder, seen_in_place_of
 from telescope_core.network.training_set import TrainingSet
 from telescope_core.network.twins import is_compiled
 from telescope_core.smoother import Batch, ReplayedSmoother, SeenGradient, Smoother
@@ -47,6 +47,10 @@ class StepFollower:
         self._loss = loss
         self._training = training
         self._feed = feed
+        replay = None if run.engines is None else run.engines.problem.replay
+        self._is_replayed = replay is not None
+        seen_by = run.sight.model, run.sight.output, optimizer
+        self._recorder = PassRecorder(*seen_by) if replay is None else replay.recorder
         self._kernel_rule = None
         if run.track.kernel_norms is not None:
             parameters = function.parameters
@@ -117,16 +121,10 @@ class StepFollower:
                 raise
             finally:
                 self._feed.forget()
-                if self._recorder is not None and watch.steps == 0:
+                if watch.steps == 0:
                     self._recorder.discard_gradients()
         if not watch.left_out:
             watch.require_one_step()
-
-    @property
-    def _recorder(self) -> PassRecorder | None:
-        engines = self._run.engines
-        replay = None if engines is None else engines.problem.replay
-        return None if replay is None else replay.recorder
 
     def _checked(self, index: Tensor) -> Tensor:
         device = self._run.track.theta_0.device
@@ -145,10 +143,7 @@ class StepFollower:
 
     def _drawn(self) -> tuple[Tensor, Tensor | None]:
         """The rows that training has drawn for this step from :meth:`TelescopeLens.batches`."""
-        recorder = self._recorder
-        passes = [] if recorder is None else recorder.passes
-        rows = sum(made.rows for made in passes if made.cotangent is not None)
-        drawn = self._feed.drawn(None if recorder is None else rows)
+        drawn = self._feed.drawn(sum(made.rows for made in self._recorder.differentiated))
         if not drawn:
             raise ConfigurationError(
                 "step() was given no rows, and none were drawn; pass the batch's positions in the "
@@ -173,6 +168,8 @@ class StepFollower:
                 "sample; pass them as step(..., targets=), or draw batches that hold them by "
                 "lens.batches(loader)"
             )
+        if inputs is None and not self._is_replayed:
+            inputs = self._seen(index)
         seen = stored[index] if targets is None else targets
         _check_lengths(index, inputs, seen)
         return Batch(
@@ -185,6 +182,14 @@ class StepFollower:
             block_start=run.track.at_start.get("train"),
             at_block_start=not run.track.in_open_block,
         )
+
+    def _seen(self, index: Tensor) -> Rows | None:
+        """What the model saw in place of the stored rows (augmentation); ``None`` for these."""
+        passes = self._recorder.differentiated
+        if sum(made.rows for made in passes) != len(index):
+            return None
+        stored = take_rows(self._training.inputs, index, self._run.track.theta_0.device)
+        return seen_in_place_of(stored, self._run.sight.model, passes)
 
     def _look(self, engine: Smoother, update: Update, batch: Batch, watch: StepWatch) -> None:
         """Compare what the optimizer is about to do with what the engine believes."""

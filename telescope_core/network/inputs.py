@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -66,6 +66,12 @@ def map_rows(rows: Rows, change: Callable[[Tensor], Tensor]) -> Rows:
     if isinstance(rows, Mapping):
         return {name: change(leaf) for name, leaf in rows.items()}
     return tuple(change(leaf) for leaf in rows)
+
+
+def rebuilt(rows: Rows, tensors: Sequence[Tensor]) -> Rows:
+    """The same structure with other tensors, in the order of :func:`leaves`."""
+    given = iter(tensors)
+    return map_rows(rows, lambda _: next(given))
 
 
 def chunks_of(inputs: Inputs, size: int, device: torch.device) -> Iterator[Rows]:

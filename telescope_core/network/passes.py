@@ -7,14 +7,15 @@ What a pass in train mode computes depends on more than its inputs: the random s
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
+from telescope_core.network.inputs import Rows, call_arguments, rebuilt
 from telescope_core.network.outputs import Output, selected
 from telescope_core.network.replicas import Replicas
 from telescope_core.network.streams import Streams, in_own_pass
@@ -145,6 +146,11 @@ class PassRecorder:
         """The passes since the last step, in the order of training."""
         return [self._passes[number] for number in sorted(self._passes)]
 
+    @property
+    def differentiated(self) -> list[Pass]:
+        """Those through which something was backpropagated."""
+        return [made for made in self.passes if made.cotangent is not None]
+
     def forget(self, *_: Any) -> None:
         """Begin anew after a step."""
         self._passes.clear()
@@ -261,3 +267,42 @@ def _remove(handles: list[Any], keep: int = 0) -> None:
     """Take hooks off again."""
     while len(handles) > keep:
         handles.pop().remove()
+
+
+def seen_in_place_of(stored: Rows, model: nn.Module, passes: Sequence[Pass]) -> Rows | None:
+    """What a model saw in passes over some rows, where that differs from these.
+
+    Args:
+        stored: The rows.
+        model: The model.
+        passes: Its passes, over as many rows in the same order.
+
+    Returns:
+        The rows as they were seen; ``None`` if they are the same, or of another kind (which the
+        comparison of gradients judges).
+    """
+    expected, form = tree_flatten(call_arguments(model, stored))
+    flat = [tree_flatten((made.args, made.kwargs)) for made in passes]
+    if not flat or any(structure != form for _, structure in flat):
+        return None
+    columns = list(zip(*(leaves for leaves, _ in flat), strict=True))
+    if not all(
+        _is_alike(part, leaf)
+        for parts, leaf in zip(columns, expected, strict=True)
+        for part in parts
+    ):
+        return None
+    seen = [torch.cat(parts) for parts in columns]
+    if any(a.shape != b.shape for a, b in zip(seen, expected, strict=True)):
+        return None
+    return None if all(map(torch.equal, seen, expected)) else rebuilt(stored, seen)
+
+
+def _is_alike(part: object, leaf: Tensor) -> bool:
+    """Whether something that a model was given is rows like these."""
+    return (
+        isinstance(part, Tensor)
+        and (part.dtype, part.device) == (leaf.dtype, leaf.device)
+        and part.ndim > 0
+        and part.shape[1:] == leaf.shape[1:]
+    )

@@ -102,8 +102,8 @@ class FunctionSpaceSmoother(Smoother):
     def before_step(self, batch: Batch) -> None:
         if not batch.stored:
             raise ConfigurationError(
-                "step(..., inputs=..., targets=...) was given other rows than the stored ones, "
-                "which strategy='function-space' cannot follow; use strategy='parameter-space'"
+                "training saw other inputs or targets than the stored ones (augmentation?), which "
+                "strategy='function-space' cannot follow; use strategy='parameter-space'"
             )
         scale = self.loss.scale(batch.targets)
         if scale is None:

@@ -37,7 +37,8 @@ def mean_square(f, y):
     [{"order": 1}, {"order": 2}, {"order": 2, "strategy": "midpoint"}],
     ids=["first", "trapezoid", "midpoint"],
 )
-def test_the_smoother_of_augmented_training(options):
+@pytest.mark.parametrize("told", [True, False], ids=["told", "seen"])
+def test_the_smoother_of_augmented_training(options, told):
     torch.manual_seed(0)
     model = Features().double()
     x, y = torch.randn(7, 4, dtype=D), torch.randn(7, dtype=D)
@@ -52,7 +53,7 @@ def test_the_smoother_of_augmented_training(options):
         J = model.features(seen)
         # S_B = J(x_B) A_s of the closed blocks, and what has moved since on the rows seen now.
         S_B = stored[index] @ A_start + J @ (A - A_start)
-        with lens.step(index, inputs=seen):
+        with lens.step(index, inputs=seen if told else None):
             optimizer.zero_grad()
             mean_square(model(seen), y[index]).backward()
             optimizer.step()
