@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from telescope_core.arguments import check_integer
 from telescope_core.errors import ConfigurationError, ModelError
 from telescope_core.lens.settings import Settings
-from telescope_core.network import own_streams
 from telescope_core.network.inputs import Inputs, call_arguments, count_rows, take_rows
 from telescope_core.network.outputs import Output, selected
+from telescope_core.network.streams import kept_streams
 
 if TYPE_CHECKING:
     from telescope_core.lens.lens import TelescopeLens
@@ -111,7 +111,7 @@ class Rehearsal:
             raise ConfigurationError(
                 f"batch_size={rows} exceeds the {n} rows of train_inputs; give the rows of a batch"
             )
-        with own_streams(), torch.enable_grad():
+        with kept_streams(), torch.enable_grad():
             return self._side_by_side(make, settings, rows)
 
     def _side_by_side(

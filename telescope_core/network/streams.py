@@ -32,13 +32,20 @@ def own_streams() -> Iterator[None]:
         return
     _guard.is_up = True
     try:
-        held = Streams.now()
-        try:
+        with kept_streams():
             yield
-        finally:
-            held.put_back()
     finally:
         _guard.is_up = False
+
+
+@contextmanager
+def kept_streams() -> Iterator[None]:
+    """Put back the global random streams, for training that the lens rehearses."""
+    held = Streams.now()
+    try:
+        yield
+    finally:
+        held.put_back()
 
 
 @dataclass(frozen=True)

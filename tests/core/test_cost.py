@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from telescope_core import TelescopeLens
 from telescope_core.errors import ConfigurationError, ModelError
@@ -96,10 +97,25 @@ def test_the_engine_is_the_one_that_the_run_will_have(
     assert min(cost.plain_seconds, cost.lens_seconds, cost.record_seconds) > 0
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_training_that_is_run_again_can_be_rehearsed(streamed: bool) -> None:
+    model = nn.Sequential(_Network(), nn.Unflatten(0, (-1, 1)), nn.BatchNorm1d(1), nn.Dropout(0.1))
+    its = torch.optim.SGD(model.parameters(), lr=0.01)
+    rows = TensorDataset(X, Y[:, None])
+    source = (DataLoader(rows, batch_size=8),) if streamed else rows.tensors
+    lens = TelescopeLens(model, its, nn.MSELoss(), *source, probes=2, stride=3)
+    before = [*(t.clone() for t in model.state_dict().values()), torch.get_rng_state()]
+    cost = lens.estimate_cost(8)
+    assert (cost.strategy, cost.batch_size) == ("replayed", 8)
+    after = [*model.state_dict().values(), torch.get_rng_state()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
 _PEAK = """
 import torch
 from pathlib import Path
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 from telescope_core import TelescopeLens
 
 def peak():
