@@ -49,8 +49,9 @@ class StepFollower:
         self._feed = feed
         replay = None if run.engines is None else run.engines.problem.replay
         self._is_replayed = replay is not None
-        seen_by = run.sight.model, run.sight.output, optimizer
-        self._recorder = PassRecorder(*seen_by) if replay is None else replay.recorder
+        self._recorder = PassRecorder(run.sight.model, run.sight.output)
+        if replay is not None:
+            self._recorder = replay.recorder
         self._kernel_rule = None
         if run.track.kernel_norms is not None:
             parameters = function.parameters
@@ -115,7 +116,8 @@ class StepFollower:
             mark_gradients=run.engines is not None and run.engines.marks_gradients(track.engine),
         ) as watch:
             try:
-                yield watch
+                with self._recorder.listening():
+                    yield watch
             except BaseException:
                 run.lost = watch.steps > 0
                 raise

@@ -7,7 +7,8 @@ What a pass in train mode computes depends on more than its inputs: the random s
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,14 +114,16 @@ def around_passes(
 class PassRecorder:
     """Takes down the passes of a model that training makes, from one step to the next.
 
-    It listens all the time, since a loop may run passes before a step of the lens begins.  A pass
-    counts if something was backpropagated through its outputs, or if it has moved buffers (also
-    without gradients, or where these were thrown away).
+    With an optimizer it listens all the time, since a loop may run passes before a step of the lens
+    begins; without one only where it is told to.  A pass counts if something was backpropagated
+    through its outputs, or if it has moved buffers (also without gradients, or where these were
+    thrown away).
 
     Args:
         model: The model; copies and pickles of it are not listened to.
         output: Which of the things that it returns are its outputs.
-        optimizer: After its step there are no passes any more.
+        optimizer: After its step there are no passes any more; ``None`` to listen within
+            :meth:`listening` only, and leave no hooks behind.
         replicas: Other processes that train the same model.
     """
 
@@ -128,7 +131,7 @@ class PassRecorder:
         self,
         model: nn.Module,
         output: Output,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | None = None,
         replicas: Replicas | None = None,
     ) -> None:
         self.model = model
@@ -137,9 +140,25 @@ class PassRecorder:
         self._begun: tuple[Pass, list[Any]] | None = None
         self._count = 0
         self._passes: dict[int, Pass] = {}
-        self._handles: list[Any] = [optimizer.register_step_post_hook(_Hook(self, "forget"))]
-        self._listen()
+        self._handles: list[Any] = []
+        self._is_always_on = optimizer is not None
+        if optimizer is not None:
+            self._handles.append(optimizer.register_step_post_hook(_Hook(self, "forget")))
+            self._listen()
         weakref.finalize(self, _remove, self._handles)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take down the passes in here, if it does not listen all the time."""
+        if self._is_always_on:
+            yield
+            return
+        self._passes.clear()
+        self._listen()
+        try:
+            yield
+        finally:
+            _remove(self._handles)
 
     @property
     def passes(self) -> list[Pass]:

@@ -1,5 +1,6 @@
 """Whatever is asked of the lens, model, data and random streams are what they were."""
 
+import gc
 import os
 import random
 from contextlib import nullcontext, suppress
@@ -139,10 +140,15 @@ def test_no_refusal_changes_anything(name, probes):
     except TelescopeError:
         watch.unchanged("refusing to attach")
         return
-    watch.unchanged("attaching")
+    # Passes that are run again are taken down by two hooks, as long as the lens is there.
+    watch.unchanged("attaching", but="._forward_" if lens.strategy == "replayed" else "no path")
     before = everything(run)
     with suppress(TelescopeError):
         run.run(lens, steps=2)
+    if lens.strategy == "replayed":
+        del lens
+        gc.collect()
+        before = watch.before
     require_same_structure(before, everything(run))
 
 
