@@ -268,13 +268,14 @@ def test_the_two_readings_meet_where_the_network_hardly_moves():
 
 
 def test_it_goes_on_from_a_checkpoint():
-    whole = Run(Everything).attach(stride=4, probes=5).train(6)
-    half = Run(Everything).attach(stride=4, probes=5).train(6)
+    options = {"stride": 4, "probes": 5, "curvature": "full"}
+    whole = Run(Everything, ADAMW).attach(**options).train(6)
+    half = Run(Everything, ADAMW).attach(**options).train(6)
     state = half.lens.state_dict()
-    again = Run(Everything)
+    again = Run(Everything, ADAMW)
     again.model.load_state_dict(half.model.state_dict())
     again.optimizer.load_state_dict(half.optimizer.state_dict())
-    again.attach(stride=4, probes=5)
+    again.attach(**options)
     again.lens.load_state_dict(state)
     for run in (whole, again):
         torch.manual_seed(9)
