@@ -19,11 +19,19 @@ from telescope_core.lens.sight import Sight
 from telescope_core.lens.step import StepFollower
 from telescope_core.lens.training import Training
 from telescope_core.losses import Loss, resolved
+from telescope_core.network import Network
 from telescope_core.network.checks import check_set_names, check_targets
 from telescope_core.network.inputs import Inputs, count_rows, for_model
 from telescope_core.network.outputs import Output, check_output
 from telescope_core.network.replicas import Replicas, checked_model
-from telescope_core.network.samples import Source, check_eval_rows, is_loader, sampled, spaced_batch
+from telescope_core.network.samples import (
+    Source,
+    check_eval_rows,
+    is_call,
+    is_loader,
+    sampled,
+    spaced_batch,
+)
 from telescope_core.network.trained_parameters import TrainedParameters
 from telescope_core.network.training_set import TrainingSet, training_set_of
 from telescope_core.update_rules import require_rule
@@ -157,7 +165,9 @@ def attach(asked: Asked, settings: Settings) -> Attached:
     inputs: dict[str, Inputs] = {}
     if settings.follow_train and training is not None:
         inputs["train"] = training.inputs
-    for name, source in asked.eval_sets.items():
+    network = Network(asked.model, training=False, output=output)
+    for name, given in asked.eval_sets.items():
+        source = network.called(given) if is_call(given) else given
         rows = sampled(name, source, asked.eval_rows, like.device)
         inputs[name] = asked.for_model(rows) if is_loader(source) else rows
     sight = Sight(asked.model, inputs, settings, output, like, asked.replicas)

@@ -12,7 +12,7 @@ from telescope_core.jacobians import Linearizer, RowSet
 from telescope_core.lens.settings import Settings
 from telescope_core.network import Network
 from telescope_core.network.checks import check_model, check_sets, check_sets_for_predictions
-from telescope_core.network.inputs import Inputs, count_rows
+from telescope_core.network.inputs import Called, Inputs, count_rows
 from telescope_core.network.layout import ParameterLayout
 from telescope_core.network.outputs import Output
 from telescope_core.network.passes import PassRecorder
@@ -120,7 +120,8 @@ class Sight:
 
     def through(self, parameters: Mapping[str, Tensor]) -> tuple[Linearizer, dict[str, RowSet]]:
         """The model as a function of these parameters, by name, and the sets seen through it."""
-        form = "functional" if self.is_coupled else self._settings.form
+        at_once = self.is_coupled or any(isinstance(i, Called) for i in self._inputs.values())
+        form = "functional" if at_once else self._settings.form
         linearizer = Linearizer(self._network, ParameterLayout(parameters), self._sample, form)
         chunk_size = self._settings.chunk_size
         sets = {

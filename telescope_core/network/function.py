@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from telescope_core.errors import ModelError
 from telescope_core.network.differentiable import INSTEAD_OF_RENORM, Instead
-from telescope_core.network.inputs import Rows, call_arguments, leaves, map_rows
-from telescope_core.network.outputs import Output, selected
+from telescope_core.network.inputs import Called, Rows, call_arguments, leaves, map_rows
+from telescope_core.network.outputs import Output, described, selected
 from telescope_core.network.sparse import is_sparse
 from telescope_core.network.streams import Streams, own_streams
 from telescope_core.network.twins import twins
@@ -113,7 +113,27 @@ class Network:
                 found.append(f"{name} has gradient hooks")
         return found
 
+    def called(self, call: Callable[[nn.Module], Any]) -> Called:
+        """All rows that the model gives when it is called so.
+
+        Returns:
+            The call, and the positions of its rows.
+
+        Raises:
+            ModelError: That gives no tensor with rows.
+        """
+        with torch.no_grad(), self.at():
+            outputs = selected(call(self.module), self._output)
+        if not isinstance(outputs, Tensor) or outputs.ndim < 1:
+            raise ModelError(
+                f"the call of the model gave {described(outputs)}; expected one tensor whose first "
+                "dimension is the rows: name it by output="
+            )
+        return Called(call, torch.arange(len(outputs), device=outputs.device))
+
     def _call(self, rows: Rows) -> Any:
+        if isinstance(rows, Called):
+            return selected(rows.call(self.module), self._output)[rows.positions]
         rows = map_rows(rows, lambda leaf: leaf.clone() if self._must_copy(leaf) else leaf)
         before = _versions(rows)
         args, kwargs = call_arguments(self.module, rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -12,7 +13,21 @@ from torch.utils.data import Dataset, default_collate
 
 from telescope_core.network.streams import own_streams
 
-Rows = Tensor | Mapping[str, Tensor] | tuple[Tensor, ...]
+
+@dataclass(frozen=True)
+class Called:
+    """Some of the rows that a model gives when it is called in a way of one's own.
+
+    Attributes:
+        call: From the model to what it returns.
+        positions: Which rows of the outputs, int64.
+    """
+
+    call: Callable[[nn.Module], Any]
+    positions: Tensor
+
+
+Rows = Tensor | Mapping[str, Tensor] | tuple[Tensor, ...] | Called
 """What a model is called with; the first dimension of every tensor counts rows."""
 
 Inputs = Rows | Dataset[Any]
@@ -23,12 +38,14 @@ def leaves(rows: Rows) -> list[Tensor]:
     """The tensors that make up the rows."""
     if isinstance(rows, Tensor):
         return [rows]
+    if isinstance(rows, Called):
+        return [rows.positions]
     return list(rows.values() if isinstance(rows, Mapping) else rows)
 
 
 def is_in_memory(inputs: object) -> bool:
     """Whether the inputs are tensors rather than a dataset."""
-    return isinstance(inputs, Tensor | Mapping | tuple | list)
+    return isinstance(inputs, Tensor | Mapping | tuple | list | Called)
 
 
 def count_rows(inputs: Inputs) -> int:
@@ -63,6 +80,8 @@ def map_rows(rows: Rows, change: Callable[[Tensor], Tensor]) -> Rows:
     """The same structure with every tensor changed."""
     if isinstance(rows, Tensor):
         return change(rows)
+    if isinstance(rows, Called):
+        return Called(rows.call, change(rows.positions))
     if isinstance(rows, Mapping):
         return {name: change(leaf) for name, leaf in rows.items()}
     return tuple(change(leaf) for leaf in rows)
@@ -91,6 +110,7 @@ def call_arguments(model: nn.Module, rows: Rows) -> tuple[tuple[Any, ...], dict[
     """
     if isinstance(rows, Tensor):
         return (rows,), {}
+    assert not isinstance(rows, Called)
     if not isinstance(rows, Mapping):
         return tuple(rows), {}
     taken = _taken_by(model)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
 
 from telescope_core.arguments import check_integer
@@ -31,7 +31,7 @@ ROWS_OF_A_LOADER = 1000
 TARGETS = ("label", "labels", "label_ids", "target", "targets", "y")
 """Entries of a batch that hold what outputs are compared with."""
 
-Source = Inputs | DataLoader[Any] | IterableDataset[Any]
+Source = Inputs | DataLoader[Any] | IterableDataset[Any] | Callable[[nn.Module], Any]
 """Where the rows of a set come from."""
 
 
@@ -54,6 +54,11 @@ class Sample:
 def is_loader(source: object) -> bool:
     """Whether rows come in batches, targets beside them."""
     return isinstance(source, DataLoader | IterableDataset)
+
+
+def is_call(source: object) -> TypeGuard[Callable[[nn.Module], Any]]:
+    """Whether it says how to call the model instead of what with."""
+    return callable(source) and not hasattr(source, "__getitem__")
 
 
 def check_eval_rows(eval_rows: object) -> None:
@@ -87,6 +92,7 @@ def sampled(name: str, source: Source, most: int | None, device: torch.device) -
     """
     if isinstance(source, DataLoader | IterableDataset):
         return sample_of(name, source, most or ROWS_OF_A_LOADER, device).inputs
+    source = cast(Inputs, source)
     if most is None or not _is_sized(source) or count_rows(source) <= most:
         return source
     positions = _spaced(count_rows(source), most)
