@@ -74,8 +74,13 @@ def followed(**options: Any) -> Callable[..., TelescopeLens]:
     return partial(TelescopeLens, **options)
 
 
-def assert_predictions(script: Script, *, share: float = 0.1, stride: int = 4) -> None:
-    """Training is the same to the bit, and f̃ follows the network: closer with shorter blocks."""
+def assert_predictions(
+    script: Script, *, share: float = 0.1, stride: int = 4, has_kinks: bool = False
+) -> None:
+    """Training is the same to the bit, and f̃ follows the network: closer with shorter blocks.
+
+    Where few units decide, one kink may outweigh that.
+    """
     alone, every, some = (
         run(script, lens)
         for lens in (NoLens, followed(probes=None, stride=1), followed(probes=None, stride=stride))
@@ -94,7 +99,7 @@ def assert_predictions(script: Script, *, share: float = 0.1, stride: int = 4) -
         lazy = float((every.lens.linearized(name).flatten(1) - f).abs().mean())
         assert lazy > 1e-6
         assert gaps[0] < share * lazy
-        assert gaps[0] <= gaps[1] + 1e-9 * lazy
+        assert has_kinks or gaps[0] <= gaps[1] + 1e-9 * lazy
 
 
 def assert_derivative(

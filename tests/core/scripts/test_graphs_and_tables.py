@@ -46,7 +46,7 @@ def train_gcn(adjacency, data, sets):
     def train(Lens, shift=0):
         model, labels = GCN().to(D), LABELS + shift
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=5e-4)
-        lens = Lens(model, optimizer, of_seen, data, labels, sets, response="softmax")
+        lens = Lens(model, optimizer, of_seen, data, labels, sets)
         every = torch.arange(NODES)
         for _ in range(6):
             model.train()
@@ -63,7 +63,7 @@ def train_gcn(adjacency, data, sets):
 
 def test_a_graph_network():
     train = train_gcn(ADJACENCY, (FEATURES, ADJACENCY), {"nodes": (FEATURES, ADJACENCY)})
-    assert_predictions(train, share=0.3)
+    assert_predictions(train, share=0.2, has_kinks=True)
     assert_derivative(train, LABELS, "nodes")
 
 
@@ -77,7 +77,7 @@ def test_a_graph_network_of_sparse_matrices(layout):
     def unlabelled(Lens, shift=0):
         return train(lambda m, o, loss, x, y, sets, **options: Lens(m, o, eval_sets=sets), shift)
 
-    assert_predictions(unlabelled, share=0.3)
+    assert_predictions(unlabelled, share=0.2, has_kinks=True)
 
 
 class Attention(nn.Module):
