@@ -30,6 +30,9 @@ class NoLens:
     def step(self, *arguments: Any, **options: Any) -> Any:
         return nullcontext()
 
+    def batches(self, loader: Any) -> Any:
+        return loader
+
 
 @dataclass
 class Ended:

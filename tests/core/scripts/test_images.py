@@ -60,7 +60,7 @@ class Augmented(Dataset):
         top, left = torch.randint(0, 3, (2,)).tolist()
         picture = padded[:, top : top + 6, left : left + 6]
         picture = picture.flip(-1) if torch.rand(()) < 0.5 else picture
-        return picture, self.labels[index], index
+        return picture, self.labels[index]
 
 
 def train_resnet(Lens, shift=0):
@@ -77,8 +77,8 @@ def train_resnet(Lens, shift=0):
     lens = Lens(model, optimizer, criterion, IMAGES, LABELS + shift, {"test": TEST_IMAGES})
     for _ in range(4):
         model.train()
-        for pictures, labels, index in loader:
-            with lens.step(index):
+        for pictures, labels in lens.batches(loader):
+            with lens.step():
                 optimizer.zero_grad()
                 loss = criterion(model(pictures), labels)
                 loss.backward()
