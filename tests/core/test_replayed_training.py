@@ -7,7 +7,7 @@ inputs, with the labels moved along a direction by a small step to either side.
 import copy
 import gc
 import pickle
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 
 import pytest
 import torch
@@ -282,6 +282,27 @@ def test_it_goes_on_from_a_checkpoint():
         run.train(3)
     for key, value in whole.lens.snapshot().to_record().items():
         assert again.lens.snapshot().to_record()[key] == value, key
+
+
+def test_two_lenses_hold_the_model_and_the_derivative_side_by_side():
+    kinds, records = ("gauss-newton", "full"), {}
+    for followed in (kinds, *((kind,) for kind in kinds)):
+        run = Run(Everything, ADAMW)
+        lenses = [
+            run.attach(curvature=kind, probes=3, strategy="replayed").lens for kind in followed
+        ]
+        torch.manual_seed(5)
+        for index in torch.arange(2 * BATCH).split(BATCH):
+            with ExitStack() as steps:
+                for lens in lenses:
+                    steps.enter_context(lens.step(index))
+                run._step(index)
+        records[followed] = [lens.snapshot(reading="both").to_record() for lens in lenses]
+    model, exact = records[kinds]
+    assert [model] == records["gauss-newton",]
+    assert [exact] == records["full",]
+    size = "test/end_to_end/effective_parameters"
+    assert model[size] != pytest.approx(exact[size], rel=0.01)
 
 
 class Secretive(nn.Linear):
