@@ -1,9 +1,10 @@
 """Side-by-side timings: the lens, the straightforward way and plain training.
 
 ``python benchmarks/bench.py OUT.json`` runs every measurement on this machine, one after the other,
-writes the figures with the environment and prints tables.  Speeds are medians and are to be read
-as ratios within one run; peak memory, beyond that of plain training and with 64 probes where there
-are probes, comes from a fresh process for each side.
+writes the figures with the environment and prints tables; ``--only modes`` measures that part again
+(all modes side by side, within a minute) and leaves the others as they are.  Speeds are medians and
+are to be read as ratios within one run; peak memory, beyond that of plain training and with 64
+probes where there are probes, comes from a fresh process for each side.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import cost
+import modes
 import tangent_kernel
 import torch
 from accuracy import second_order_table
@@ -38,6 +40,10 @@ WORKLOADS: dict[str, tuple[Callable[[], Workload], dict[str, Any]]] = {
     "wide-momentum": (wide_momentum, {"probes": 46, "stride": 25}),
 }
 _MEMORY_OPTIONS = {"probes": 64}
+PARTS = (
+    *("speed", "predictions-only", "modes", "cost", "estimates", "exactness"),
+    *("tangent-kernel", "second-order"),
+)
 SIDES = ("plain", "lens", "straightforward")
 _BLOCKS = 5
 _REFERENCE_STEPS = 4
@@ -54,6 +60,7 @@ def main() -> None:
         metavar="PYTHON",
         help="interpreter that has neural-tangents (this one); without it that figure is left out",
     )
+    parser.add_argument("--only", choices=PARTS, help="measure this part again, keep the others")
     parser.add_argument("--memory", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--workload", choices=WORKLOADS, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -62,26 +69,33 @@ def main() -> None:
         run_side(asked.memory, asked.workload)
         print(own_peak())
         return
-    results = {
-        "environment": environment(asked.threads),
-        "speed": {name: measure_speed(name) for name in WORKLOADS},
-        "predictions-only": measure_predictions(),
-        "cost": cost.measure(),
-        "estimates": {
+    parts: dict[str, Callable[[], Any]] = {
+        "speed": lambda: {name: measure_speed(name) for name in WORKLOADS},
+        "predictions-only": measure_predictions,
+        "modes": modes.measure,
+        "cost": cost.measure,
+        "estimates": lambda: {
             name: measure_estimates(build(), options)
             for name, (build, options) in WORKLOADS.items()
             if options["probes"] != "exact"
         },
-        "exactness": {
+        "exactness": lambda: {
             name: measure_exactness(build(), options)
             for name, (build, options) in WORKLOADS.items()
             if options["probes"] == "exact"
         },
-        "tangent-kernel": tangent_kernel.measure(asked.neural_tangents),
-        "second-order": second_order_table(),
+        "tangent-kernel": lambda: tangent_kernel.measure(asked.neural_tangents),
+        "second-order": second_order_table,
     }
+    results = {} if asked.only is None else json.loads(asked.out.read_text())
+    results["environment"] = environment(asked.threads)
+    for part, measure in parts.items():
+        if asked.only in (None, part):
+            results[part] = measure()
     asked.out.write_text(json.dumps(results, indent=2) + "\n")
-    print(table(results))
+    print(table(results) if asked.only is None else json.dumps(results[asked.only], indent=2))
+    if "modes" in results:
+        print(f"\n{modes.table(results['modes'])}\n\nagain: {modes.COMMAND}")
 
 
 def measure_speed(name: str) -> dict[str, float]:

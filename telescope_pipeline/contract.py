@@ -11,6 +11,8 @@ A kind is a package with these modules:
 - ``figures``: ``QUESTION``, what the case asks; ``headline(case, history) -> str``, what was found,
   in one sentence that is computed; ``draw(case, history) -> list[Figure]``, the first of which goes
   with that sentence, each with a table whose first column is the x axis
+- ``costs``, if members measure some: ``costs(case, members) -> list[str]``, lines about what they
+  measured, by name of the member
 - ``checks``, if it names functions of a user's: ``problems(case, stage) -> list[str]``
 
 ``case`` is the pydantic model of the kind and ``seed`` is ``run.seed``; every random number comes
@@ -21,7 +23,7 @@ from a seed derived from it by name.  A stage imports only what it needs: ``trai
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from telescope_core.seeds import derive_seed
@@ -136,10 +138,13 @@ class Trained:
     Attributes:
         history: A wide table: ``step`` (int64, increasing) and one float64 column per quantity.
         final: The named tensors of the trained model.
+        measured: Seconds and the like, which are facts of the machine: they are kept beside the
+            seconds of the member and are no result.
     """
 
     history: pd.DataFrame
     final: dict[str, Tensor]
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

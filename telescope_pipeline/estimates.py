@@ -24,6 +24,7 @@ _USUAL = {
     "double_descent": 22.0,
     "grokking_network": 25.0,
     "grokking_polynomial": 45.0,
+    "large_scale": 40.0,
     "modular_addition": 68.0,
     "weight_averaging": 25.0,
 }

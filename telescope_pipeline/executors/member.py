@@ -102,6 +102,7 @@ def train_member(task: Task, progress: Progress) -> str:
             # Unlike the clock, the same on a machine that has other things to do.
             "cpu_seconds": round(time.process_time() - worked, 3),
             "peak_memory_mb": round(_peak_memory() / 2**20, 1),
+            **({"measured": dict(trained.measured)} if trained.measured else {}),
         }
     )
     scratch.store(key, contents)

@@ -38,6 +38,7 @@ SHARED = (
     "telescope_pipeline/schemas/secrets.py",
     "telescope_pipeline/schemas/sections.py",
     "telescope_pipeline/schemas/sources.py",
+    "telescope_pipeline/study/datasets/stream.py",
     "telescope_pipeline/study/networks",
     "telescope_pipeline/study/sweep.py",
     "telescope_pipeline/study/training",

@@ -27,3 +27,23 @@ def test_a_row_for_every_number_of_probes(
     table = cost.table(rows)
     assert f"| {name} | none |" in table
     assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_every_mode_is_held_against_plain_training_of_its_own_kind(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    monkeypatch.delenv("TELESCOPE_DATA", raising=False)
+    modes = importlib.import_module("modes")
+    chosen = ("plain", "predictions only", "plain, dropout", "streamed")
+    monkeypatch.setattr(modes, "MODES", {name: modes.MODES[name] for name in chosen})
+    monkeypatch.setattr(modes, "STRIDE", 2)
+    rows = modes.measure(rounds=1)
+    assert json.loads(json.dumps(rows)) == rows
+    assert [row["mode"] for row in rows] == list(chosen)
+    seconds = {row["mode"]: row["seconds"] for row in rows}
+    for row in rows:
+        plain = "plain, dropout" if "dropout" in row["training"] else "plain"
+        assert row["over_plain"] == row["seconds"] / seconds[plain] > 0
+    table = modes.table(rows)
+    assert len({line.count("|") for line in table.splitlines()}) == 1

@@ -227,6 +227,20 @@ SMALL: dict[str, dict[str, Any]] = {
         "claims": {},
         "plot": {"dpi": 60},
     },
+    "large_scale": {
+        "kind": "large_scale",
+        "seeds": 2,
+        "data": {"rows": [60, 200], "features": 3, "test_size": 12, "compared_rows": 100},
+        "model": {"hidden": [6, 5]},
+        "training": {
+            "steps": 16,
+            "batch_size": 10,
+            "optimizer": {"name": "adamw", "learning_rate": 0.01},
+        },
+        "lens": {"stride": 4, "probes": 6, "records": 3, "checkpoint_every": 5},
+        "claims": {},
+        "plot": {"dpi": 60},
+    },
     "modular_addition": {
         "kind": "modular_addition",
         "seeds": 2,

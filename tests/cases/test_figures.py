@@ -62,7 +62,7 @@ def test_tables_are_tidy_with_the_x_axis_first(kind: str, trained: _Trained) -> 
         if x in {"proportion", "progress"}:
             assert drawn.table[x].between(0, 1).all()
         else:
-            assert x in {"step", "width", "learning_rate", "depth"}
+            assert x in {"step", "width", "learning_rate", "depth", "rows"}
             assert set(drawn.table[x]) <= set(history[x])
         assert np.isfinite(drawn.table.select_dtypes("number").to_numpy()).all()
         assert drawn.table.columns.is_unique

@@ -75,6 +75,7 @@ def test_the_projects_own_parameters_are_valid(repository: Path) -> None:
         "depth",
         "convolutional_network",
         "modular_addition",
+        "large_scale",
     }
     assert all(type(case).model_fields["kind"] for case in parameters.cases.values())
 

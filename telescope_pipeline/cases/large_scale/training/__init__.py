@@ -1,0 +1,1 @@
+"""How a member of the case is trained."""
