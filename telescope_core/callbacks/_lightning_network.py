@@ -104,14 +104,23 @@ def _written_by_user(module: Any) -> set[str]:
 
 
 def _last_of_step(module: Any, step: str, batch: Any) -> Tensor:
-    """The last tensor, one row for each of the batch, that a child with parameters gives."""
+    """What the module's own step makes of a batch on its way to the loss.
+
+    Returns:
+        The last tensor that a child with parameters gives for every row of the batch; positions
+        that are flattened into rows are taken apart again.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
     found: list[Tensor] = []
     rows = len(next(leaf for leaf in tree_flatten(batch)[0] if isinstance(leaf, Tensor)))
 
     def look(_: nn.Module, __: Any, returned: Any) -> None:
         is_output = isinstance(returned, Tensor) and returned.is_floating_point()
-        if is_output and returned.ndim and len(returned) == rows:
-            found.append(returned)
+        if is_output and returned.ndim and len(returned) and len(returned) % rows == 0:
+            flattened = len(returned) > rows
+            found.append(returned.unflatten(0, (rows, -1)) if flattened else returned)
 
     children = [c for c in (module, *module.children()) if any(True for _ in c.parameters())]
     handles = [child.register_forward_hook(look) for child in children]

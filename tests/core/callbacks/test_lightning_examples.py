@@ -159,6 +159,33 @@ def _validation_rows():
     return random_split(digits(), [100, 20])[1].indices
 
 
+class Flattened(Classifier):
+    """Knows its positions only in its step, as rows of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3))
+
+    def forward(self, x, y):
+        return self.net(x.flatten(0, 2))
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        labels = (y % 3).repeat_interleave(8)
+        return cross_entropy(self(x, y), labels)
+
+    validation_step = training_step
+
+
+def test_positions_that_a_step_flattens_into_rows_are_taken_apart(tmp_path):
+    callback = TelescopeCallback()
+    module, after = fit(tmp_path, Flattened, callback)
+    assert_same(after, fit(tmp_path, Flattened)[1])
+    images = torch.stack([digits()[i][0] for i in _validation_rows()])
+    expected = module.net(images[:, 0]).detach()
+    torch.testing.assert_close(callback.lens.predictions("val"), expected.flatten(1))
+
+
 @pytest.mark.parametrize("validation", [True, False])
 def test_lightnings_manual_optimisation_with_two_optimizers(validation, tmp_path):
     callback = TelescopeCallback()
