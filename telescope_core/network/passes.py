@@ -38,6 +38,7 @@ class Pass:
             what was backpropagated was thrown away.
         has_moved_buffers: Whether buffers are others since.
         shares_buffers: Whether it began with the buffers of the first of several processes.
+        is_given_back: Whether an input is what the pass before returned: a state that is carried.
     """
 
     args: tuple[Any, ...]
@@ -50,6 +51,7 @@ class Pass:
     cotangent: Tensor | None = None
     has_moved_buffers: bool = False
     shares_buffers: bool = False
+    is_given_back: bool = False
 
     @property
     def rows(self) -> int:
@@ -139,6 +141,7 @@ class PassRecorder:
         self._output = output
         self._begun: tuple[Pass, list[Any]] | None = None
         self._count = 0
+        self._returned: list[Tensor] = []
         self._passes: dict[int, Pass] = {}
         self._handles: list[Any] = []
         self._is_always_on = optimizer is not None
@@ -206,6 +209,7 @@ class PassRecorder:
             modes,
             autocast_now(next(self.model.parameters()).device),
             shares_buffers=self._replicas is not None and self._replicas.shares_buffers(),
+            is_given_back=bool(_places(self._returned) & _places(_floats_in((args, kwargs)))),
         )
         self._begun = begun, self._marks()
 
@@ -218,6 +222,8 @@ class PassRecorder:
         if not isinstance(outputs, Tensor):
             return
         begun, marks = taken
+        # Held until the next pass, so that their memory is nobody else's.
+        self._returned = [leaf.detach() for leaf in _floats_in(returned)]
         begun.outputs = outputs.detach().reshape(len(outputs), -1).clone()
         begun.has_moved_buffers = marks != self._marks()
         self._count += 1
@@ -236,6 +242,15 @@ class PassRecorder:
     def _marks(self) -> list[tuple[int, int]]:
         """What changes when a buffer is written to or replaced."""
         return [(id(buffer), buffer._version) for buffer in self.model.buffers()]
+
+
+def _floats_in(tree: Any) -> list[Tensor]:
+    every = (leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor))
+    return [t for t in every if t.is_floating_point() and t.layout is torch.strided and t.numel()]
+
+
+def _places(tensors: list[Tensor]) -> set[int]:
+    return {tensor.untyped_storage().data_ptr() for tensor in tensors}
 
 
 class _Hook:

@@ -238,6 +238,8 @@ class ReplayedSmoother(Smoother):
                 self._share_D(replay.replicas)
             else:
                 self._unfollowed.look(record.buffers, record.autocast)
+            if record.is_given_back:
+                self._unfollowed.name(["a state carried from pass to pass"])
             run = TrainingPass(
                 replay.model, replay.output, record, self._function, self._p, self._trust
             )

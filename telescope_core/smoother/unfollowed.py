@@ -54,16 +54,17 @@ class Unfollowed:
         moved += [n for n, b in self._left.items() if not _nearly(buffers[n], b, autocast)]
         self._frozen = frozen
         self._last = {name: buffer.detach().clone() for name, buffer in other.items()}
-        self._name(moved)
+        self.name(moved)
 
     def look_at(self, run: TrainingPass) -> None:
         """Take note of what a pass leaves; of the first ones, whether it moves as it should."""
         self._left = run.buffers
         if self._looked < _PASSES_LOOKED_AT:
             self._looked += 1
-            self._name(run.unfollowed(self._looked))
+            self.name(run.unfollowed(self._looked))
 
-    def _name(self, moved: list[str]) -> None:
+    def name(self, moved: list[str]) -> None:
+        """Warn of what is not among those found so far."""
         new = sorted(set(moved) - set(self.names))
         if new:
             self.names += new

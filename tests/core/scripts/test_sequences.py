@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from support.scripts import Ended, assert_derivative, assert_predictions
+from support.scripts import Ended, assert_derivative, assert_predictions, followed, run
+from telescope_core.errors import RefusalWarning
 
 D = torch.float64
 WORDS, STEPS = 5, 4
@@ -158,11 +159,15 @@ def train_recurrent(kind):
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
 def test_a_recurrent_language_model(kind):
+    """The state that is carried depends on the labels of the batches before, which is named."""
     assert_predictions(train_recurrent(kind))
+    with pytest.warns(RefusalWarning, match="a state carried from pass to pass moved where no"):
+        lens = run(train_recurrent(kind), followed(probes=3)).lens
+    assert lens.unfollowed == ("a state carried from pass to pass",)
 
 
 def test_a_recurrent_language_model_whose_state_starts_anew():
-    """The state that is carried depends on the labels of the batches before; here none is."""
+    """Nothing is carried from one batch to the next."""
 
     def train(Lens, shift=0):
         model, targets = Recurrent(nn.LSTM).to(D), NEXT + shift
