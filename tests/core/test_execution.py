@@ -102,14 +102,22 @@ def in_place(model):
     return model
 
 
+def in_part(model):
+    model.second = torch.compile(model.second, backend="aot_eager")
+    model.first.compile(backend="eager")
+    return model
+
+
 COMPILED = {
     "eager": lambda model: torch.compile(model, backend="eager"),
     "aot_eager": lambda model: torch.compile(model, backend="aot_eager", fullgraph=True),
     "in place": in_place,
+    "in part": in_part,
 }
 
 
 @pytest.mark.parametrize("how", COMPILED)
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's
 def test_compiled_models(how):
     assert_derivative(Execution(wrap=COMPILED[how]))
 
