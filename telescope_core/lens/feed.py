@@ -10,15 +10,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from telescope_core.errors import ConfigurationError
-from telescope_core.network.indexed import has_index, take_index
+from telescope_core.network import own_streams
+from telescope_core.network.indexed import IndexedDataset, has_index, take_index
+from telescope_core.network.inputs import Rows, leaves
 from telescope_core.network.samples import parts_of, tensors_in
 
 SampleId = str | int | Callable[[Any], Any] | None
 """Where a batch says which rows it holds: a key, a position, or a callable that picks them."""
 
+_ITEMS = 8
 _ADVICE = (
     "name what tells them by sample_id=, wrap the dataset in "
     "telescope_core.callbacks.IndexedDataset, or follow predictions only (probes=None)"
@@ -31,11 +34,42 @@ class Drawn:
 
     Attributes:
         ids: Its rows, int64, shape ``(b,)``.
+        inputs: What it holds beside targets.
         targets: Their targets, if it holds some.
     """
 
     ids: Tensor
+    inputs: Rows
     targets: Tensor | None
+
+
+@dataclass(frozen=True)
+class BatchRun:
+    """Batches that were drawn one after the other.
+
+    Attributes:
+        batches: These.
+        end: How many were drawn until the last of them.
+    """
+
+    batches: tuple[Drawn, ...]
+    end: int
+
+    @property
+    def ids(self) -> Tensor:
+        """Their rows, int64, shape ``(b,)``."""
+        return torch.cat([batch.ids for batch in self.batches])
+
+    @property
+    def targets(self) -> Tensor | None:
+        """Their targets; ``None`` where some hold none."""
+        targets = [batch.targets for batch in self.batches if batch.targets is not None]
+        return torch.cat(targets) if len(targets) == len(self.batches) else None
+
+    def shows(self, seen: Tensor) -> bool:
+        """Whether a model that saw this was given these rows as they are."""
+        first = torch.cat([leaves(batch.inputs)[0] for batch in self.batches])
+        return first.shape == seen.shape and torch.equal(first.to(seen), seen)
 
 
 class Feed:
@@ -68,7 +102,7 @@ class Feed:
         for batch in recorded:
             ids = self._ids_of(batch, positions)
             if ids is not None:
-                self._drawn.append(Drawn(ids, parts_of("train", batch)[1]))
+                self._drawn.append(Drawn(ids, *parts_of("train", batch)))
             elif self._is_needed:
                 raise ConfigurationError(
                     f"nothing tells which training rows a batch of {type(loader).__name__} holds; "
@@ -76,20 +110,24 @@ class Feed:
                 )
             yield batch
 
-    def drawn(self, rows: int) -> list[Drawn]:
-        """The batches that came last and hold so many rows; all since the last step for 0."""
-        if rows == 0:
-            return list(self._drawn)
-        chosen: list[Drawn] = []
-        for batch in reversed(self._drawn):
-            if rows <= 0:
-                break
-            chosen.insert(0, batch)
-            rows -= len(batch.ids)
-        return chosen
+    def runs(self, rows: int) -> list[BatchRun]:
+        """The runs of batches since the last step that hold so many rows; all of them for 0."""
+        drawn, found = self._drawn, []
+        for end in range(1, len(drawn) + 1):
+            start, left = end, rows
+            while start > 0 and (left > 0 or rows == 0):
+                start -= 1
+                left -= len(drawn[start].ids)
+            if left == 0 or (rows == 0 and end == len(drawn)):
+                found.append(BatchRun(tuple(drawn[start:end]), end))
+        return found
+
+    def use(self, run: BatchRun) -> None:
+        """Forget batches up to the last of these, but none that was drawn ahead."""
+        del self._drawn[: run.end]
 
     def forget(self) -> None:
-        """Begin anew after a step."""
+        """Forget all batches."""
         self._drawn.clear()
 
     def _ids_of(self, batch: Any, positions: deque[Any]) -> Tensor | None:
@@ -119,7 +157,9 @@ class Feed:
             return known[1], known[2]
         positions: deque[Any] = deque()
         twin = loader
-        if _is_told_by_sampler(loader):
+        if self._sample_id is None and _is_told_by_sampler(loader):
+            if self._is_needed:
+                _require_order(loader)
             twin = copy.copy(loader)
             # A loader refuses to have its sampler replaced, but reads it from here.
             vars(twin)["batch_sampler"] = _Recording(loader.batch_sampler, positions)
@@ -155,6 +195,24 @@ def _is_told_by_sampler(loader: Any) -> bool:
         and loader.batch_sampler is not None
         and getattr(loader, "in_order", True)
     )
+
+
+def _require_order(loader: DataLoader[Any]) -> None:
+    """Refuse a function of one's own that collates rows in another order than they were drawn."""
+    dataset: Any = loader.dataset
+    if loader.collate_fn is default_collate or isinstance(dataset, IndexedDataset):
+        return
+    with own_streams():
+        items = [dataset[i] for i in range(min(_ITEMS, len(dataset)))]
+        there, back = (tensors_in(loader.collate_fn(some)) for some in (items, items[::-1]))
+    for one, other in zip(there, back, strict=False):
+        of_rows = one.ndim > 0 and one.shape == other.shape and len(one) == len(items)
+        if of_rows and torch.equal(one, other) and not torch.equal(one, one.flip(0)):
+            collate = getattr(loader.collate_fn, "__qualname__", type(loader.collate_fn).__name__)
+            raise ConfigurationError(
+                f"{collate} puts the rows of a batch in an order of its own (by length?), so that "
+                "the sampler does not tell which they are; " + _ADVICE
+            )
 
 
 def picked(batch: Any, sample_id: SampleId) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, distributed
 
 from telescope_core.errors import ConfigurationError, ShapeError, TrainingMismatchError
 from telescope_core.jacobians import Linearization, without_autocast
-from telescope_core.lens.feed import Feed
+from telescope_core.lens.feed import BatchRun, Feed
 from telescope_core.lens.run import Run
 from telescope_core.lens.watch import StepWatch, Update, watch_step
 from telescope_core.losses import Loss
@@ -122,7 +122,8 @@ class StepFollower:
                 run.lost = watch.steps > 0
                 raise
             finally:
-                self._feed.forget()
+                if index is not None:
+                    self._feed.forget()
                 if watch.steps == 0:
                     self._recorder.discard_gradients()
         if not watch.left_out:
@@ -143,27 +144,66 @@ class StepFollower:
                     track.engine = run.engines.for_first_batch(batch, track.at_start)
             self._with_smoother(lambda engine: engine.before_step(batch))
 
-    def _drawn(self) -> tuple[Tensor, Tensor | None]:
-        """The rows that training has drawn for this step from :meth:`TelescopeLens.batches`."""
-        drawn = self._feed.drawn(sum(made.rows for made in self._recorder.differentiated))
-        if not drawn:
+    def _drawn(self) -> BatchRun:
+        """The batches from :meth:`TelescopeLens.batches` that the gradient is made of.
+
+        Others may have been drawn and left out, or drawn ahead: where there is a choice, those
+        whose inputs the model saw, or else those whose targets explain what was backpropagated.
+
+        Returns:
+            A run of batches.
+
+        Raises:
+            ConfigurationError: There is none, or no telling which it is.
+        """
+        passes = self._recorder.differentiated
+        runs = self._feed.runs(sum(made.rows for made in passes))
+        if not runs:
             raise ConfigurationError(
-                "step() was given no rows, and none were drawn; pass the batch's positions in the "
-                "training set, or draw batches by `for batch in lens.batches(loader)`"
+                "step() was given no rows, and none were drawn that are as many as the model saw; "
+                "pass the batch's positions in the training set, or draw batches by "
+                "`for batch in lens.batches(loader)`"
             )
-        index = self._checked(torch.cat([batch.ids for batch in drawn]))
-        if any(batch.targets is None for batch in drawn):
-            return index, None
-        device = self._run.track.theta_0.device
-        return index, torch.cat([cast(Tensor, batch.targets) for batch in drawn]).to(device)
+        fitting = runs
+        if len(runs) > 1:
+            fitting = [run for run in runs if self._is_seen(run)]
+            fitting = fitting or [run for run in runs if self._explains(run)]
+        if len(fitting) != 1:
+            raise ConfigurationError(
+                f"{len(runs)} batches since the last step have as many rows as the model saw, and "
+                f"{len(fitting) or 'none'} of them fit what it did; name the rows of the step: "
+                "step(index)"
+            )
+        return fitting[0]
+
+    def _is_seen(self, run: BatchRun) -> bool:
+        """Whether the first thing that the model was given is the first of these batches."""
+        tensors = [leaf for made in self._recorder.differentiated for leaf in made.tensors[:1]]
+        return bool(tensors) and run.shows(torch.cat(tensors))
+
+    def _explains(self, run: BatchRun) -> bool:
+        """Whether the loss on the targets of these batches has the gradient that was seen."""
+        passes, engines, targets = self._recorder.differentiated, self._run.engines, run.targets
+        if engines is None or targets is None:
+            return False
+        outputs = torch.cat([cast(Tensor, made.outputs) for made in passes])
+        seen = torch.cat([cast(Tensor, made.cotangent) for made in passes])
+        g = engines.problem.loss.gradient(
+            outputs.to(engines.problem.theta), targets.to(seen.device)
+        )
+        along = torch.nn.functional.cosine_similarity(seen.flatten().to(g), g.flatten(), dim=0)
+        coarse = max(torch.finfo(seen.dtype).eps, torch.finfo(g.dtype).eps)
+        return bool(along > 1 - coarse**0.5)
 
     def _batch(self, index: Tensor | None, inputs: Rows | None, targets: Tensor | None) -> Batch:
         run, stored = self._run, self._training.targets
         assert stored is not None
         if index is None:
-            index, brought = self._drawn()
-            if targets is None and self._training.is_streamed:
-                targets = brought
+            drawn = self._drawn()
+            self._feed.use(drawn)
+            index = self._checked(drawn.ids)
+            if targets is None and self._training.is_streamed and drawn.targets is not None:
+                targets = drawn.targets.to(index.device)
         if targets is None and self._training.is_streamed:
             raise ConfigurationError(
                 "the targets of this step are not known, since train_inputs is a loader or a "

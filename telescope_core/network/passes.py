@@ -54,6 +54,12 @@ class Pass:
     is_given_back: bool = False
 
     @property
+    def tensors(self) -> list[Tensor]:
+        """The tensors that the model was given."""
+        flat, _ = tree_flatten((self.args, self.kwargs))
+        return [leaf for leaf in flat if isinstance(leaf, Tensor)]
+
+    @property
     def rows(self) -> int:
         """Number of rows of the outputs."""
         return 0 if self.outputs is None else len(self.outputs)

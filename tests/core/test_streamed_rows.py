@@ -184,17 +184,68 @@ def test_batches_cut_into_parts_and_parts_gathered():
     torch.testing.assert_close(columns(lens), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_a_batch_that_led_to_no_step_is_forgotten():
+@pytest.mark.parametrize("augmented", [False, True])
+@pytest.mark.parametrize("ahead", [False, True])
+def test_batches_left_out_and_batches_drawn_ahead(ahead, augmented):
+    """The rows of a step are those that its gradient shows, whatever else was drawn."""
+    results = []
+    for by_hand in (True, False):
+        model, optimizer = training()
+        loader = loader_of(IndexedDataset(TensorDataset(*data())))
+        lens = lens_of(model, optimizer, loader)
+        torch.manual_seed(5)
+        drawn = iter(lens.batches(loader)) if not by_hand else map(separated, loader)
+        following = next(drawn)
+        for number in range(4):
+            batch, following = following, next(drawn) if ahead else None
+            (x, y), index = batch if by_hand else (batch, None)
+            noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(number)).double()
+            optimizer.zero_grad()
+            squared(model(x + 0.1 * noise if augmented else x), y).backward()
+            if number != 1:  # As where a loss was not finite.
+                with lens.step(index, targets=y if by_hand else None):
+                    optimizer.step()
+            following = following if ahead else next(drawn)
+        assert lens.steps == 3
+        results.append(columns(lens))
+    assert torch.equal(*results)
+
+
+def separated(batch):
+    x, y, index = batch
+    return (x, y), index["telescope_index"]
+
+
+def test_a_step_whose_batch_cannot_be_told_from_another_is_refused():
+    x, y = data()
     model, optimizer = training()
-    loader = loader_of(TensorDataset(*data()))
+    loader = DataLoader(TensorDataset(x, torch.ones_like(y)), batch_size=8)
     lens = lens_of(model, optimizer, loader)
-    for number, (x, y) in enumerate(lens.batches(loader)):
-        optimizer.zero_grad()
-        squared(model(x), y).backward()
-        if number != 1:  # As where a loss was not finite.
-            with lens.step():
-                optimizer.step()
-    assert lens.steps == ROWS // 8 - 1
+    batches = iter(lens.batches(loader))
+    first, _ = next(batches), next(batches)
+    squared(model(first[0] + 0.1), first[1]).backward()
+    with pytest.raises(ConfigurationError, match="2 of them fit what it did"), lens.step():
+        optimizer.step()
+
+
+def test_a_collate_function_that_sorts_is_refused_by_name():
+    def longest_first(items):
+        x, y = zip(*sorted(items, key=lambda item: -float(item[0][0])), strict=True)
+        return [torch.stack(x), torch.stack(y)]
+
+    def as_drawn(items):
+        return [torch.stack(part) for part in zip(*items, strict=True)]
+
+    rows = TensorDataset(*data())
+    for collate, refused in ((longest_first, True), (as_drawn, False)):
+        model, optimizer = training()
+        loader = DataLoader(rows, batch_size=8, collate_fn=collate)
+        lens = lens_of(model, optimizer, loader)
+        if refused:
+            with pytest.raises(ConfigurationError, match="longest_first puts the rows"):
+                followed(loader, lens, model, optimizer)
+        else:
+            followed(loader, lens, model, optimizer)
 
 
 def test_rows_and_targets_by_hand():
@@ -302,6 +353,10 @@ def test_rows_that_training_has_not_seen_are_refused():
     lens = lens_of(model, optimizer, loader)
     for x, y in lens.batches(loader):
         squared(model(x[:-1]), y[:-1]).backward()
-        with pytest.raises(TrainingMismatchError, match="8 positions"), lens.step():
+        with pytest.raises(ConfigurationError, match="as many as the model saw"), lens.step():
+            optimizer.step()
+        squared(model(x[:-1]), y[:-1]).backward()
+        by_hand = lens.step(torch.arange(8), targets=y)
+        with pytest.raises(TrainingMismatchError, match="8 positions"), by_hand:
             optimizer.step()
         break
