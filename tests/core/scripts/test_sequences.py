@@ -288,10 +288,11 @@ class Adapted(nn.Module):
         return y if self.is_merged else y + self.drop(x) @ self.down.T @ self.up.T
 
 
-def train_adapters(Lens, shift=0):
+def train_adapters(Lens, shift=0, merges=False):
     model = nn.Sequential(nn.Embedding(WORDS, 6), nn.Flatten(), nn.Linear(24, 8), nn.GELU())
     model.append(nn.Linear(8, 3)).to(D).requires_grad_(False)
-    model[2], model[4] = Adapted(model[2]).to(D), Adapted(model[4]).to(D)
+    for place in (2, 4):
+        model[place] = Adapted(model[place], merges=merges).to(D)
     labels, criterion = LABELS + shift, nn.CrossEntropyLoss()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     lens = Lens(model, optimizer, criterion, PADDED, labels, {"test": PADDED[:2]})
@@ -302,8 +303,14 @@ def train_adapters(Lens, shift=0):
             criterion(model(PADDED[batch]), labels[batch]).backward()
             optimizer.step()
             optimizer.zero_grad()
-    model.eval()
-    return Ended(model, optimizer, lens, {"test": model(PADDED[:2]).detach()})
+    outputs = model.eval()(PADDED[:2]).detach()
+    if merges:
+        model.train()  # as the lens is to be read
+    return Ended(model, optimizer, lens, {"test": outputs})
+
+
+def test_adapters_that_merge_are_read_in_the_mode_of_training():
+    assert_predictions(lambda Lens: train_adapters(Lens, merges=True))
 
 
 def test_fine_tuning_by_low_rank_adapters():
