@@ -24,7 +24,7 @@ from telescope_core.network.inputs import (
     map_rows,
     take_rows,
 )
-from telescope_core.network.samples import Source
+from telescope_core.network.samples import Source, is_loader
 from telescope_core.trackers.null import NullRun
 from telescope_core.trackers.protocol import RunDescription
 
@@ -88,6 +88,8 @@ class Follower:
         self._optimizers: Sequence[torch.optim.Optimizer] = ()
         self._hooks = ExitStack()
         self._micro_batches: list[Tensor] = []
+        self._targets_seen: list[Tensor] = []
+        self._is_streamed = False
         self._step: ExitStack | None = None
         self._stepped = False
 
@@ -133,7 +135,7 @@ class Follower:
         state: Mapping[str, Any] | None = None,
         convert: Callable[[Tensor], Tensor] = lambda tensor: tensor,
         found: Mapping[str, Rows] | None = None,
-        training: tuple[Loss, Rows, Tensor] | None = None,
+        training: tuple[Loss, Source, Tensor | None] | None = None,
         **changed: Any,
     ) -> None:
         """Attach a new lens, in the mode the model is trained in.
@@ -163,6 +165,7 @@ class Follower:
             inputs[name] = _fitting(model, move(rows), self.rows_of_a_found_set)
         loss, train, y = training or (self._loss, inputs.pop("train", None), self._targets)
         targets = None if y is None else convert(y.to(device))
+        self._is_streamed = is_loader(train)
         lens = TelescopeLens(
             model,
             # Predictions follow whatever requires a gradient, by one optimizer or by several.
@@ -184,18 +187,26 @@ class Follower:
         )
         self._lens = lens
         self._optimizers = optimizers
-        self._micro_batches.clear()
+        self.forget()
         self._stepped = False
         if not self.looks_into_steps:
             self._watch_steps(self._hooks)
 
-    def collect(self, index: Tensor) -> None:
-        """Take in a batch that adds to the gradient of the next step."""
+    def collect(self, index: Tensor, targets: Tensor | None = None) -> None:
+        """Take in a batch that adds to the gradient of the next step.
+
+        Args:
+            index: Its positions in the training set.
+            targets: Its targets, for a training set that is a loader.
+        """
         self._micro_batches.append(index)
+        if self._is_streamed and targets is not None:
+            self._targets_seen.append(targets)
 
     def forget(self) -> None:
         """Leave out what was collected since the last step."""
         self._micro_batches.clear()
+        self._targets_seen.clear()
 
     def begin(self) -> None:
         """Begin the step that all collected batches lead to; parameters have not moved yet.
@@ -219,9 +230,10 @@ class Follower:
         if not sizes:
             raise ConfigurationError("a step was taken on no batch of the training set")
         index = torch.cat(self._micro_batches)
-        self._micro_batches.clear()
+        targets = torch.cat(self._targets_seen) if self._targets_seen else None
+        self.forget()
         step = ExitStack()
-        step.enter_context(self.lens.step(index))
+        step.enter_context(self.lens.step(index, targets=targets))
         self._stepped = False
         self._watch_steps(step)
         self._step = step

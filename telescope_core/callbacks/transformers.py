@@ -17,9 +17,8 @@ from telescope_core.losses import Loss, resolved
 from telescope_core.losses.own import StandardLoss
 from telescope_core.network import own_streams
 from telescope_core.network.indexed import INDEX_KEY, IndexedCollator, IndexedDataset
-from telescope_core.network.inputs import Rows
 from telescope_core.network.outputs import Output, check_output
-from telescope_core.network.samples import spaced_batch
+from telescope_core.network.samples import ROWS_OF_A_LOADER, TARGETS, spaced_batch
 from telescope_core.network.streams import in_own_pass
 from telescope_core.update_rules import inner_optimizer
 
@@ -48,9 +47,9 @@ class TelescopeCallback(LensCallback, TrainerCallback):
 
     ``TelescopeCallback(probes=64)`` adds the smoother, through dropout as it is.  The training set
     is then wrapped in :class:`telescope_core.callbacks.IndexedDataset`, whose positions are taken
-    out before the model sees them, and its rows are collated once as a whole; the loss is the
-    model's own, as far as it is a standard one, with the label smoothing of the Trainer.  Loss,
-    inputs and targets may be given instead.
+    out before the model sees them, and its rows are collated once as a whole; of more than 1000 a
+    sample is followed, and none are kept.  The loss is the model's own, as far as it is a standard
+    one, with the label smoothing of the Trainer.  Loss, inputs and targets may be given instead.
 
     Records go to the Trainer's log and reports.  After resuming from a checkpoint the lens starts
     anew from there.
@@ -149,8 +148,8 @@ class TelescopeCallback(LensCallback, TrainerCallback):
         )
         return outputs
 
-    def _training_of(self, outputs: ModelOutputs) -> tuple[Loss, Rows, Tensor]:
-        """The Trainer's loss, and all rows of its training set with their labels."""
+    def _training_of(self, outputs: ModelOutputs) -> tuple[Loss, Any, Tensor | None]:
+        """The Trainer's loss, and its training set with labels: as a loader if it is large."""
         trainer = self._trainer
         if trainer is None or not hasattr(trainer.train_dataset, "__len__"):
             raise ConfigurationError(
@@ -160,7 +159,8 @@ class TelescopeCallback(LensCallback, TrainerCallback):
         with own_streams():
             # Collated as for training, rows in their order.
             loader = trainer.get_eval_dataloader(trainer.train_dataset)
-        batch = dict(spaced_batch(loader, len(trainer.train_dataset)))
+        n = len(trainer.train_dataset)
+        batch = dict(spaced_batch(loader, min(n, ROWS_OF_A_LOADER)))
         with without_mixed_precision(outputs.model):
             inputs = model_inputs(outputs, batch, keep_targets=True)
             loss, targets = resolved("loss", outputs.model, self._output, inputs, None)
@@ -168,6 +168,8 @@ class TelescopeCallback(LensCallback, TrainerCallback):
         assert targets is not None
         if trainer.args.label_smoothing_factor:
             loss = loss.smoothed(trainer.args.label_smoothing_factor)
+        if n > ROWS_OF_A_LOADER:
+            return loss, loader, None
         return loss, model_inputs(outputs, batch), targets
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -215,7 +217,8 @@ class TelescopeCallback(LensCallback, TrainerCallback):
         if index is None:
             return None
         if is_training:
-            self._follower.collect(index)
+            targets = next((kwargs[name] for name in TARGETS if name in kwargs), None)
+            self._follower.collect(index, targets)
         return args, {name: value for name, value in kwargs.items() if name != INDEX_KEY}
 
     def _release(self) -> None:

@@ -157,6 +157,21 @@ def test_a_smoother_of_the_trainer_needs_the_number_of_probes_alone(
     capsys.readouterr()
 
 
+def test_of_a_large_training_set_a_sample_is_followed(tmp_path, monkeypatch, capsys):
+    found = []
+    for most, probes in ((1000, "exact"), (20, 60)):
+        monkeypatch.setattr(of_transformers, "ROWS_OF_A_LOADER", most)
+        callback = of_transformers.TelescopeCallback(probes=probes, stride=3)
+        train(tmp_path, callback, max_steps=4)
+        found.append(callback.lens.snapshot().to_record())
+    exact, streamed = found
+    for name in ("train/degrees_of_freedom", "eval/logit_sensitivity"):
+        error = streamed[f"{name}_stderr"]
+        assert 0 < error < abs(exact[name])
+        assert abs(streamed[name] - exact[name]) < 4 * error
+    capsys.readouterr()
+
+
 def test_the_trainer_resumed_from_a_checkpoint(tmp_path, capsys):
     train(tmp_path, save_strategy="steps", save_steps=7, max_steps=7)
     callback, resume = of_transformers.TelescopeCallback(), str(tmp_path / "checkpoint-7")
