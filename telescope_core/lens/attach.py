@@ -168,7 +168,7 @@ def attach(asked: Asked, settings: Settings) -> Attached:
     network = Network(asked.model, training=False, output=output)
     for name, given in asked.eval_sets.items():
         source = network.called(given) if is_call(given) else given
-        rows = sampled(name, source, asked.eval_rows, like.device)
+        rows = sampled(name, source, asked.eval_rows, like.device, asked.sample_id)
         inputs[name] = asked.for_model(rows) if is_loader(source) else rows
     sight = Sight(asked.model, inputs, settings, output, like, asked.replicas)
     run = Run(settings, trained, sight, refusals)
@@ -198,6 +198,7 @@ def _training_set(asked: Asked, device: torch.device) -> TrainingSet | None:
         *(asked.train_inputs, asked.train_targets, asked.train_rows, asked.eval_rows, device),
         has_loss=asked.loss is not None,
         identify=partial(picked, sample_id=asked.sample_id) if named else None,
+        without=asked.sample_id,
     )
     if training is None or not training.is_streamed:
         return training

@@ -102,7 +102,7 @@ class Feed:
         for batch in recorded:
             ids = self._ids_of(batch, positions)
             if ids is not None:
-                self._drawn.append(Drawn(ids, *parts_of("train", batch)))
+                self._drawn.append(Drawn(ids, *parts_of("train", batch, self._sample_id)))
             elif self._is_needed:
                 raise ConfigurationError(
                     f"nothing tells which training rows a batch of {type(loader).__name__} holds; "

@@ -71,7 +71,9 @@ def check_eval_rows(eval_rows: object) -> None:
         check_integer("eval_rows", eval_rows, 1, "rows of each evaluation set; None for all")
 
 
-def sampled(name: str, source: Source, most: int | None, device: torch.device) -> Inputs:
+def sampled(
+    name: str, source: Source, most: int | None, device: torch.device, without: object = None
+) -> Inputs:
     """A fixed sample of a set, the same at every call.
 
     Tensors and datasets are taken as they are where they are small enough, and else at evenly
@@ -83,6 +85,7 @@ def sampled(name: str, source: Source, most: int | None, device: torch.device) -
         source: Where its rows come from.
         most: Rows to take; ``None`` for all, or 1000 of a loader.
         device: Where the rows of a loader go.
+        without: A position or a key of a loader's batches that holds no inputs.
 
     Returns:
         Rows in memory, or a dataset.
@@ -91,7 +94,7 @@ def sampled(name: str, source: Source, most: int | None, device: torch.device) -
         ShapeError: A loader gives no tensors.
     """
     if isinstance(source, DataLoader | IterableDataset):
-        return sample_of(name, source, most or ROWS_OF_A_LOADER, device).inputs
+        return sample_of(name, source, most or ROWS_OF_A_LOADER, device, without=without).inputs
     source = cast(Inputs, source)
     if most is None or not _is_sized(source) or count_rows(source) <= most:
         return source
@@ -107,6 +110,7 @@ def sample_of(
     most: int,
     device: torch.device,
     identify: Callable[[Any], Tensor] | None = None,
+    without: object = None,
 ) -> Sample:
     """The first rows of a stream, or evenly spaced ones, collated as the loader does it.
 
@@ -116,6 +120,7 @@ def sample_of(
         most: Rows to take.
         device: Where they go.
         identify: Says which rows a batch holds.
+        without: A position or a key of a batch that holds neither inputs nor targets.
 
     Returns:
         The rows, with their targets where batches hold some.
@@ -133,7 +138,7 @@ def sample_of(
             batches = [spaced_batch(loader, most)]
         if identify is not None:
             ids = torch.cat([identify(batch) for batch in batches])
-        parts = [parts_of(name, batch) for batch in batches]
+        parts = [parts_of(name, batch, without) for batch in batches]
         rows = _joined(name, [inputs for inputs, _ in parts])
     targets = [t for _, t in parts if t is not None]
     return Sample(
@@ -175,8 +180,13 @@ def _first(loader: Any, most: int) -> Iterable[Any]:
             return
 
 
-def parts_of(name: str, batch: Any) -> tuple[Rows, Tensor | None]:
+def parts_of(name: str, batch: Any, without: object = None) -> tuple[Rows, Tensor | None]:
     """The inputs of a batch, and its targets if it holds some.
+
+    Args:
+        name: The set, for messages.
+        batch: What a loader gives.
+        without: A position or a key that holds neither.
 
     Returns:
         Of a pair the two, of a mapping what is called targets and the rest.
@@ -187,10 +197,13 @@ def parts_of(name: str, batch: Any) -> tuple[Rows, Tensor | None]:
     inputs, targets = batch, None
     if isinstance(batch, Mapping):
         inputs = {k: v for k, v in batch.items() if k not in TARGETS and isinstance(v, Tensor)}
-        inputs.pop(INDEX_KEY, None)
+        inputs = {k: v for k, v in inputs.items() if k not in (INDEX_KEY, without)}
         targets = next((batch[key] for key in TARGETS if key in batch), None)
     elif isinstance(batch, list | tuple):
-        inputs, *rest = batch
+        kept = list(batch)
+        if isinstance(without, int) and len(kept) > 1:
+            del kept[without]
+        inputs, *rest = kept
         inputs = tuple(inputs) if isinstance(inputs, list | tuple) else inputs
         targets = rest[0] if rest else None
     if not tensors_in(inputs):

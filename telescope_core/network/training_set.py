@@ -44,6 +44,7 @@ def training_set_of(
     *,
     has_loss: bool,
     identify: Callable[[Any], Tensor] | None = None,
+    without: object = None,
 ) -> TrainingSet | None:
     """What a lens is told of the training set.
 
@@ -55,6 +56,7 @@ def training_set_of(
         device: Where rows of a loader go.
         has_loss: Whether targets are wanted: a dataset without ``targets`` then holds them.
         identify: Says which rows a batch of the loader holds.
+        without: A position or a key of a batch that holds neither inputs nor targets.
 
     Returns:
         The training set; ``None`` where none was given.
@@ -81,7 +83,7 @@ def training_set_of(
             "train_targets were given beside a loader, whose batches bring their own; leave them "
             "out, or pass the rows themselves as train_inputs"
         )
-    sample = sample_of("train", source, most or ROWS_OF_A_LOADER, device, identify)
+    sample = sample_of("train", source, most or ROWS_OF_A_LOADER, device, identify, without)
     rows = _length(source) if n is None else n
     _require_fewer(count_rows(sample.inputs), rows)
     return TrainingSet(sample.inputs, sample.targets, rows, True, sample.ids)

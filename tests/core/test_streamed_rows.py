@@ -137,6 +137,25 @@ def test_rows_are_known_by_the_numbers_that_the_dataset_gives():
     torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("at", [0, 2, -1])
+def test_rows_whose_numbers_stand_in_a_tuple(at):
+    x, y = data()
+    number = torch.arange(ROWS) + 7000
+    parts = [x, y]
+    parts.insert(2 if at == -1 else at, number)
+    model, optimizer = training()
+    loader = DataLoader(TensorDataset(*parts), batch_size=8)
+    lens = lens_of(model, optimizer, loader, sample_id=at)
+    for batch in lens.batches(loader):
+        rest = [part for part in batch if part.is_floating_point()]
+        squared(model(rest[0]), rest[1]).backward()
+        with lens.step():
+            optimizer.step()
+        optimizer.zero_grad()
+    assert lens.steps == ROWS // 8
+    assert len(lens.predictions("train")) == ROWS
+
+
 def test_a_stream_whose_rows_have_numbers():
     model, optimizer = training()
     loader = loader_of(Stream())
