@@ -275,8 +275,8 @@ def test_loaders_and_samples_as_evaluation_sets():
     assert torch.equal(lens.predictions("stream"), model(inputs[:10])["logits"].detach())
     with pytest.raises(ConfigurationError, match="eval_rows"):
         TelescopeLens(model, eval_sets=sets, eval_rows=0)
-    with pytest.raises(ConfigurationError, match="train_inputs is a DataLoader"):
-        TelescopeLens(model, train_inputs=sets["loader"])
+    on_train = TelescopeLens(model, train_inputs=sets["loader"], eval_rows=10, output="logits")
+    torch.testing.assert_close(on_train.predictions("train"), spaced.detach(), rtol=0, atol=0)
 
 
 class Rows(torch.utils.data.Dataset):
