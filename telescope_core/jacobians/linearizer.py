@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Literal
 
@@ -24,6 +25,8 @@ Form = Literal["auto", "factors", "functional"]
 # How far the place of the second comparison is from θ, relative to each parameter's size.
 _NEARBY = (0.1, 0.01, 0.001)
 _SEED = 20241100247
+# Factors take a backward pass for each output of a row.
+_MOST_OUTPUTS = 256
 
 
 class Linearizer:
@@ -41,7 +44,8 @@ class Linearizer:
         layout: Order of the trained parameters.
         sample: Some rows of input, to look at the model with.
         form: ``"factors"`` (layer factors, fast), ``"functional"`` (``torch.func``, any model) or
-            ``"auto"``: factors where they reproduce backpropagation, functional otherwise.
+            ``"auto"``: factors where they reproduce backpropagation and a row has at most 256
+            outputs, functional otherwise.
 
     Attributes:
         function: The model's outputs at any θ, and θ as it is now.
@@ -65,7 +69,8 @@ class Linearizer:
         self._layout = layout
         self._asked = form
         self._layers: tuple[Layer, ...] = ()
-        if form != "functional":
+        outputs = math.prod(self.function.output_shape)
+        if form == "factors" or (form == "auto" and outputs <= _MOST_OUTPUTS):
             self._layers = tuple(find_layers(network.module, layout))
         self._seen: set[Signature] = set()
         self._look_at(sample)
@@ -145,7 +150,12 @@ class Linearizer:
         visible = eps**0.5 * float(expected.abs().max())
         segments = [s for s in self._layout.segments if s.size]
         says_all = all(float(expected[s.rows].abs().max()) > visible for s in segments)
-        return agreement.differing(self._layout, pulled, expected, eps**0.75, eps), says_all
+        asked = self._layout, pulled, expected, eps**0.75, eps
+        wrong = agreement.differing(*asked)
+        if wrong:
+            at = self.function, theta, inputs, cotangents
+            wrong = agreement.differing(*asked, agreement.rounding_of(*at, expected))
+        return wrong, says_all
 
     def _leave_out(self, names: Iterable[str]) -> None:
         """Do without the layers that hold one of these parameters."""
