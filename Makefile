@@ -31,7 +31,7 @@ repro: $(PIPELINE)
 	dvc repro
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --durations=15
 
 # Experiments, remotes and clones of the whole project with the real DVC; some minutes.
 test-dvc: setup

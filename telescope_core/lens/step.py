@@ -257,6 +257,8 @@ class StepFollower:
     def _suspects(self, update: Update) -> list[str]:
         found = _AUTOCAST * update.in_autocast + self._function.network.suspects()
         several = distributed.is_available() and distributed.is_initialized()
+        moved = () if self._is_replayed else self._recorder.moved_buffers()
+        found += [f"{name} was moved by a pass of training" for name in moved]
         return (_PROCESSES if several else []) + found
 
     def _move(self, engine: Smoother, update: Update) -> None:

@@ -179,6 +179,13 @@ class PassRecorder:
         """Those through which something was backpropagated."""
         return [made for made in self.passes if made.cotangent is not None]
 
+    def moved_buffers(self) -> list[str]:
+        """Names of the buffers that are others than when the first pass began."""
+        first = next(iter(self.passes), None)
+        then = {} if first is None else first.buffers
+        now = dict(self.model.named_buffers())
+        return [name for name, held in then.items() if not torch.equal(held, now[name])]
+
     def forget(self, *_: Any) -> None:
         """Begin anew after a step."""
         self._passes.clear()

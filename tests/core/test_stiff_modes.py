@@ -194,7 +194,11 @@ def test_a_model_that_has_lost_track_is_left_out():
     directions = random_directions(6, 1, 5, leading, 0, S)
     SV = S @ directions.basis[:, 0]
     lost = LowRankSmoother(-1e3 * model.Phi, model.C)
-    for measure in (effective_parameters, effective_parameters_per_example, degrees_of_freedom):
+
+    def trace(SV, directions, model=None):
+        return degrees_of_freedom(SV, directions.basis, directions, model)
+
+    for measure in (effective_parameters, effective_parameters_per_example, trace):
         plain = measure(SV, directions)
         assert torch.equal(torch.as_tensor(measure(SV, directions, lost)), torch.as_tensor(plain))
         assert not torch.equal(
