@@ -98,16 +98,21 @@ class Feed:
         Raises:
             ConfigurationError: The rows of a batch cannot be told, and are needed.
         """
+        if not self._is_needed:
+            for batch in loader:
+                if has_index(batch):
+                    take_index(batch)
+                yield batch
+            return
         recorded, positions = self._recording(loader)
         for batch in recorded:
             ids = self._ids_of(batch, positions)
-            if ids is not None:
-                self._drawn.append(Drawn(ids, *parts_of("train", batch, self._sample_id)))
-            elif self._is_needed:
+            if ids is None:
                 raise ConfigurationError(
                     f"nothing tells which training rows a batch of {type(loader).__name__} holds; "
                     + _ADVICE
                 )
+            self._drawn.append(Drawn(ids, *parts_of("train", batch, self._sample_id)))
             yield batch
 
     def runs(self, rows: int) -> list[BatchRun]:
@@ -158,8 +163,7 @@ class Feed:
         positions: deque[Any] = deque()
         twin = loader
         if self._sample_id is None and _is_told_by_sampler(loader):
-            if self._is_needed:
-                _require_order(loader)
+            _require_order(loader)
             twin = copy.copy(loader)
             # A loader refuses to have its sampler replaced, but reads it from here.
             vars(twin)["batch_sampler"] = _Recording(loader.batch_sampler, positions)
