@@ -116,6 +116,8 @@ class Sight:
         recorder = PassRecorder(self.model, self.output, optimizer, self._replicas)
         curvature = self._settings.curvature
         made = (self.model, self.output, linearizer, sets, recorder, curvature)
+        if self._replicas is not None:
+            self._replicas.meet()
         return Replay(*made, replicas=self._replicas)
 
     def through(self, parameters: Mapping[str, Tensor]) -> tuple[Linearizer, dict[str, RowSet]]:

@@ -7,6 +7,8 @@ others, as the gradients themselves are.  So each has to have a lens, with the s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import torch
@@ -15,6 +17,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from telescope_core.errors import ConfigurationError, ModelError, listed
 from telescope_core.network.checks import check_module
+
+SECONDS_TO_MEET = 120
+"""How long the lens of one process waits for those of the others."""
+
+_meetings = count()
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,27 @@ class Replicas:
         """Whether the pass that runs now began with the buffers of the first process."""
         active = DistributedDataParallel._get_active_ddp_module()  # type: ignore[no-untyped-call]
         return active is self.wrapper and bool(self.wrapper.will_sync_module_buffers())
+
+    def meet(self) -> None:
+        """Wait for the lenses of the other processes.
+
+        Raises:
+            ConfigurationError: There are none after some time, which would otherwise leave this
+                process waiting for ever.
+        """
+        store = distributed.distributed_c10d._get_default_store()
+        number = next(_meetings)
+        names = [f"telescope/{number}/{rank}" for rank in range(distributed.get_world_size())]
+        store.set(names[distributed.get_rank()], "here")
+        try:
+            store.wait(names, timedelta(seconds=SECONDS_TO_MEET))
+        except RuntimeError:
+            absent = [str(rank) for rank, name in enumerate(names) if not store.check([name])]
+            raise ConfigurationError(
+                f"process {listed(absent)} has made no lens within {SECONDS_TO_MEET} s; with "
+                "probes columns of gradients are averaged over all processes: make a lens in each "
+                "of them, or use probes=None in this one"
+            ) from None
 
     def require_same(self, *marks: Tensor) -> None:
         """Refuse processes whose lenses carry other columns.

@@ -71,6 +71,12 @@ def test_it_is_one_process_with_both_batches(processes):
         torch.testing.assert_close(tensors["Calm/False/S"], S, rtol=1e-10, atol=1e-12)
 
 
+def test_a_lens_in_one_process_alone_is_not_left_waiting(processes):
+    (_, first), (_, second) = processes
+    assert "ConfigurationError: process 1 has made no lens within 2 s" in first["alone"]
+    assert second["alone"] == "nothing"
+
+
 @pytest.mark.parametrize(
     ("what", "said"),
     [

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from support.execution import OUTPUTS, ROWS, WIDTH, Network, direction, squared
 from telescope_core.errors import ConfigurationError, ModelError, TrainingMismatchError
 from telescope_core.lens import TelescopeLens
+from telescope_core.network import replicas
 
 STEPS, BATCH = 3, 6
 
@@ -100,6 +101,7 @@ def report(rank):
         found[f"{name}/S"] = lens.smoother("test", reading="end-to-end")
         found[f"{name}/retrained"] = (ends[0] - ends[1]) / 2e-5
     texts["seeds"] = refusal(lambda: trained(Calm, rank, probes=4, seed=rank))
+    texts["alone"] = refusal(lambda: alone(rank))
     texts["module"] = refusal(lambda: given_the_module(rank))
     texts["strategy"] = refusal(
         lambda: trained(Calm, rank, probes=4, strategy="midpoint", curvature="gauss-newton")
@@ -119,6 +121,18 @@ def attached(model, optimizer=None):
     return TelescopeLens(
         model, optimizer, squared, x, y, {"test": test}, probes=4, strategy="replayed"
     )
+
+
+def alone(rank):
+    """A lens in the first process only, while the other goes on training."""
+    patience, replicas.SECONDS_TO_MEET = replicas.SECONDS_TO_MEET, 2
+    model = DistributedDataParallel(Calm())
+    try:
+        if rank == 0:
+            attached(model)
+        next(replicas._meetings)  # As if there had been one.
+    finally:
+        replicas.SECONDS_TO_MEET = patience
 
 
 def given_the_module(rank):
