@@ -93,7 +93,7 @@ def sampled(
     Raises:
         ShapeError: A loader gives no tensors.
     """
-    if isinstance(source, DataLoader | IterableDataset):
+    if is_loader(source):
         return sample_of(name, source, most or ROWS_OF_A_LOADER, device, without=without).inputs
     source = cast(Inputs, source)
     if most is None or not _is_sized(source) or count_rows(source) <= most:
@@ -135,7 +135,7 @@ def sample_of(
             batches = list(_first(loader, most))
         else:
             ids = _spaced(len(dataset), min(most, len(dataset)))
-            batches = [spaced_batch(loader, most)]
+            batches = [_collated(loader, ids)]
         if identify is not None:
             ids = torch.cat([identify(batch) for batch in batches])
         parts = [parts_of(name, batch, without) for batch in batches]
@@ -162,9 +162,14 @@ def spaced_batch(loader: Any, most: int) -> Any:
     with own_streams():
         if isinstance(dataset, IterableDataset):
             return next(iter(loader))
-        positions = _spaced(len(dataset), min(most, len(dataset))).tolist()
-        collate = getattr(loader, "collate_fn", None) or default_collate
-        return collate([dataset[i] for i in positions])
+        return _collated(loader, _spaced(len(dataset), min(most, len(dataset))))
+
+
+def _collated(loader: Any, positions: Tensor) -> Any:
+    """Rows of a loader's dataset, or of a dataset, as one batch."""
+    dataset = getattr(loader, "dataset", loader)
+    collate = getattr(loader, "collate_fn", None) or default_collate
+    return collate([dataset[i] for i in positions.tolist()])
 
 
 def _first(loader: Any, most: int) -> Iterable[Any]:
@@ -196,8 +201,8 @@ def parts_of(name: str, batch: Any, without: object = None) -> tuple[Rows, Tenso
     """
     inputs, targets = batch, None
     if isinstance(batch, Mapping):
-        inputs = {k: v for k, v in batch.items() if k not in TARGETS and isinstance(v, Tensor)}
-        inputs = {k: v for k, v in inputs.items() if k not in (INDEX_KEY, without)}
+        others = (*TARGETS, INDEX_KEY, without)
+        inputs = {k: v for k, v in batch.items() if k not in others and isinstance(v, Tensor)}
         targets = next((batch[key] for key in TARGETS if key in batch), None)
     elif isinstance(batch, list | tuple):
         kept = list(batch)
